@@ -47,8 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.arguments(parser)
+    if getattr(command, "TAKES_OVERRIDES", False):
+        args, overrides = parser.parse_known_args(argv[1:])
+        args.overrides = overrides
+    else:
+        args = parser.parse_args(argv[1:])
     try:
-        command.run(parser.parse_args(argv[1:]))
+        command.run(args)
     except InputError as problem:
         print(f"mae-jax {name}: {problem}", file=sys.stderr)
         return 2

@@ -1,0 +1,47 @@
+# Two commands do it all: `make demo` and `make test`. Each sets up what it needs first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TESTS ?= tests
+
+.PHONY: demo test slow lint format clean
+
+demo: .venv/demo.stamp  ## draw a screen, train, embed, correct, score, report
+	$(BIN)/mae-jax demo --out runs/demo
+
+test: .venv/test.stamp  ## the whole suite but what is marked slow
+	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+slow: .venv/test.stamp  ## what takes more than half a minute
+	$(BIN)/python -m pytest -n 2 -m slow $(TESTS)
+
+lint: .venv/lint.stamp  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mae_jax
+
+format: .venv/lint.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mae_jax needs Python 3.11 or newer; say which with: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing mae_jax (a minute or two, once)"
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing mae_jax with its test tools (a minute or two, once)"
+	$(PIP) -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/lint.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -c constraints.txt -e '.[test,lint]'
+	@touch $@

@@ -1,0 +1,29 @@
+"""`mae-jax report`."""
+
+import argparse
+from pathlib import Path
+
+HELP = "Write one HTML page about a run: reconstructions, loss, recall, the map of genes."
+EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out report.html"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--train", type=Path, help="a training work folder")
+    parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
+    parser.add_argument("--reconstructions", type=Path, nargs="*", default=[],
+                        help="pictures to show instead of the training's last panel")  # fmt: skip
+    parser.add_argument("--complexes", type=Path, help="CSV of gene,complex: orders the heat map")
+    parser.add_argument("--title", default="mae_jax report")
+    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    from mae_jax.report.page import Sources, write_report
+
+    sources = Sources(
+        train=args.train,
+        evaluation=args.evaluation,
+        reconstructions=args.reconstructions,
+        complexes=args.complexes,
+    )
+    print(write_report(args.out, sources, args.title))

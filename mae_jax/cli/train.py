@@ -1,0 +1,32 @@
+"""`mae-jax train`."""
+
+import argparse
+
+HELP = "Train a network as a config says. The same command goes on where the last one stopped."
+EXAMPLE = (
+    "  mae-jax train --config configs/demo.py --config.data.index=index.parquet \\\n"
+    "      --config.optimizer.lr=1e-4 --workdir runs/mine"
+)
+TAKES_OVERRIDES = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="a file of configs/; any key of it can be "
+                        "changed with --config.KEY=VALUE")  # fmt: skip
+    parser.add_argument("--workdir", required=True, help="where the run stands; made if missing")
+    parser.add_argument("--print-config", action="store_true", help="show the config and stop")
+
+
+def run(args: argparse.Namespace) -> None:
+    from mae_jax.cli.config_file import load_config
+    from mae_jax.config import from_dict
+    from mae_jax.train.config import TrainConfig
+
+    values = load_config(args.config, args.overrides)
+    config = from_dict(TrainConfig, values.to_dict())
+    if args.print_config:
+        print(values)
+        return
+    from mae_jax.train import train
+
+    print(train(config, args.workdir))

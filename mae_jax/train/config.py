@@ -1,0 +1,119 @@
+"""Everything a training run is made of, as one tree of frozen dataclasses."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mae_jax.errors import InputError
+from mae_jax.models import MAEConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the crops come from.
+
+    Attributes:
+      index: the screen's index, a parquet file made by `mae-jax index`.
+      batch: crops in one optimiser step, over all devices and hosts.
+      workers: processes that decode images for each host; 0 decodes in threads.
+      cache_bytes: decoded sites that are kept in memory, at most.
+      validation_crops: centre crops of the validation split, for the validation loss.
+      max_broken: the share of broken images above which the run stops.
+    """
+
+    index: str = ""
+    batch: int = 4096
+    workers: int = 0
+    cache_bytes: int = 2 * 1024**3
+    validation_crops: int = 1024
+    max_broken: float = 0.01
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The recipe of section A.2: Lion, one cycle with warm-up and cosine decay, no clipping.
+
+    Attributes:
+      name: "lion", "adamw" or "sgd".
+      lr: the cycle's maximum.
+      b1, b2: Lion's and AdamW's moments; b1 is also SGD's momentum.
+      weight_decay: decoupled; spares vectors (biases, norms, gains) and tokens.
+      warmup: the share of all steps in which the rate rises.
+      final_lr: the rate at the end, as a share of the maximum.
+      accumulate: micro-batches whose gradients are averaged in one step.
+    """
+
+    name: Literal["lion", "adamw", "sgd"] = "lion"
+    lr: float = 1e-4
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    final_lr: float = 0.0
+    accumulate: int = 1
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many ways the devices are divided; `data = -1` takes all that the others leave.
+
+    Attributes:
+      data: copies of the model, each with its part of the batch.
+      fsdp: parts of every parameter; each part's device also has its part of the batch.
+      tensor: parts of every matrix product.
+      rules: (regular expression on a parameter's path, mesh axis of each of its dimensions).
+        The first that matches counts; "" leaves a dimension whole.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole state is saved, and how many of the last saves are kept."""
+
+    every: int = 1000
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How often, in steps, each thing is written.
+
+    Attributes:
+      scalars: loss, rate, norms, speed.
+      validation: loss on the fixed validation crops.
+      panels: pictures of reconstructed validation crops.
+      panel_crops: crops in one picture.
+    """
+
+    scalars: int = 50
+    validation: int = 1000
+    panels: int = 1000
+    panel_crops: int = 4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. `keep_untrained` also saves the network as it was before the first step."""
+
+    model: MAEConfig = field(default_factory=MAEConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    steps: int = 100_000
+    seed: int = 0
+    keep_untrained: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, not {self.steps}.")
+        if self.data.batch % self.optimizer.accumulate:
+            raise InputError(
+                f"data.batch ({self.data.batch}) must be a multiple of optimizer.accumulate "
+                f"({self.optimizer.accumulate})."
+            )

@@ -1,0 +1,88 @@
+"""Devices as a mesh, and which part of each array every device holds."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mae_jax.errors import InputError
+from mae_jax.train.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+# The batch is divided over both: an FSDP part of the parameters is not a copy of the work.
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over `devices`, by default all of them.
+
+    Raises:
+      InputError: the axes do not divide the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    others = config.fsdp * config.tensor
+    data = len(devices) // others if config.data == -1 else config.data
+    if data * others != len(devices) or data < 1:
+        raise InputError(
+            f"mesh data={config.data} × fsdp={config.fsdp} × tensor={config.tensor} does not "
+            f"fit {len(devices)} devices; the product must be their number."
+        )
+    # Auto axes: linen's modules leave the placing of what they compute to the compiler.
+    shape = (data, config.fsdp, config.tensor)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first dimension divided over data and fsdp, the others whole."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def state_sharding(state: Any, mesh: Mesh, config: MeshConfig) -> Any:
+    """A sharding for every array of `state` (arrays or shapes).
+
+    An optimiser's moments have the paths of their parameters at their end, so one rule serves
+    both. What no rule names is divided over fsdp along its largest dimension that divides.
+    """
+    rules = [(re.compile(pattern), axes) for pattern, axes in config.rules]
+
+    def sharding(path: tuple[Any, ...], value: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, axes in rules:
+            if pattern.search(name) and len(axes) == len(value.shape):
+                return NamedSharding(mesh, _fitting(axes, value.shape, mesh))
+        return NamedSharding(mesh, _over_fsdp(value.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def _fitting(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
+    # An axis that does not divide its dimension (6 heads over 4 devices) leaves it whole.
+    fits = [axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape, strict=True)]  # fmt: skip
+    return P(*fits)
+
+
+def _over_fsdp(shape: Sequence[int], mesh: Mesh) -> P:
+    parts = mesh.shape["fsdp"]
+    dividing = [i for i, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or len(shape) < 2 or not dividing:
+        return P()
+    largest = max(dividing, key=lambda i: shape[i])
+    return P(*("fsdp" if i == largest else None for i in range(len(shape))))
+
+
+def to_devices(arrays: Any, mesh: Mesh) -> Any:
+    """Global arrays from this host's part of a batch (numpy arrays, batch first)."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays
+    )
