@@ -51,8 +51,8 @@ def as_config_dict(config: Any) -> ml_collections.ConfigDict:
     return result.lock()
 
 
-def from_dict(schema: type[Schema], values: Mapping[str, Any], where: str = "config") -> Schema:
-    """Builds the dataclass `schema` from nested mappings, checking every key and type.
+def from_dict(schema: type[Schema], values: Any, where: str = "config") -> Schema:
+    """Builds the dataclass `schema` from nested mappings `values`, checking every key and type.
 
     Raises:
       InputError: an unknown key (with its nearest neighbour) or a value of the wrong type; the

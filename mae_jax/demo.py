@@ -1,0 +1,137 @@
+"""The whole product on a synthetic screen, through the commands that a real screen uses."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+import mae_jax
+from mae_jax.errors import InputError
+from mae_jax.files import read_json, write_json
+from mae_jax.report.page import Sources, write_report
+
+# A tenth of the work: for a machine that only checks that all of it still runs.
+QUICK = {
+    "synth": ["--experiments", "2", "--plates", "1", "--genes", "24"],
+    "train": ["--config.steps=60", "--config.log.scalars=20", "--config.log.validation=60",
+              "--config.log.panels=60", "--config.checkpoint.every=60"],
+}  # fmt: skip
+
+
+def demo(out: str | Path, *, seeds: Sequence[int] = (0,), quick: bool = False) -> Path:
+    """Draws, trains, embeds, corrects, scores and reports; returns the report's path.
+
+    Every step is skipped where its output stands already, so the demo goes on where it stopped.
+
+    Args:
+      out: the folder for all of it; the first seed's parts stand there, others' in `seed-N/`.
+      seeds: each draws its own screen and trains its own network.
+      quick: a small screen and a short training, which do not learn much.
+    """
+    out = Path(out)
+    runs = [Run(out if i == 0 else out / f"seed-{seed}", seed, quick) for i, seed in
+            enumerate(seeds)]  # fmt: skip
+    for run in runs:
+        run.go()
+    first = runs[0]
+    recalls = {run.seed: run.recalls() for run in runs} if len(runs) > 1 else {}
+    sources = Sources(
+        train=first.folder / "train",
+        evaluation=first.folder / "evaluation",
+        reconstructions=sorted((first.folder / "pictures").glob("triplets*.png")),
+        complexes=first.folder / "screen" / "complexes.csv",
+        commands=first.history(),
+        seeds=recalls,
+    )
+    report = write_report(out / "report.html", sources, "A synthetic Cell Painting screen")
+    for run in runs:
+        print(f"seed {run.seed}: {run.sentence()}")
+    return report
+
+
+class Run:
+    """One seed of the demo, in a folder of its own."""
+
+    def __init__(self, folder: Path, seed: int, quick: bool) -> None:
+        self.folder, self.seed, self.quick = folder, seed, quick
+
+    def go(self) -> None:
+        """Runs all commands in order; each knows by itself what it has done before."""
+        at, seed = self.folder, str(self.seed)
+        quick = QUICK if self.quick else {"synth": [], "train": []}
+        self._run("synth", "--out", at / "screen", "--seed", seed, *quick["synth"])
+        index = at / "index.parquet"
+        if not index.exists():
+            last = f"EXP-{read_json(at / 'screen' / 'screen.json')['experiments']}"
+            self._run("index", at / "screen" / "load_data.csv", "--out", index,
+                      "--validation", last, "--check")  # fmt: skip
+        self._run("train", "--config", config_file("demo.py"), f"--config.data.index={index}",
+                  f"--config.seed={seed}", *quick["train"], "--workdir", at / "train")  # fmt: skip
+        encoders = {
+            "trained": at / "train" / "model",
+            "untrained": at / "train" / "untrained",
+            "intensity": "intensity",
+            "random": "random",
+        }
+        for name, encoder in encoders.items():
+            self._run("embed", "--encoder", encoder, "--index", index,
+                      "--out", at / "embeddings" / name)  # fmt: skip
+        folders = [at / "embeddings" / name for name in encoders]
+        self._run("correct", "--embeddings", folders[0], "--method", "tvn",
+                  "--out", at / "corrected.parquet")  # fmt: skip
+        self._run("evaluate", "recall", "--embeddings", *folders, "--relationships",
+                  at / "screen" / "relationships.csv", "--corrections", "all",
+                  "--by", "Metadata_Gene", "--out", at / "evaluation")  # fmt: skip
+        self._run("reconstruct", "--model", at / "train" / "model", "--index", index,
+                  "--split", "validation", "--out", at / "pictures")  # fmt: skip
+
+    def _run(self, command: str, *words: str | Path) -> None:
+        from mae_jax.cli.main import main
+
+        argv = [command, *map(str, words)]
+        line = shlex.join(["mae-jax", *argv])
+        print(f"\n$ {line}", flush=True)
+        began = time.monotonic()
+        status = main(argv)
+        if status == 130:
+            raise KeyboardInterrupt
+        if status:
+            raise InputError(f"the demo stopped, since `{line}` failed.")
+        # What was done before is done again in no time: the first, real duration is the one told.
+        timings = self._timings()
+        timings.setdefault(line, time.monotonic() - began)
+        write_json(self.folder / "timings.json", timings)
+
+    def _timings(self) -> dict[str, float]:
+        path = self.folder / "timings.json"
+        return read_json(path) if path.exists() else {}
+
+    def history(self) -> list[tuple[str, float | None]]:
+        """The commands of this run with their seconds, in order."""
+        return list(self._timings().items())
+
+    def recalls(self) -> dict[str, float]:
+        """Recall of each encoder's embeddings after TVN."""
+        table = pd.read_csv(self.folder / "evaluation" / "recall.csv")
+        table = table[table["correction"] == "tvn"]
+        return dict(zip(table["embeddings"], table["recall"], strict=True))
+
+    def sentence(self) -> str:
+        """The recalls in words."""
+        return "recall after TVN: " + ", ".join(f"{n} {v:.2f}" for n, v in self.recalls().items())
+
+
+def config_file(name: str) -> Path:
+    """A file of the project's `configs/`, which stands beside the package in a checkout."""
+    path = Path(mae_jax.__file__).parent.parent / "configs" / name
+    if not path.exists():
+        raise InputError(f"{path} does not exist; run the demo from a clone, with `make demo`.")
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+if __name__ == "__main__":
+    sys.exit(0 if demo("runs/demo") else 1)
