@@ -1,0 +1,279 @@
+"""Drawing one cell: where it lies, and what each stain shows of it.
+
+Each structure is first a *score*, a picture of where its stain would be brightest. Then the
+scores inside the cell are replaced by a fixed ladder of intensities in the order of the scores.
+So every cell has the same histogram in every stain, whatever its phenotype: knock-outs move
+light about, and only its arrangement tells them apart.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Complex64, Float, Float32
+
+from mae_jax.synth.biology import PARAMETERS
+
+WINDOW = 96  # pixels along each side of the window in which a cell is drawn
+_RADIUS = 24.0  # mean radius of a control cell, pixels
+_NUCLEUS = 9.0  # mean radius of its nucleus, pixels
+_STEPS = 2048
+
+_axis = np.arange(WINDOW, dtype=np.float32) - (WINDOW - 1) / 2
+_X, _Y = np.meshgrid(_axis, _axis)
+_fx = scipy.fft.rfftfreq(WINDOW).astype(np.float32)
+_fy = scipy.fft.fftfreq(WINDOW).astype(np.float32)
+_FX, _FY = np.meshgrid(_fx, _fy)
+_F = np.hypot(_FX, _FY)
+_LOG_F = np.log(np.where(_F > 0, _F, 1e-4)).astype(np.float32)
+_COS2 = ((_FX**2 - _FY**2) / np.maximum(_F**2, 1e-8)).astype(np.float32)
+_SIN2 = (2 * _FX * _FY / np.maximum(_F**2, 1e-8)).astype(np.float32)
+
+# Ladders of intensity: the share of a structure's pixels below each level, 1 is bright.
+_q = (np.arange(_STEPS) + 0.5) / _STEPS
+_LADDERS = {
+    "dna": 0.55 + 0.75 * _q**1.5,
+    "rna": 0.20 + 0.45 * _q + 0.9 * _q**20,
+    "er": 0.12 + 1.0 * _q**2.2,
+    "actin": 0.18 + 0.40 * _q + 0.55 * _q**6,
+    "golgi": 0.04 + 0.10 * _q + 1.6 * _q**24,
+    "mito": 0.08 + 0.22 * _q + 1.15 * _q**5,
+}
+_LADDERS = {name: ladder.astype(np.float32) for name, ladder in _LADDERS.items()}
+STRUCTURES = tuple(_LADDERS)
+
+Picture = Float32[np.ndarray, "window window"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell's shape in its window; distances are 0 at the centre and 1 at the border.
+
+    Attributes:
+      row, column: place of the window's first pixel in the field (may be negative).
+      traits: the morphological parameters, by name.
+      angle: direction of the long axis, radians.
+      from_centre: distance from the cell's centre.
+      from_nucleus: distance from the nearest nucleus's centre; 1 is the nuclear envelope.
+      depth: 0 at the nuclear envelope to 1 at the cell's border; below 0 inside the nucleus.
+      nuclei: centres (x, y) of the nuclei in the window's coordinates.
+      nucleus_radius: mean radius of a nucleus in pixels.
+    """
+
+    row: int
+    column: int
+    traits: dict[str, float]
+    angle: float
+    from_centre: Picture
+    from_nucleus: Picture
+    depth: Picture
+    nuclei: tuple[tuple[float, float], ...]
+    nucleus_radius: float
+
+
+def shape_cell(
+    rng: np.random.Generator,
+    centre: tuple[float, float],
+    traits: Float[np.ndarray, "parameters"],
+    scale: float,
+) -> Cell:
+    """Lays out a cell and its nuclei around `centre` (row, column) of the field, in pixels."""
+    t = dict(zip(PARAMETERS, np.clip(traits, -4, 4).tolist(), strict=True))
+    row, column = int(centre[0]) - WINDOW // 2, int(centre[1]) - WINDOW // 2
+    angle = float(rng.uniform(0, np.pi))
+    radius = _RADIUS * scale * float(np.exp(np.clip(0.08 * rng.standard_normal(), -0.2, 0.2)))
+    aspect = float(np.clip(1.25 * np.exp(0.20 * t["cell_elongation"]), 1.0, 2.3))
+    from_centre = _ellipse(0.0, 0.0, angle, radius, aspect)
+    # A border that is lobed: the distance is divided by a radius that varies with direction.
+    z = _directions_from_centre()
+    lobes = np.zeros_like(from_centre)
+    power = z
+    for size in (0.10, 0.08, 0.05):
+        power = power * z
+        phase = np.complex64(np.exp(1j * rng.uniform(0, 2 * np.pi)) * size * rng.standard_normal())
+        lobes += (power * phase).real
+    from_centre = from_centre / np.clip(1 + lobes, 0.75, 1.3)
+
+    nucleus_radius = _NUCLEUS * scale * float(np.exp(0.09 * t["nucleus_size"]))
+    nucleus_aspect = float(np.clip(1.22 * np.exp(0.15 * t["nucleus_elongation"]), 1.0, 2.2))
+    nucleus_angle = angle + 0.35 * float(rng.standard_normal())
+    x, y = (rng.standard_normal(2) * 2.0).tolist()
+    two = rng.random() < 1 / (1 + np.exp(2.6 - 1.3 * t["binucleation"]))
+    split = rng.uniform(0, np.pi)
+    if two:
+        nucleus_radius *= 0.78
+        dx = float(np.cos(split)) * nucleus_radius * 1.12
+        dy = float(np.sin(split)) * nucleus_radius * 1.12
+        nuclei: tuple[tuple[float, float], ...] = ((x - dx, y - dy), (x + dx, y + dy))
+    else:
+        nuclei = ((x, y),)
+    from_nucleus = _ellipse(*nuclei[0], nucleus_angle, nucleus_radius, nucleus_aspect)
+    for other in nuclei[1:]:
+        there = _ellipse(*other, nucleus_angle, nucleus_radius, nucleus_aspect)
+        from_nucleus = np.minimum(from_nucleus, there)
+    outside = (from_nucleus - 1) * nucleus_radius
+    inside = np.maximum(1 - from_centre, 0) * radius
+    depth = (outside / (np.maximum(outside, 0) + inside + 1)).astype(np.float32)
+    return Cell(row, column, t, angle, from_centre, from_nucleus, depth, nuclei, nucleus_radius)
+
+
+def draw_structure(
+    name: str, rng: np.random.Generator, cell: Cell, inside: Bool[np.ndarray, "window window"]
+) -> Picture:
+    """One structure (of `STRUCTURES`) of a cell, on the pixels `inside`, 0 elsewhere.
+
+    Intensities are those of the structure's ladder, so they lie between 0 and about 1.7.
+    """
+    if name == "dna":
+        inside = inside & (cell.from_nucleus < 1.12)
+    score = _SCORES[name](rng, cell)
+    return _with_ladder(score, inside, _LADDERS[name])
+
+
+def _chromatin(rng: np.random.Generator, cell: Cell) -> Picture:
+    wavelength = _stretched(5.0, 0.28, cell.traits["chromatin_grain"], 2.6, 12.0)
+    fall = np.clip((cell.from_nucleus - 0.80) / 0.25, 0, None)
+    return _texture(rng, wavelength) - 3 * fall
+
+
+def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
+    wavelength = _stretched(6.0, 0.28, cell.traits["rna_grain"], 2.6, 14.0)
+    cytoplasm = 1.0 - 1.3 * cell.depth + 0.45 * _texture(rng, wavelength)
+    nucleus = 0.1 + 0.1 * _texture(rng, 5.0)
+    score = np.where(cell.from_nucleus < 1, nucleus, cytoplasm)
+    # Nucleoli: the same area in few large or many small ones.
+    number = int(np.clip(np.rint(3.2 * np.exp(0.38 * cell.traits["nucleoli_number"])), 1, 12))
+    size = 0.36 * cell.nucleus_radius / np.sqrt(number)
+    for x, y in cell.nuclei:
+        places = _scattered(rng, max(1, number // len(cell.nuclei)))
+        for dx, dy in places * cell.nucleus_radius * 0.62:
+            near = (_X - np.float32(x + dx)) ** 2 + (_Y - np.float32(y + dy)) ** 2
+            score += np.float32(6) * np.exp(near * np.float32(-0.5 / size**2))
+    return score
+
+
+def _er(rng: np.random.Generator, cell: Cell) -> Picture:
+    wavelength = _stretched(7.0, 0.28, cell.traits["er_grain"], 3.0, 16.0)
+    middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["er_spread"] - 0.7))
+    envelope = -np.abs(cell.depth - np.float32(0.95 * middle)) * 3.2
+    score = envelope + 0.55 * _texture(rng, wavelength)
+    return np.where(cell.from_nucleus < 1, score * 0.2 - 1.6, score)
+
+
+def _actin(rng: np.random.Generator, cell: Cell) -> Picture:
+    coherence = float(np.exp(np.clip(0.4 + 0.75 * cell.traits["actin_coherence"], -2.5, 3.2)))
+    along = cell.angle + 0.25 * float(rng.standard_normal())
+    fibres = _texture(rng, 6.5, across=along + np.pi / 2, coherence=coherence)
+    rim = 1 / (1 + np.exp(-(cell.traits["actin_cortex"] - 0.4)))  # share of the rim
+    border = np.exp(-(((1 - cell.from_centre) / np.float32(0.13)) ** 2))
+    across_cell = fibres * np.float32(1.15 * (1.25 - rim))
+    score = across_cell + border * np.float32(3.2 * rim - 0.3)
+    return np.where(cell.from_nucleus < 1, score * np.float32(0.5) - 0.2, score)
+
+
+def _golgi(rng: np.random.Generator, cell: Cell) -> Picture:
+    # Angular spread of the pieces around the nucleus, and how far out they lie.
+    spread = _stretched(0.55, 0.55, cell.traits["golgi_spread"], 0.15, 3.0)
+    out = _stretched(5.0, 0.22, cell.traits["golgi_spread"], 2.5, 12.0)
+    start = float(rng.uniform(0, 2 * np.pi))
+    x0 = sum(x for x, _ in cell.nuclei) / len(cell.nuclei)
+    y0 = sum(y for _, y in cell.nuclei) / len(cell.nuclei)
+    reach = cell.nucleus_radius * (1.1 if len(cell.nuclei) == 1 else 1.9)
+    angles = start + spread * rng.standard_normal(9)
+    distances = reach + out * rng.random(9)
+    sizes = rng.uniform(1.2, 2.2, 9)
+    score = 0.25 * _texture(rng, 8.0) - 1.5 * cell.depth
+    for angle, distance, size in zip(angles, distances, sizes, strict=True):
+        dx = _X - np.float32(x0 + distance * np.cos(angle))
+        dy = _Y - np.float32(y0 + distance * np.sin(angle))
+        score += np.float32(3) * np.exp((dx * dx + dy * dy) * np.float32(-0.5 / size**2))
+    return np.where(cell.from_nucleus < 1, np.minimum(score, 0.3), score)
+
+
+def _mito(rng: np.random.Generator, cell: Cell) -> Picture:
+    dots = 1 / (1 + np.exp(-1.1 * cell.traits["mito_fragmentation"]))
+    # Filaments are the level sets of a smooth noise; dots are the peaks of a finer one.
+    network = np.exp(-((_texture(rng, 15.0) / np.float32(0.28)) ** 2))
+    peaks = np.clip(_texture(rng, 6.0) - 0.5, 0, 1.6)
+    middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["mito_spread"] - 0.7))
+    envelope = np.exp(-(((cell.depth - np.float32(0.1 + 0.8 * middle)) / np.float32(0.42)) ** 2))
+    score = (network * np.float32(1 - dots) + peaks * np.float32(dots) + 0.22) * envelope
+    return np.where(cell.from_nucleus < 1, score * np.float32(0.15), score).astype(np.float32)
+
+
+_SCORES: dict[str, Callable[[np.random.Generator, Cell], Picture]] = {
+    "dna": _chromatin,
+    "rna": _rna,
+    "er": _er,
+    "actin": _actin,
+    "golgi": _golgi,
+    "mito": _mito,
+}
+
+
+def _stretched(typical: float, rate: float, trait: float, low: float, high: float) -> float:
+    """A length that grows by a constant factor with each unit of a parameter, within bounds."""
+    return float(np.clip(typical * np.exp(rate * trait), low, high))
+
+
+def _ellipse(x: float, y: float, angle: float, radius: float, aspect: float) -> Picture:
+    """Distance from (x, y), 1 on the ellipse of this mean radius and ratio of axes."""
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    dx, dy = _X - np.float32(x), _Y - np.float32(y)
+    long = (dx * c + dy * s) * np.float32(1 / (radius * np.sqrt(aspect)))
+    short = (dy * c - dx * s) * np.float32(np.sqrt(aspect) / radius)
+    return np.sqrt(long * long + short * short)
+
+
+def _directions_from_centre() -> Complex64[np.ndarray, "window window"]:
+    return _Z
+
+
+_Z = ((_X + 1j * _Y) / np.hypot(_X, _Y)).astype(np.complex64)
+
+
+def _texture(
+    rng: np.random.Generator,
+    wavelength: float,
+    across: float = 0.0,
+    coherence: float = 0.0,
+) -> Picture:
+    """Noise of one wavelength (pixels), mean 0 and standard deviation 1.
+
+    With `coherence` above 0 its waves run mostly in the direction `across` (radians), which
+    makes fibres at right angles to it.
+    """
+    spectrum = rng.standard_normal((WINDOW, 2 * len(_fx)), dtype=np.float32).view(np.complex64)
+    filters = np.exp(-((_LOG_F + np.float32(np.log(wavelength))) ** 2) * np.float32(1 / 0.18))
+    if coherence > 0:
+        towards = _COS2 * np.float32(np.cos(2 * across)) + _SIN2 * np.float32(np.sin(2 * across))
+        filters = filters * np.exp(np.float32(coherence) * (towards - 1))
+    noise = scipy.fft.irfft2(spectrum * filters, s=(WINDOW, WINDOW))
+    return noise * np.float32(1 / noise.std())
+
+
+def _scattered(rng: np.random.Generator, number: int) -> Float[np.ndarray, "number 2"]:
+    """Points in the unit disc that keep apart: each is the best of a few."""
+    points = np.zeros((0, 2))
+    for _ in range(number):
+        angles = rng.uniform(0, 2 * np.pi, 6)
+        radii = np.sqrt(rng.random(6))[:, None]
+        candidates = radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        if len(points):
+            gaps = ((candidates[:, None] - points[None]) ** 2).sum(-1).min(axis=1)
+            candidates = candidates[gaps.argmax()][None]
+        points = np.vstack([points, candidates[:1]])
+    return points
+
+
+def _with_ladder(
+    score: Picture, inside: Bool[np.ndarray, "window window"], ladder: Float32[np.ndarray, "steps"]
+) -> Picture:
+    picture = np.zeros((WINDOW, WINDOW), np.float32)
+    values = score[inside]
+    if values.size:
+        levels = np.empty_like(values)
+        levels[values.argsort()] = ladder[np.arange(values.size) * _STEPS // values.size]
+        picture[inside] = levels
+    return picture

@@ -1,0 +1,120 @@
+"""What a synthetic screen is made of: its size, its channels, how strong its effects are."""
+
+import dataclasses
+
+from mae_jax.config import nearest
+from mae_jax.errors import InputError
+
+# What each named channel shows: structures and how much of each.
+CHANNEL_STRUCTURES: dict[str, dict[str, float]] = {
+    "DNA": {"dna": 1.0},
+    "RNA": {"rna": 1.0},
+    "ER": {"er": 1.0},
+    "AGP": {"actin": 0.7, "golgi": 0.8},
+    "Mito": {"mito": 1.0},
+    "Actin": {"actin": 1.0},
+    "Golgi": {"golgi": 1.0},
+}
+JUMP_CHANNELS = ("DNA", "RNA", "ER", "AGP", "Mito")
+RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
+
+# Plate formats: rows, columns. A plate takes the smallest that holds its wells.
+PLATE_FORMATS = ((8, 12), (16, 24), (32, 48))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScreenConfig:
+    """A synthetic Cell Painting screen.
+
+    Attributes:
+      seed: everything that is drawn follows from it.
+      experiments: number of experiments (JUMP's batches), named EXP-1, EXP-2, …
+      plates: plates in each experiment.
+      genes: genes knocked out; each stands on every plate.
+      complex_sizes: number of genes in each complex; the genes left over are in none.
+      wells_per_gene: replicate wells of each gene on a plate.
+      controls: negative-control wells on a plate.
+      sites: fields of view in a well.
+      image_size: pixels along each side of a field.
+      channels: channel names, out of DNA, RNA, ER, AGP, Mito, Actin, Golgi.
+      confluence: share of the field that cells cover on average.
+      phenotype_strength: scale of what a knock-out changes; 0 draws every gene like a control.
+      batch_strength: scale of all that differs between experiments, plates and well positions;
+        0 draws every plate alike.
+      noise_strength: scale of the variation between replicate wells and between cells, and of
+        the camera's noise.
+    """
+
+    seed: int = 0
+    experiments: int = 4
+    plates: int = 3
+    genes: int = 48
+    complex_sizes: tuple[int, ...] = (4, 4, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3)
+    wells_per_gene: int = 1
+    controls: int = 14
+    sites: int = 1
+    image_size: int = 192
+    channels: tuple[str, ...] = JUMP_CHANNELS
+    confluence: float = 0.75
+    phenotype_strength: float = 1.0
+    batch_strength: float = 1.0
+    noise_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("experiments", "plates", "genes", "wells_per_gene", "controls", "sites"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, but it is {self.seed}.")
+        if not 32 <= self.image_size <= 4096:
+            raise InputError(f"image_size must be 32 to 4096 pixels, not {self.image_size}.")
+        if not 0.0 < self.confluence <= 1.5:
+            raise InputError(f"confluence must be above 0 and at most 1.5, not {self.confluence}.")
+        for name in ("phenotype_strength", "batch_strength", "noise_strength"):
+            if not 0.0 <= getattr(self, name) <= 10.0:
+                raise InputError(f"{name} must be 0 to 10, not {getattr(self, name)}.")
+        if any(size < 2 for size in self.complex_sizes):
+            raise InputError("complex_sizes must all be at least 2, or no pair is known.")
+        if sum(self.complex_sizes) > self.genes:
+            raise InputError(
+                f"complex_sizes need {sum(self.complex_sizes)} genes, but genes is {self.genes}; "
+                "raise genes or take smaller complexes."
+            )
+        if not self.channels:
+            raise InputError("channels must name at least one channel.")
+        for name in self.channels:
+            if name not in CHANNEL_STRUCTURES:
+                raise InputError(
+                    f"channel '{name}' cannot be drawn: {nearest(name, list(CHANNEL_STRUCTURES))}"
+                )
+        if len(set(self.channels)) < len(self.channels):
+            raise InputError(f"channels must differ, but they are {', '.join(self.channels)}.")
+        if self.wells_per_plate > PLATE_FORMATS[-1][0] * PLATE_FORMATS[-1][1]:
+            raise InputError(
+                f"a plate would need {self.wells_per_plate} wells, more than the largest plate's "
+                "1536; take fewer genes, replicates or controls."
+            )
+
+    @property
+    def wells_per_plate(self) -> int:
+        """Wells that a plate uses."""
+        return self.genes * self.wells_per_gene + self.controls
+
+    @property
+    def plate_format(self) -> tuple[int, int]:
+        """Rows and columns of the plates: 96, 384 or 1536 wells."""
+        fits = (f for f in PLATE_FORMATS if f[0] * f[1] >= self.wells_per_plate)
+        return next(fits)
+
+
+def complex_sizes_for(genes: int) -> tuple[int, ...]:
+    """Complexes of 3 and 4 genes for a screen of `genes`: about nine genes in ten are in one.
+
+    48 genes give two complexes of 4 and twelve of 3, the default screen's.
+    """
+    inside = max(0, round(genes * 11 / 12))
+    number = inside // 3
+    if number == 0:
+        return (2,) if genes >= 2 else ()
+    larger = min(number, inside - 3 * number)
+    return (4,) * larger + (3,) * (number - larger)

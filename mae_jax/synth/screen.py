@@ -1,0 +1,178 @@
+"""Writing a screen to disk: TIFFs, a LoadData CSV and the truth about its genes.
+
+An interrupted screen goes on where it stopped. `screen.json` is written last: a folder that has
+it is complete. `drawing.json` holds the configuration in the meantime.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import tifffile
+from tqdm import tqdm
+
+from mae_jax.config import to_dict
+from mae_jax.errors import InputError
+from mae_jax.files import read_json, replacing, write_json
+from mae_jax.synth.biology import gene_effects, known_relationships
+from mae_jax.synth.config import ScreenConfig
+from mae_jax.synth.layout import design, row_and_column
+from mae_jax.synth.wells import draw_well
+
+_WELLS_PER_JOB = 4
+_Site = tuple[str, str, str, int]
+
+
+def make_screen(
+    folder: str | os.PathLike[str],
+    config: ScreenConfig,
+    processes: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Draws the screen of `config` into `folder`, or what is still lacking of it.
+
+    The folder then holds `images/<experiment>/<plate>/r01c02f01-ch1.tiff` (uint16, channel
+    numbers from 1 in the order of `config.channels`), `load_data.csv` (one row per site, paths
+    relative to the folder), `relationships.csv` (pairs of genes in the same complex),
+    `complexes.csv` (each gene's complex and true effect) and `screen.json` (the configuration).
+    The files do not depend on `processes`.
+
+    Args:
+      processes: how many draw at once; None takes one per core of this process. They are started
+        afresh, so a script that calls this needs the guard `if __name__ == "__main__":`.
+      progress: whether to show a bar.
+
+    Returns:
+      The path of `load_data.csv`.
+
+    Raises:
+      InputError: the folder holds another screen, or something else under the screen's names.
+    """
+    folder = Path(folder)
+    table = folder / "load_data.csv"
+    if _finished(folder, config):
+        return table
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "drawing.json", to_dict(config))
+
+    _draw_all(folder, config, processes or len(os.sched_getaffinity(0)), progress)
+    _write_table(table, load_data(config))
+    _write_table(folder / "relationships.csv", known_relationships(config))
+    _write_table(folder / "complexes.csv", gene_effects(config))
+    for leftover in folder.rglob(".*.partial*"):  # of a process that was killed
+        leftover.unlink()
+    write_json(folder / "screen.json", to_dict(config))
+    (folder / "drawing.json").unlink()
+    return table
+
+
+def load_data(config: ScreenConfig) -> pd.DataFrame:
+    """The LoadData table: `Metadata_*` and, for each channel, `FileName_Orig…`, `PathName_Orig…`.
+
+    One row per site, strings throughout; paths are relative to the screen's folder.
+    """
+    wells = design(config)
+    rows = []
+    for row in wells.to_dict("records"):
+        for site in range(1, config.sites + 1):
+            well = {str(key): str(value) for key, value in row.items()}
+            well["Metadata_Site"] = str(site)
+            where = (well["Metadata_Experiment"], well["Metadata_Plate"], well["Metadata_Well"])
+            for number, channel in enumerate(config.channels, start=1):
+                path = _image_path((*where, site), number)
+                well[f"FileName_Orig{channel}"] = path.name
+                well[f"PathName_Orig{channel}"] = path.parent.as_posix()
+            rows.append(well)
+    return pd.DataFrame(rows)
+
+
+def _image_path(site: _Site, channel: int) -> Path:
+    experiment, plate, well, number = site
+    row, column = row_and_column(well)
+    name = f"r{row + 1:02d}c{column + 1:02d}f{number:02d}-ch{channel}.tiff"
+    return Path("images") / experiment / plate / name
+
+
+def _finished(folder: Path, config: ScreenConfig) -> bool:
+    """Whether the folder holds this very screen, whole; refuses any other content."""
+    for marker in ("screen.json", "drawing.json"):
+        if (folder / marker).exists():
+            # Compared as plain values, so that a screen of another version is told apart too.
+            there, wanted = read_json(folder / marker), _as_read(config)
+            if there == wanted:
+                return marker == "screen.json"
+            keys = sorted({*there, *wanted}) if isinstance(there, dict) else []
+            differ = [key for key in keys if there.get(key) != wanted.get(key)]
+            raise InputError(
+                f"{folder} holds a screen of another configuration (it differs in "
+                f"{', '.join(differ) or 'everything'}); choose another folder or remove it."
+            )
+    for name in ("images", "load_data.csv"):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder / name} is there already and is of no synthetic screen; "
+                "choose another folder."
+            )
+    return False
+
+
+def _as_read(config: ScreenConfig) -> dict[str, object]:
+    return dict(to_dict(config))
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as beside:
+        table.to_csv(beside, index=False)
+
+
+def _draw_all(folder: Path, config: ScreenConfig, processes: int, progress: bool) -> None:
+    sites: list[_Site] = []
+    for row in design(config).to_dict("records"):
+        where = (row["Metadata_Experiment"], row["Metadata_Plate"], row["Metadata_Well"])
+        sites += [(*where, site) for site in range(1, config.sites + 1)]
+    lacking = [site for site in sites if not _is_drawn(folder, config, site)]
+    jobs = [lacking[i : i + _WELLS_PER_JOB] for i in range(0, len(lacking), _WELLS_PER_JOB)]
+    with tqdm(
+        total=len(sites),
+        initial=len(sites) - len(lacking),
+        desc="drawing",
+        unit="site",
+        disable=not progress,
+    ) as bar:
+        if processes == 1 or len(jobs) <= 1:
+            for job in jobs:
+                bar.update(_draw_sites(folder, config, job))
+            return
+        with _pool(min(processes, len(jobs))) as pool:
+            futures = [pool.submit(_draw_sites, folder, config, job) for job in jobs]
+            for future in as_completed(futures):
+                bar.update(future.result())
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    # Fresh processes: forking one that runs JAX's threads can hang.
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_drawn(folder: Path, config: ScreenConfig, site: _Site) -> bool:
+    # Files come into their place whole, so one that is there is good.
+    channels = range(1, len(config.channels) + 1)
+    return all((folder / _image_path(site, channel)).exists() for channel in channels)
+
+
+def _draw_sites(folder: Path, config: ScreenConfig, sites: list[_Site]) -> int:
+    for site in sites:
+        image = draw_well(config, *site)
+        for number, picture in enumerate(image, start=1):
+            with replacing(folder / _image_path(site, number)) as beside:
+                tifffile.imwrite(beside, picture, compression="zlib", predictor=True)
+    return len(sites)
