@@ -1,0 +1,157 @@
+"""`mae-jax index`: one index of a screen's images and metadata, and a check of all of them."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mae_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from mae_jax.data.index import Index
+
+HELP = "make one index (parquet) of a screen's images and metadata, and check them"
+EXAMPLE = """\
+  mae-jax index screen/load_data.csv --out index.parquet --validation Batch7 --check
+  mae-jax index plate/Images --format harmony --channel-names Mito AGP RNA ER DNA \\
+      --metadata platemap.csv --set Experiment=Batch1 --out index.parquet
+  mae-jax index index.parquet --check --problems problems.csv
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    from mae_jax.data.sources import FORMATS
+
+    parser.add_argument("source", help="a LoadData CSV, a folder of images, or an index to check")
+    parser.add_argument("--out", help="where to write the index (parquet)")
+    parser.add_argument("--format", default="auto", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--images", help="where the CSV's images lie, if not beside it")
+    parser.add_argument(
+        "--channel-names",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names of a folder's channels by their numbers' order, or as 6=Brightfield",
+    )
+    parser.add_argument("--metadata", metavar="CSV", help="a platemap to join by (plate and) well")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="metadata with one value for all sites, such as Experiment=Batch1",
+    )
+    parser.add_argument("--plane", type=int, help="the z-plane to take, where there are several")
+    parser.add_argument("--time", type=int, help="the time point to take, where there are several")
+    parser.add_argument(
+        "--validation",
+        nargs="+",
+        default=[],
+        metavar="EXPERIMENT",
+        help="experiments for validation, or a share of them such as 0.2",
+    )
+    parser.add_argument(
+        "--validation-plate",
+        nargs="+",
+        default=[],
+        metavar="PLATE",
+        help="plates for validation, where there is one experiment only",
+    )
+    parser.add_argument("--check", action="store_true", help="open every image; list all problems")
+    parser.add_argument(
+        "--problems", metavar="CSV", help="write the findings of the check here too"
+    )
+    parser.add_argument("--threads", type=int, default=8, help="images opened at once (8)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Makes the index, splits it, writes it and checks it, as the options say."""
+    from mae_jax.data.index import Index, with_split
+    from mae_jax.data.sources import read_source
+
+    if not (args.out or args.check or args.problems):
+        raise InputError("nothing to do: give --out to write an index, or --check to check one.")
+    index = read_source(
+        args.source,
+        kind=args.format,
+        images=args.images,
+        channel_names=args.channel_names,
+        fixed=_fixed(args.set),
+        annotation=args.metadata,
+        plane=args.plane,
+        time=args.time,
+    )
+    if args.validation or args.validation_plate:
+        share = _share(args.validation)
+        table = with_split(
+            index.table,
+            experiments=() if share is not None else args.validation,
+            fraction=share,
+            plates=args.validation_plate,
+        )
+        index = Index(table, index.root)
+    _say(index)
+    if args.out:
+        print(f"wrote {index.write(args.out)}")
+    if args.check or args.problems:
+        _check(index, args)
+
+
+def _fixed(settings: list[str]) -> dict[str, str]:
+    found = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set takes COLUMN=VALUE, not '{setting}'.")
+        found[name if name.startswith("Metadata_") else f"Metadata_{name}"] = value
+    return found
+
+
+def _share(names: list[str]) -> float | None:
+    """The share of experiments, where one number stands in place of names: '0.2'."""
+    if len(names) == 1 and "." in names[0]:
+        try:
+            return float(names[0])
+        except ValueError:
+            return None
+    return None
+
+
+def _say(index: "Index") -> None:
+    table = index.table
+    count = {
+        "experiments": table["Metadata_Experiment"].nunique(),
+        "plates": len(table[["Metadata_Experiment", "Metadata_Plate"]].drop_duplicates()),
+        "wells": len(index.wells()),
+        "sites": len(table),
+    }
+    print(", ".join(f"{number} {name}" for name, number in count.items()))
+    print(f"channels: {', '.join(index.channels)}")
+    controls = table["Metadata_ControlType"].value_counts().to_dict()
+    named = [f"{name or 'treated'} {number}" for name, number in controls.items()]
+    print(f"sites by control type: {', '.join(named)}")
+    held_out = table[table["Metadata_Split"] == "validation"]
+    if len(held_out):
+        names = sorted(held_out["Metadata_Experiment"].unique())
+        print(f"validation: {len(held_out)} sites of experiment {', '.join(names)}")
+    else:
+        why = " (there is one experiment only)" if count["experiments"] == 1 else ""
+        print(f"validation: empty{why}")
+
+
+def _check(index: "Index", args: argparse.Namespace) -> None:
+    from mae_jax.data.check import check
+
+    report = check(index, threads=args.threads, progress=sys.stderr.isatty())
+    print()
+    print(report.channels.to_string(index=False, float_format="{:.4g}".format))
+    for finding in report.findings:
+        print(f"{finding.level}: {finding.says}")
+    if args.problems:
+        print(f"wrote {report.write_csv(args.problems)}")
+    if report.problems:
+        count = len(report.problems)
+        many = f"{count} problems are" if count > 1 else "1 problem is"
+        raise InputError(f"{many} listed above; mend or leave out what they name.")
+    print("check passed: every image opens")

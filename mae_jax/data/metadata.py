@@ -1,0 +1,140 @@
+"""From a source's own metadata columns to the index's: strings, with all originals kept."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from mae_jax.data.index import METADATA
+from mae_jax.data.wells import normal_well, well_name
+from mae_jax.errors import InputError
+
+# The first of these that has a value in a row gives the row's value.
+SOURCES: Mapping[str, Sequence[str]] = {
+    "Metadata_Source": (),
+    "Metadata_Experiment": ("Metadata_Batch", "Metadata_experiment"),
+    "Metadata_Plate": ("Metadata_PlateID", "Metadata_plate", "Metadata_Assay_Plate_Barcode"),
+    "Metadata_Well": ("Metadata_WellID", "Metadata_well", "Metadata_well_position"),
+    "Metadata_Site": ("Metadata_site", "Metadata_Field", "Metadata_FieldID"),
+    "Metadata_Perturbation": (
+        "Metadata_perturbation",
+        "Metadata_broad_sample",
+        "Metadata_JCP2022",
+        "Metadata_pert_iname",
+        "Metadata_treatment",
+        "Metadata_compound",
+        "Metadata_Gene",
+        "Metadata_gene",
+    ),
+    "Metadata_Gene": ("Metadata_gene", "Metadata_Symbol", "Metadata_gene_symbol"),
+    "Metadata_ControlType": ("Metadata_control_type", "Metadata_controltype"),
+}
+
+
+def complete(
+    table: pd.DataFrame, where: str, fixed: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The table with every column of `METADATA`, filled from the source's own columns.
+
+    `fixed` sets columns to one value for all rows (`Metadata_Experiment` for a folder that does
+    not name it). Wells are normalised; a site that nothing names is '1'; an experiment that
+    nothing names is '1' too, so that a single plate needs no more than its images.
+
+    Raises:
+      InputError: a plate or a well is not named anywhere, or a well's name makes no sense.
+    """
+    table = table.copy()
+    for column, value in (fixed or {}).items():
+        if not column.startswith("Metadata_"):
+            raise InputError(f"'{column}' is no metadata column; write Metadata_{column}={value}.")
+        table[column] = value
+    for column in table.columns:
+        if column.startswith("Metadata_"):
+            table[column] = table[column].astype("object").fillna("").astype(str).str.strip()
+    for column, others in SOURCES.items():
+        if fixed and column in fixed:
+            continue
+        found = table[column] if column in table.columns else pd.Series("", index=table.index)
+        for other in others:
+            if other in table.columns:
+                found = found.where(found != "", table[other])
+        table[column] = found
+    if (table["Metadata_Well"] == "").all() and "Metadata_Row" in table.columns:
+        other = "Metadata_Col" if "Metadata_Col" in table.columns else "Metadata_Column"
+        if other in table.columns:
+            pairs = zip(table["Metadata_Row"], table[other], strict=True)
+            table["Metadata_Well"] = [_from_row_column(r, c, where) for r, c in pairs]
+    for column in ("Metadata_Plate", "Metadata_Well"):
+        empty = table[column] == ""
+        if empty.any():
+            row = int(empty.to_numpy().argmax())
+            tried = ", ".join((column, *SOURCES[column]))
+            raise InputError(
+                f"row {row + 1} of {where} names no {column[9:].lower()}: none of the columns "
+                f"{tried} has a value; add one, or give it for all rows with --set {column}=NAME."
+            )
+    wells = {}
+    for name in table["Metadata_Well"].unique():
+        try:
+            wells[name] = normal_well(name)
+        except InputError as problem:
+            row = int((table["Metadata_Well"] == name).to_numpy().argmax())
+            raise InputError(f"row {row + 1} of {where}: {problem}") from None
+    table["Metadata_Well"] = table["Metadata_Well"].map(wells)
+    for column in ("Metadata_Site", "Metadata_Experiment"):
+        table[column] = table[column].where(table[column] != "", "1")
+    if "Metadata_Split" not in table.columns:
+        table["Metadata_Split"] = "train"
+    rest = [c for c in table.columns if c.startswith("Metadata_") and c not in METADATA]
+    return table[[*METADATA, *rest, *(c for c in table.columns if not c.startswith("Metadata_"))]]
+
+
+def _from_row_column(row: str, column: str, where: str) -> str:
+    try:
+        number = int(row) if row.isdigit() else None
+        return well_name(number, int(column)) if number else normal_well(row + column)
+    except ValueError as problem:  # InputError is one too
+        raise InputError(
+            f"{where}: row '{row}', column '{column}' is no well ({problem})."
+        ) from None
+
+
+def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Adds the columns of a platemap or annotation table to the sites, by what both name.
+
+    The join goes by those of experiment, plate, well and site that `extra` names; a column that
+    the sites already have is replaced where `extra` has a value.
+
+    Raises:
+      InputError: `extra` names no well, or names one twice with unlike values.
+    """
+    extra = extra.rename(columns={c: _metadata_name(c) for c in extra.columns})
+    for column in ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site"):
+        for other in SOURCES[column]:
+            if column not in extra.columns and other in extra.columns:
+                extra = extra.rename(columns={other: column})
+    if "Metadata_Well" not in extra.columns:
+        raise InputError(f"{where} names no wells; it needs a column Metadata_Well.")
+    extra = extra.fillna("").astype(str)
+    extra["Metadata_Well"] = [normal_well(name) for name in extra["Metadata_Well"]]
+    order = ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
+    # A well's plate as the images tell it counts only where the annotation names plates too.
+    keys = [c for c in order if c in extra.columns and (extra[c] != "").any()]
+    extra = extra.drop_duplicates()
+    twice = extra[extra.duplicated(keys)]
+    if len(twice):
+        names = ", ".join(f"{k[9:].lower()} {twice.iloc[0][k]}" for k in keys)
+        raise InputError(f"{where} says two things of {names}; leave one.")
+    joined = table.merge(extra, on=keys, how="left", suffixes=("", "\n"))
+    for column in [c for c in joined.columns if c.endswith("\n")]:
+        value = joined.pop(column).fillna("")
+        joined[column[:-1]] = value.where(value != "", joined[column[:-1]])
+    for column in extra.columns:
+        joined[column] = joined[column].fillna("")
+    return joined
+
+
+def _metadata_name(column: str) -> str:
+    named = {"well": "Well", "plate": "Plate", "experiment": "Experiment", "site": "Site"}
+    if column.startswith("Metadata_"):
+        return column
+    return f"Metadata_{named.get(column.lower(), column)}"

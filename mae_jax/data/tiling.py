@@ -1,0 +1,37 @@
+"""Tiling a field of view into the crops whose embeddings are averaged."""
+
+import numpy as np
+from jaxtyping import Int
+
+from mae_jax.errors import InputError
+
+
+def _starts(length: int, crop: int) -> np.ndarray:
+    count = -(-length // crop)
+    if count == 1:
+        return np.zeros(1, np.int64)
+    return np.round(np.arange(count) * (length - crop) / (count - 1)).astype(np.int64)
+
+
+def tile_offsets(height: int, width: int, crop: int) -> Int[np.ndarray, "tiles 2"]:
+    """Top-left corners (row, column) of the crops that cover a field of `height` × `width` pixels.
+
+    A field whose sides are multiples of `crop` is cut without overlap: 2048² gives the paper's 64
+    crops of 256². Otherwise the least number of crops that sees every pixel is spread evenly, so
+    neighbours overlap a little (1080² and 256: 25 crops, by 50 pixels): dropping the partial
+    border would lose cells, and padding it would show the encoder an edge it has never seen.
+    Rows of tiles first, each from left to right.
+
+    Raises:
+      InputError: the field is smaller than one crop.
+    """
+    if crop < 1:
+        raise InputError(f"a crop must be at least 1 pixel, not {crop}.")
+    if height < crop or width < crop:
+        raise InputError(
+            f"a field of {height} × {width} pixels is smaller than a crop of {crop}; "
+            "choose a smaller crop."
+        )
+    rows, columns = _starts(height, crop), _starts(width, crop)
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    return np.stack([axis.ravel() for axis in grid], axis=1)

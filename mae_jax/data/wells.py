@@ -1,0 +1,30 @@
+"""Names of wells: `b7`, `B07`, `B007` and row 2, column 7 are one well, written `B07`."""
+
+import re
+
+from mae_jax.errors import InputError
+
+_WELL = re.compile(r"([A-Za-z]{1,2})[ _-]?0*([0-9]{1,2})")
+
+
+def well_name(row: int, column: int) -> str:
+    """The name of the well in `row` and `column`, both counted from 1: (32, 48) is 'AF48'."""
+    if not (1 <= row <= 32 and 1 <= column <= 48):
+        raise InputError(f"row {row}, column {column} is outside a plate of 32 × 48 wells.")
+    letters = chr(ord("A") + row - 1) if row <= 26 else "A" + chr(ord("A") + row - 27)
+    return f"{letters}{column:02d}"
+
+
+def normal_well(name: str) -> str:
+    """`name` in the one spelling used here: upper case, column of two digits ('a1' -> 'A01').
+
+    Raises:
+      InputError: `name` is no well of a plate of up to 1,536 wells (A01 to AF48).
+    """
+    match = _WELL.fullmatch(name.strip())
+    if match:
+        letters, column = match[1].upper(), int(match[2])
+        row = ord(letters[-1]) - ord("A") + 1 + 26 * (len(letters) - 1)
+        if (len(letters) == 1 or letters[0] == "A") and row <= 32 and 1 <= column <= 48:
+            return f"{letters}{column:02d}"
+    raise InputError(f"'{name}' is no well's name; expected one from A01 to AF48.")
