@@ -1,0 +1,98 @@
+"""`mae-jax correct`: removes batch effects from embeddings."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mae_jax.evaluation.profiles import Layout
+
+HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
+EXAMPLE = """  mae-jax correct --embeddings runs/demo/embeddings/mae --method tvn --out tvn.parquet
+  mae-jax correct --embeddings new_plates --fitted tvn.npz --out new_corrected.parquet"""
+
+
+def layout_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which metadata column is which."""
+    group = parser.add_argument_group("columns")
+    group.add_argument("--controls", default="Metadata_ControlType=negcon", metavar="COLUMN=VALUE")
+    group.add_argument("--plate", default="Metadata_Plate", metavar="COLUMN")
+    group.add_argument("--experiment", default="Metadata_Experiment", metavar="COLUMN")
+    group.add_argument("--well", default="Metadata_Well", metavar="COLUMN")
+    group.add_argument("--perturbation", default="Metadata_Perturbation", metavar="COLUMN")
+    group.add_argument(
+        "--nan",
+        choices=("error", "rows", "features"),
+        default="error",
+        help="what to do about values that are not finite: stop, drop the rows, the features",
+    )
+    group.add_argument(
+        "--duplicates",
+        choices=("error", "first"),
+        default="error",
+        help="what to do about wells that come twice: stop, or keep the first",
+    )
+
+
+def correction_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of fitting a correction."""
+    parser.add_argument(
+        "--fit-on",
+        choices=("controls", "all"),
+        default="controls",
+        help="the wells to fit on; controls by default, since they alone are the same in all "
+        "batches",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="COLUMN",
+        help="group by this column (or plate, experiment) and not as the method says; TVN groups "
+        "by experiment by default",
+    )
+
+
+def layout_of(args: argparse.Namespace) -> "Layout":
+    """The Layout that the options say."""
+    from mae_jax.evaluation.profiles import Layout
+
+    return Layout(
+        experiment=args.experiment,
+        plate=args.plate,
+        well=args.well,
+        perturbation=args.perturbation,
+        controls=args.controls,
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
+    parser.add_argument("--out", required=True, metavar="FILE", help="parquet file to write")
+    parser.add_argument("--method", default="tvn", help="a correction's name (default: tvn)")
+    parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
+    parser.add_argument("--fitted", metavar="FILE", help="apply this fitted correction")
+    correction_arguments(parser)
+    layout_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fits or loads, applies, writes."""
+    from mae_jax.evaluation.corrections import Correction, fit, label
+    from mae_jax.evaluation.profiles import Profiles
+
+    layout = layout_of(args)
+    profiles = Profiles.read(args.embeddings).checked(
+        nan=args.nan, duplicates=args.duplicates, layout=layout
+    )
+    if args.fitted:
+        correction = Correction.load(args.fitted)
+    else:
+        correction = fit(profiles, args.method, fit_on=args.fit_on, batch=args.batch, layout=layout)
+    corrected = correction.apply(profiles)
+    corrected.write(args.out)
+    if args.save_fit:
+        correction.save(args.save_fit)
+    how = f"fitted on {'negative controls' if correction.fit_on == 'controls' else 'all wells'}"
+    print(
+        f"{len(corrected):,} wells x {corrected.width} features, {label(correction.method)}, {how}"
+    )
+    print(args.out)

@@ -1,0 +1,87 @@
+"""Means and covariances of features, gathered block by block in float64."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass
+class Moments:
+    """Count, mean and centred second moment of F features.
+
+    Blocks merge by Chan's update, so that a stream of any length gives what the whole would.
+
+    Attributes:
+      count: rows seen.
+      mean: (F,).
+      second: sum of squared deviations from the mean: (F, F) when `full`, else its diagonal (F,).
+    """
+
+    count: int
+    mean: Float[np.ndarray, " features"]
+    second: Float[np.ndarray, "..."]
+
+    @staticmethod
+    def empty(width: int, full: bool) -> "Moments":
+        """No rows yet."""
+        return Moments(0, np.zeros(width), np.zeros((width, width) if full else width))
+
+    def add(self, rows: Float[np.ndarray, "rows features"]) -> None:
+        """Takes a block of rows in."""
+        n = len(rows)
+        if not n:
+            return
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=0)
+        rows -= mean
+        full = self.second.ndim == 2
+        # The transpose is copied so that BLAS takes GEMM: SYRK has crashed under threads.
+        gram = np.ascontiguousarray(rows.T) @ rows if full else np.einsum("ij,ij->j", rows, rows)
+        total = self.count + n
+        delta = mean - self.mean
+        weight = self.count * n / total
+        self.second += gram + weight * (np.outer(delta, delta) if full else delta * delta)
+        self.mean = self.mean + delta * (n / total)
+        self.count = total
+
+    def covariance(self, ddof: int = 0) -> Float[np.ndarray, "features features"]:
+        """(F, F)."""
+        return self.second / max(self.count - ddof, 1)
+
+    def deviation(self) -> Float[np.ndarray, " features"]:
+        """σ (F,): the population standard deviation, 1 where the feature is constant.
+
+        A constant feature's computed variance is rounding, not zero; it is bounded by that of the
+        mean, which is what is compared here.
+        """
+        second = np.diagonal(self.second) if self.second.ndim == 2 else self.second
+        variance = second / max(self.count, 1)
+        # Features come in float32, so a spread below its rounding is none.
+        eps = np.finfo(np.float32).eps
+        constant = variance <= (0.5 * eps * np.abs(self.mean)) ** 2
+        return np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+
+
+def principal_axes(
+    covariance: Float[np.ndarray, "features features"], rows: int
+) -> tuple[Float[np.ndarray, "features axes"], Float[np.ndarray, " axes"]]:
+    """The principal axes (F, K) of a covariance and the variances (K,) along them, largest first.
+
+    K is the numerical rank: an axis without variance has no direction of its own, and scaling it
+    to unit variance would blow rounding up to the size of a phenotype. `rows` bounds the rank
+    (n rows span at most n − 1 axes).
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    floor = values[0] * max(covariance.shape[0], rows) * np.finfo(np.float32).eps ** 2
+    keep = min(int((values > max(floor, 0)).sum()), max(rows - 1, 0))
+    return np.ascontiguousarray(vectors[:, :keep]), values[:keep]
+
+
+def inverse_root(
+    covariance: Float[np.ndarray, "axes axes"],
+) -> Float[np.ndarray, "axes axes"]:
+    """C^(−1/2) of a symmetric positive definite matrix, by its eigenvectors."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.ascontiguousarray((vectors / np.sqrt(values)) @ np.ascontiguousarray(vectors.T))

@@ -1,0 +1,252 @@
+"""Profiles: a table of embeddings with metadata, whoever made them.
+
+The evaluation knows nothing of models or images. Its input is N rows (wells, as a rule) with
+string metadata and F float32 features, read from a folder that `mae-jax embed` wrote, from a
+parquet or CSV file (pycytominer's, EFAAR's), or from AnnData's .h5ad.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int
+
+from mae_jax.config import nearest
+from mae_jax.errors import InputError
+from mae_jax.files import replacing
+
+METADATA = "Metadata_"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which metadata columns play which part in a screen.
+
+    `controls` selects the negative controls as `COLUMN=VALUE`, or `COLUMN=VALUE|VALUE`.
+    """
+
+    experiment: str = "Metadata_Experiment"
+    plate: str = "Metadata_Plate"
+    well: str = "Metadata_Well"
+    perturbation: str = "Metadata_Perturbation"
+    gene: str = "Metadata_Gene"
+    controls: str = "Metadata_ControlType=negcon"
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """N embeddings with metadata.
+
+    Attributes:
+      metadata: one row per embedding, columns of strings; what is missing is "".
+      features: float32 (N, F).
+      names: the F feature names.
+    """
+
+    metadata: pd.DataFrame
+    features: Float32[np.ndarray, "rows features"]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        rows, width = self.features.shape
+        if len(self.metadata) != rows:
+            raise InputError(
+                f"The profiles have {rows} rows of features but {len(self.metadata)} of metadata; "
+                "give one row of metadata per embedding."
+            )
+        if len(self.names) != width:
+            raise InputError(f"{width} features need {width} names, not {len(self.names)}.")
+        if not isinstance(self.metadata.index, pd.RangeIndex) or self.metadata.index.start != 0:
+            object.__setattr__(self, "metadata", self.metadata.reset_index(drop=True))
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    @property
+    def width(self) -> int:
+        """F, the number of features."""
+        return int(self.features.shape[1])
+
+    @staticmethod
+    def read(
+        path: str | os.PathLike[str], metadata: str | os.PathLike[str] | None = None
+    ) -> "Profiles":
+        """Reads profiles wherever they lie: an embeddings folder, parquet, CSV (.gz) or .h5ad.
+
+        Columns named `Metadata_…` are metadata; every other numeric column is a feature.
+
+        Args:
+          path: the folder or file.
+          metadata: a second table with the metadata, row by row, where the first has features
+            alone (EFAAR's way).
+
+        Raises:
+          InputError: no such file, an unknown format, or no feature in it.
+        """
+        from mae_jax.evaluation import formats
+
+        return formats.read(Path(path), None if metadata is None else Path(metadata))
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Writes one parquet file: the metadata columns, then one column per feature."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = [pa.array(self.metadata[c].astype(object), pa.string()) for c in self.metadata]
+        columns += [pa.array(np.ascontiguousarray(column)) for column in self.features.T]
+        table = pa.Table.from_arrays(columns, names=[*self.metadata.columns, *self.names])
+        with replacing(path) as beside:
+            pq.write_table(table, beside, compression="zstd", row_group_size=8192)
+        return Path(path)
+
+    def take(self, rows: Bool[np.ndarray, " rows"] | Int[np.ndarray, " some"]) -> "Profiles":
+        """The rows of a boolean mask or of row numbers, in that order."""
+        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return replace(
+            self,
+            metadata=self.metadata.iloc[numbers].reset_index(drop=True),
+            features=self.features[numbers],
+        )
+
+    def blocks(self, rows: int = 8192) -> Iterator["Profiles"]:
+        """The rows in order, at most `rows` at a time (views, not copies)."""
+        for start in range(0, len(self), rows):
+            part = slice(start, start + rows)
+            yield replace(self, metadata=self.metadata.iloc[part], features=self.features[part])
+
+    def select(self, **metadata: str | Sequence[str]) -> "Profiles":
+        """The rows whose metadata have the given values: `select(Plate="P1", Gene=["A", "B"])`.
+
+        The prefix `Metadata_` may be left out.
+        """
+        keep = np.ones(len(self), bool)
+        for name, wanted in metadata.items():
+            values = [wanted] if isinstance(wanted, str) else list(wanted)
+            name = name if name in self.metadata.columns else METADATA + name
+            keep &= self.column(name).isin(values).to_numpy()
+        return self.take(keep)
+
+    def column(self, name: str) -> "pd.Series[Any]":
+        """One metadata column.
+
+        Raises:
+          InputError: it does not exist; the message names the nearest one that does.
+        """
+        return column(self.metadata, name)
+
+    def controls(self, spec: str = Layout.controls) -> Bool[np.ndarray, " rows"]:
+        """The mask of the negative controls, which `spec` (COLUMN=VALUE|VALUE) selects."""
+        return control_mask(self.metadata, spec)
+
+    def batches(self, batch: str, layout: Layout | None = None) -> np.ndarray:
+        """The batch of every row: see `batch_labels`."""
+        return batch_labels(self.metadata, batch, layout or Layout())
+
+    def checked(
+        self, *, nan: str = "error", duplicates: str = "error", layout: Layout | None = None
+    ) -> "Profiles":
+        """The profiles themselves, once their features are finite and no well comes twice.
+
+        Args:
+          nan: what to do about NaN and infinity: "error", "rows" (drop the rows) or "features"
+            (drop the features).
+          duplicates: what to do about wells that come twice: "error" or "first".
+          layout: names the columns that make up a well.
+
+        Raises:
+          InputError: the first bad row and feature, or the first duplicate well, by name.
+        """
+        layout = layout or Layout()
+        if not len(self):
+            raise InputError("The profiles have no rows; check the file they came from.")
+        result = self._finite(nan, layout)
+        keys = [c for c in (layout.experiment, layout.plate, layout.well) if c in self.metadata]
+        if layout.plate in keys and layout.well in keys:
+            again = result.metadata.duplicated(keys).to_numpy()
+            if again.any() and duplicates == "error":
+                which = " ".join(map(str, result.metadata.loc[int(np.argmax(again)), keys]))
+                raise InputError(
+                    f"Well {which} comes more than once ({int(again.sum())} surplus rows); keep "
+                    "one row a well, or take the first of each with --duplicates first."
+                )
+            if again.any():
+                result = result.take(~again)
+        return result
+
+    def _finite(self, nan: str, layout: Layout) -> "Profiles":
+        # A row's sum is finite when all its values are (or so large that they must be wrong).
+        with np.errstate(all="ignore"):
+            bad_rows = ~np.isfinite(self.features.sum(axis=1, dtype=np.float64))
+        if not bad_rows.any():
+            return self
+        bad = ~np.isfinite(self.features[bad_rows])
+        if nan == "rows":
+            kept = self.take(~bad_rows)
+        elif nan == "features":
+            keep = ~bad.any(axis=0)
+            names = tuple(n for n, k in zip(self.names, keep, strict=True) if k)
+            kept = replace(self, features=np.ascontiguousarray(self.features[:, keep]), names=names)
+        else:
+            row = int(np.flatnonzero(bad_rows)[0])
+            keys = [c for c in (layout.plate, layout.well) if c in self.metadata]
+            where = " ".join(map(str, self.metadata.loc[row, keys])) or f"row {row}"
+            raise InputError(
+                f"{where} has NaN or infinity in feature {self.names[int(np.argmax(bad[0]))]} "
+                f"({int(bad_rows.sum())} rows and {int(bad.any(0).sum())} features are not "
+                "finite); drop them with --nan rows or --nan features."
+            )
+        if not len(kept) or not kept.width:
+            raise InputError(f"Nothing is left without NaN or infinity (--nan {nan}).")
+        return kept
+
+
+def column(metadata: pd.DataFrame, name: str) -> "pd.Series[Any]":
+    """One column of a metadata table, or an InputError that names the nearest one."""
+    if name not in metadata.columns:
+        known = [str(c) for c in metadata.columns]
+        raise InputError(f"The profiles have no column '{name}': {nearest(name, known)}")
+    return metadata[name]
+
+
+def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]:
+    """Which rows are negative controls: `spec` is COLUMN=VALUE, or COLUMN=VALUE|VALUE.
+
+    Raises:
+      InputError: the column does not exist or no row has such a value.
+    """
+    name, equals, values = spec.partition("=")
+    if not equals:
+        raise InputError(
+            f"Controls are given as COLUMN=VALUE, such as {Layout.controls}, not {spec}."
+        )
+    found = column(metadata, name)
+    mask = found.isin(values.split("|")).to_numpy(dtype=bool)
+    if not mask.any():
+        some = ", ".join(repr(v) for v in found.value_counts().index[:5])
+        raise InputError(
+            f"No row is a negative control: column {name} never says {values} (it says {some}); "
+            "name the controls with --controls COLUMN=VALUE."
+        )
+    return mask
+
+
+def batch_labels(metadata: pd.DataFrame, batch: str, layout: Layout) -> np.ndarray:
+    """The batch of every row, as strings (N,).
+
+    Args:
+      metadata: the profiles' metadata.
+      batch: "plate", "experiment", or the name of any metadata column. Plate names often come
+        again in every experiment (RxRx1's `Plate1`), so a plate is known by its experiment too.
+      layout: names the columns.
+    """
+    if batch == "plate":
+        plate = column(metadata, layout.plate).to_numpy(dtype=object)
+        if layout.experiment in metadata and layout.experiment != layout.plate:
+            return np.asarray(metadata[layout.experiment].to_numpy(dtype=object) + "/" + plate)
+        return plate
+    name = layout.experiment if batch == "experiment" else batch
+    return column(metadata, name).to_numpy(dtype=object)

@@ -1,0 +1,128 @@
+"""`mae-jax correct` and `mae-jax evaluate` as a user types them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mae_jax.cli.main import main
+from mae_jax.evaluation import CORRECTIONS, Profiles, correct
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Embeddings of a small screen in two parts, and the relationships of its gene pairs."""
+    rng = np.random.default_rng(0)
+    rows, features = [], []
+    effect = rng.standard_normal((12, 6)).repeat(2, axis=0)
+    for experiment in ("E0", "E1"):
+        offset = 3 * rng.standard_normal(6)
+        for w in range(40):
+            gene = f"G{w - 16:02d}" if w >= 16 else ""
+            rows.append(
+                {
+                    "Metadata_Experiment": experiment,
+                    "Metadata_Plate": "P1",
+                    "Metadata_Well": f"{chr(65 + w // 24)}{w % 24 + 1:02d}",
+                    "Metadata_Gene": gene,
+                    "Metadata_ControlType": "" if gene else "negcon",
+                }
+            )
+            x = 0.3 * rng.standard_normal(6) + offset
+            features.append(x + (effect[w - 16] if gene else 0))
+    profiles = Profiles(
+        pd.DataFrame(rows),
+        np.array(features, np.float32),
+        tuple(f"Image_MAE_{i:04d}" for i in range(6)),
+    )
+    for part in (0, 1):
+        profiles.take(np.arange(40) + 40 * part).write(tmp_path / f"mae/parts/{part}.parquet")
+    pairs = pd.DataFrame([(f"G{i:02d}", f"G{i + 1:02d}") for i in range(0, 24, 2)])
+    pairs.columns = pd.Index(["entity1", "entity2"])
+    pairs.to_csv(tmp_path / "complexes.csv", index=False)
+    return tmp_path
+
+
+def test_correct(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "tvn.parquet"
+    command = ["correct", "--embeddings", str(folder / "mae"), "--method", "tvn"]
+    assert main([*command, "--out", str(out), "--save-fit", str(folder / "fit.npz")]) == 0
+    want = correct(Profiles.read(folder / "mae"), "tvn")
+    np.testing.assert_array_equal(Profiles.read(out).features, want.features)
+    again = folder / "again.parquet"
+    fitted = ["--fitted", str(folder / "fit.npz")]
+    assert main(["correct", "--embeddings", str(folder / "mae"), *fitted, "--out", str(again)]) == 0
+    np.testing.assert_array_equal(Profiles.read(again).features, want.features)
+    assert capsys.readouterr().out.strip().endswith("again.parquet")
+
+
+def test_recall_writes_its_tables(folder: Path) -> None:
+    out = folder / "evaluation"
+    command = ["evaluate", "recall", "--embeddings", f"MAE={folder / 'mae'}", "--random", "16"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "all"]
+    assert main([*command, "--out", str(out)]) == 0
+    table = pd.read_csv(out / "recall.csv")
+    assert len(table) == 2 * len(CORRECTIONS)
+    assert set(table["label"]) == set(CORRECTIONS.values())
+    assert (table["pairs_used"] == 12).all()
+    assert (table["low"] <= table["recall"]).all()
+    by = table.set_index(["embeddings", "correction"])["recall"]
+    assert by["MAE", "center-plate"] > 0.8  # the twins are found once the offset is gone
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["fit_on"] == "controls"
+    assert settings["best"]["embeddings"] == "MAE"
+    cosines = pd.read_parquet(out / "cosines.parquet")
+    assert cosines.shape == (24, 24)
+    np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
+    sweep = pd.read_csv(out / "sweep.csv")
+    assert {"embeddings", "correction", "database", "percentile", "recall"} == set(sweep.columns)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--corrections", "tnv"], "no correction 'tnv'"),
+        (["--controls", "Metadata_ControlType=none"], "No row is a negative control"),
+        (["--by", "Metadata_Genes"], "did you mean 'Metadata_Gene'"),
+        (["--relationships", "absent.csv"], "absent.csv does not exist"),
+        (["--embeddings", "absent"], "absent does not exist"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], extra: list[str], says: str
+) -> None:
+    given = {
+        "--embeddings": str(folder / "mae"),
+        "--relationships": str(folder / "complexes.csv"),
+        "--out": str(folder / "out"),
+    }
+    given[extra[0]] = extra[1]
+    words = [word for pair in given.items() for word in pair]
+    assert main(["evaluate", "recall", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["correct"], ["evaluate"], ["evaluate", "recall"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        assert "mae-jax" in capsys.readouterr().out
+
+
+def test_evaluation_does_not_need_models() -> None:
+    """The evaluation serves people with other models: it imports none of ours, nor JAX."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, mae_jax.evaluation, mae_jax.evaluation.recall_tables; "
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('jax', 'flax', 'torch') or "
+        "m.startswith(('mae_jax.models', 'mae_jax.train', 'mae_jax.embed', 'mae_jax.data'))]; "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

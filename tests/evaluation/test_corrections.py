@@ -1,0 +1,161 @@
+"""The nine corrections against scikit-learn and against TVN step by step as EFAAR does it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.linalg
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation import CORRECTIONS, VARIANTS, Correction, Layout, Profiles, correct, fit
+
+EVERY = [*CORRECTIONS, *VARIANTS]
+
+
+def reference_tvn(screen: Profiles, batch: np.ndarray, center: bool = False) -> np.ndarray:
+    """TVN in four steps, each with scikit-learn or scipy, the slow way."""
+    control = screen.controls()
+    x = screen.features.astype(np.float64)
+    x = StandardScaler().fit(x[control]).transform(x)
+    x = PCA().fit(x[control]).transform(x)
+    x = StandardScaler().fit(x[control]).transform(x)
+    for b in np.unique(batch):
+        mine = batch == b
+        c = x[mine & control]
+        if center:
+            x[mine] -= c.mean(axis=0)
+        cov = np.cov(c, rowvar=False, ddof=1) + 0.5 * np.eye(x.shape[1])
+        x[mine] = x[mine] @ scipy.linalg.fractional_matrix_power(cov, -0.5)
+    return x
+
+
+def up_to_signs(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """`got` with the principal axes' arbitrary signs set as in `want`; only for rotated rows."""
+    return got * np.sign((got * want).sum(axis=0))
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_tvn_is_efaars(screen: Profiles, center: bool) -> None:
+    want = reference_tvn(screen, screen.batches("experiment"), center)
+    got = correct(screen, "tvn-centered" if center else "tvn").features
+    # Signs of axes are arbitrary, and the symmetric root turns with them: all that is defined
+    # are inner products.
+    np.testing.assert_allclose(got @ got.T, want @ want.T, rtol=2e-4, atol=2e-3)
+
+
+def test_tvn_leaves_plate_offsets_but_its_variant_does_not(screen: Profiles) -> None:
+    control = screen.controls()
+    batch = screen.batches("experiment")
+    for method, moved in [("tvn", True), ("tvn-centered", False)]:
+        x = correct(screen, method).features
+        means = np.stack([x[control & (batch == b)].mean(0) for b in np.unique(batch)])
+        assert (np.abs(means).max() > 0.1) == moved
+
+
+@pytest.mark.parametrize("fit_on", ["controls", "all"])
+@pytest.mark.parametrize("group", ["plate", "experiment"])
+@pytest.mark.parametrize("what", ["center", "standardize"])
+def test_centre_and_standardise(screen: Profiles, what: str, group: str, fit_on: str) -> None:
+    batch = screen.batches(group)
+    assert len(np.unique(batch)) == (6 if group == "plate" else 3)
+    reference = screen.controls() if fit_on == "controls" else np.ones(len(screen), bool)
+    want = np.empty_like(screen.features)
+    for b in np.unique(batch):
+        scaler = StandardScaler(with_std=what == "standardize")
+        scaler.fit(screen.features[(batch == b) & reference])
+        want[batch == b] = scaler.transform(screen.features[batch == b])
+    got = correct(screen, f"{what}-{group}", fit_on=fit_on)
+    np.testing.assert_allclose(got.features, want, atol=2e-5)
+    assert got.names == screen.names
+
+
+@pytest.mark.parametrize("group", ["plate", "experiment"])
+def test_pca_then_standardise(screen: Profiles, group: str) -> None:
+    control, batch = screen.controls(), screen.batches(group)
+    want = PCA().fit(screen.features[control]).transform(screen.features).astype(np.float64)
+    pca = correct(screen, "pca").features
+    np.testing.assert_allclose(up_to_signs(pca, want), want, atol=1e-4)
+    for b in np.unique(batch):
+        rows = batch == b
+        want[rows] = StandardScaler().fit(want[rows & control]).transform(want[rows])
+    got = correct(screen, f"pca-standardize-{group}").features
+    np.testing.assert_allclose(up_to_signs(got, want), want, atol=2e-3)
+
+
+def test_no_transformation_changes_nothing(screen: Profiles) -> None:
+    np.testing.assert_array_equal(correct(screen, "none").features, screen.features)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_order_of_rows_does_not_matter(screen: Profiles, method: str) -> None:
+    order = np.random.default_rng(1).permutation(len(screen))
+    want = correct(screen, method).features[order]
+    got = correct(screen.take(order), method).features
+    # The signs of the axes hang on rounding; inner products do not.
+    if "pca" in method or "tvn" in method:
+        got, want = got @ got.T, want @ want.T
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_saved_and_applied_again(screen: Profiles, method: str, tmp_path) -> None:
+    fitted = fit(screen, method)
+    fitted.save(tmp_path / "fit.npz")
+    again = Correction.load(tmp_path / "fit.npz")
+    np.testing.assert_array_equal(again.apply(screen).features, fitted.apply(screen).features)
+    assert again.plan == fitted.plan
+    assert again.layout == fitted.layout
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_new_plates_land_in_the_same_space(screen: Profiles, method: str) -> None:
+    old = screen.select(Experiment=["E0", "E1"])
+    fitted = fit(old, method)
+    together = fitted.apply(screen)
+    np.testing.assert_allclose(
+        together.features[: len(old)], fitted.apply(old).features, rtol=1e-5, atol=1e-5
+    )
+    new = fitted.apply(screen.select(Experiment="E2"))
+    assert new.names == together.names
+    np.testing.assert_allclose(new.features, together.features[len(old) :], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_constant_features_and_fewer_controls_than_features(
+    make_screen: Callable[..., Profiles], method: str
+) -> None:
+    screen = make_screen(width=40, experiments=2, plates=1, controls=6)
+    screen.features[:, 3] = 7.3
+    out = correct(screen, method).features
+    assert np.isfinite(out).all()
+    # Rounding in a direction without variance must not be blown up to a signal.
+    assert np.abs(out).max() < 1e3
+
+
+def test_bad_input_is_named(screen: Profiles) -> None:
+    with pytest.raises(InputError, match="did you mean 'tvn'"):
+        correct(screen, "tvm")
+    with pytest.raises(InputError, match=r"Metadata_Batch.*did you mean"):
+        correct(screen, "tvn", batch="Metadata_Batch")
+    with pytest.raises(InputError, match="never says DMSO"):
+        correct(screen, "pca", layout=Layout(controls="Metadata_ControlType=DMSO"))
+    lone = screen.take(~(screen.controls() & (screen.batches("plate") == "E1/P0")))
+    with pytest.raises(InputError, match="E1/P0 has 0"):
+        correct(lone, "center-plate")
+    one = np.flatnonzero(screen.controls() & (screen.batches("plate") == "E1/P0"))[1:]
+    keep = np.setdiff1d(np.arange(len(screen)), one)
+    assert len(correct(screen.take(keep), "center-plate")) == len(keep)
+    with pytest.raises(InputError, match=r"at least 2 negative controls.*E1/P0 has 1"):
+        correct(screen.take(keep), "standardize-plate")
+    other = Profiles(screen.metadata, screen.features[:, :5], screen.names[:5])
+    with pytest.raises(InputError, match="fitted on 12 features"):
+        fit(screen, "tvn").apply(other)
+
+
+def test_a_mean_far_from_zero_costs_no_digits(screen: Profiles) -> None:
+    far = Profiles(screen.metadata, screen.features + np.float32(4096), screen.names)
+    near = Profiles(screen.metadata, far.features - np.float32(4096), screen.names)
+    a, b = (correct(p, "tvn").features for p in (far, near))
+    np.testing.assert_allclose(a @ a.T, b @ b.T, rtol=1e-3, atol=2e-2)
