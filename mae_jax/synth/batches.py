@@ -83,21 +83,21 @@ def conditions(config: ScreenConfig, experiment: str, plate: str, well: str) -> 
     border = float(row in (0, rows - 1) or column in (0, columns - 1))
     position = 0.12 * (p.others[5] * across + p.others[6] * down) - 0.15 * border
 
-    log_gain = batch * (0.40 * e.gain + 0.25 * p.gain + position) + noise * 0.12 * w.gain
+    log_gain = batch * (0.40 * e.gain + 0.25 * p.gain + position) + noise * 0.20 * w.gain
     log_background = (
-        batch * (0.45 * e.background + 0.25 * p.background) + noise * 0.05 * w.background
+        batch * (0.45 * e.background + 0.25 * p.background) + noise * 0.10 * w.background
     )
     log_density = batch * (0.18 * e.others[0] + 0.12 * p.others[0] - 0.15 * border)
-    log_density += noise * 0.15 * w.others[0]
+    log_density += noise * 0.20 * w.others[0]
     log_scale = batch * (0.06 * e.others[1] + 0.03 * p.others[1]) + noise * 0.02 * w.others[1]
     shift = batch * (0.6 * e.shift + 0.3 * p.shift) + noise * 0.35 * w.shift
-    focus = 0.75 + batch * (0.12 * e.others[2] + 0.10 * p.others[2]) + noise * 0.04 * w.others[2]
+    focus = 0.60 + batch * (0.12 * e.others[2] + 0.08 * p.others[2]) + noise * 0.03 * w.others[2]
     light_loss = batch * min(0.25 + 0.10 * abs(e.others[3] + p.others[3]), 0.6)
     return WellConditions(
         gain=dict(zip(_ALL_CHANNELS, np.exp(log_gain).tolist(), strict=True)),
         background=dict(zip(_ALL_CHANNELS, (450 * np.exp(log_background)).tolist(), strict=True)),
         bleed=batch * min(0.05 + 0.03 * abs(e.others[4] + p.others[4]), 0.2),
-        focus=float(np.clip(focus, 0.45, 1.3)),
+        focus=float(np.clip(focus, 0.35, 1.1)),
         density=float(np.exp(np.clip(log_density, -0.7, 0.5))),
         cell_scale=float(np.exp(np.clip(log_scale, -0.18, 0.18))),
         shift=shift,

@@ -35,7 +35,7 @@ _q = (np.arange(_STEPS) + 0.5) / _STEPS
 _LADDERS = {
     "dna": 0.55 + 0.75 * _q**1.5,
     "rna": 0.20 + 0.45 * _q + 0.9 * _q**20,
-    "er": 0.12 + 1.0 * _q**2.2,
+    "er": 0.10 + 0.95 * _q**1.8,
     "actin": 0.18 + 0.40 * _q + 0.55 * _q**6,
     "golgi": 0.04 + 0.10 * _q + 1.6 * _q**24,
     "mito": 0.08 + 0.22 * _q + 1.15 * _q**5,
@@ -89,20 +89,20 @@ def shape_cell(
     z = _directions_from_centre()
     lobes = np.zeros_like(from_centre)
     power = z
-    for size in (0.10, 0.08, 0.05):
+    for size in (0.13, 0.12, 0.07):
         power = power * z
         phase = np.complex64(np.exp(1j * rng.uniform(0, 2 * np.pi)) * size * rng.standard_normal())
         lobes += (power * phase).real
-    from_centre = from_centre / np.clip(1 + lobes, 0.75, 1.3)
+    from_centre = np.maximum(from_centre / np.clip(1 + lobes, 0.7, 1.4), _WINDOW_BORDER)
 
-    nucleus_radius = _NUCLEUS * scale * float(np.exp(0.09 * t["nucleus_size"]))
+    nucleus_radius = _NUCLEUS * scale * float(np.exp(0.07 * t["nucleus_size"]))
     nucleus_aspect = float(np.clip(1.22 * np.exp(0.15 * t["nucleus_elongation"]), 1.0, 2.2))
     nucleus_angle = angle + 0.35 * float(rng.standard_normal())
     x, y = (rng.standard_normal(2) * 2.0).tolist()
     two = rng.random() < 1 / (1 + np.exp(2.6 - 1.3 * t["binucleation"]))
     split = rng.uniform(0, np.pi)
     if two:
-        nucleus_radius *= 0.78
+        nucleus_radius *= 0.72  # the same area in two
         dx = float(np.cos(split)) * nucleus_radius * 1.12
         dy = float(np.sin(split)) * nucleus_radius * 1.12
         nuclei: tuple[tuple[float, float], ...] = ((x - dx, y - dy), (x + dx, y + dy))
@@ -132,29 +132,28 @@ def draw_structure(
 
 
 def _chromatin(rng: np.random.Generator, cell: Cell) -> Picture:
-    wavelength = _stretched(5.0, 0.28, cell.traits["chromatin_grain"], 2.6, 12.0)
+    wavelength = _stretched(6.0, 0.25, cell.traits["chromatin_grain"], 3.6, 12.0)
     fall = np.clip((cell.from_nucleus - 0.80) / 0.25, 0, None)
     return _texture(rng, wavelength) - 3 * fall
 
 
 def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
-    wavelength = _stretched(6.0, 0.28, cell.traits["rna_grain"], 2.6, 14.0)
-    cytoplasm = 1.0 - 1.3 * cell.depth + 0.45 * _texture(rng, wavelength)
-    nucleus = 0.1 + 0.1 * _texture(rng, 5.0)
-    score = np.where(cell.from_nucleus < 1, nucleus, cytoplasm)
+    wavelength = _stretched(7.0, 0.25, cell.traits["rna_grain"], 3.6, 16.0)
+    texture = _texture(rng, wavelength)
+    cytoplasm = 1.0 - 1.3 * cell.depth + 0.45 * texture
+    score = np.where(cell.from_nucleus < 1, 0.1 + 0.1 * texture, cytoplasm)
     # Nucleoli: the same area in few large or many small ones.
     number = int(np.clip(np.rint(3.2 * np.exp(0.38 * cell.traits["nucleoli_number"])), 1, 12))
     size = 0.36 * cell.nucleus_radius / np.sqrt(number)
     for x, y in cell.nuclei:
         places = _scattered(rng, max(1, number // len(cell.nuclei)))
         for dx, dy in places * cell.nucleus_radius * 0.62:
-            near = (_X - np.float32(x + dx)) ** 2 + (_Y - np.float32(y + dy)) ** 2
-            score += np.float32(6) * np.exp(near * np.float32(-0.5 / size**2))
+            _add_spot(score, x + dx, y + dy, size, 6.0)
     return score
 
 
 def _er(rng: np.random.Generator, cell: Cell) -> Picture:
-    wavelength = _stretched(7.0, 0.28, cell.traits["er_grain"], 3.0, 16.0)
+    wavelength = _stretched(7.5, 0.25, cell.traits["er_grain"], 3.6, 16.0)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["er_spread"] - 0.7))
     envelope = -np.abs(cell.depth - np.float32(0.95 * middle)) * 3.2
     score = envelope + 0.55 * _texture(rng, wavelength)
@@ -185,9 +184,8 @@ def _golgi(rng: np.random.Generator, cell: Cell) -> Picture:
     sizes = rng.uniform(1.2, 2.2, 9)
     score = 0.25 * _texture(rng, 8.0) - 1.5 * cell.depth
     for angle, distance, size in zip(angles, distances, sizes, strict=True):
-        dx = _X - np.float32(x0 + distance * np.cos(angle))
-        dy = _Y - np.float32(y0 + distance * np.sin(angle))
-        score += np.float32(3) * np.exp((dx * dx + dy * dy) * np.float32(-0.5 / size**2))
+        x, y = x0 + distance * np.cos(angle), y0 + distance * np.sin(angle)
+        _add_spot(score, x, y, size, 3.0)
     return np.where(cell.from_nucleus < 1, np.minimum(score, 0.3), score)
 
 
@@ -230,6 +228,8 @@ def _directions_from_centre() -> Complex64[np.ndarray, "window window"]:
     return _Z
 
 
+# Keeps a long cell inside its window.
+_WINDOW_BORDER = np.maximum(np.abs(_X), np.abs(_Y)) / np.float32(WINDOW / 2 - 2)
 _Z = ((_X + 1j * _Y) / np.hypot(_X, _Y)).astype(np.complex64)
 
 
@@ -249,8 +249,20 @@ def _texture(
     if coherence > 0:
         towards = _COS2 * np.float32(np.cos(2 * across)) + _SIN2 * np.float32(np.sin(2 * across))
         filters = filters * np.exp(np.float32(coherence) * (towards - 1))
-    noise = scipy.fft.irfft2(spectrum * filters, s=(WINDOW, WINDOW))
-    return noise * np.float32(1 / noise.std())
+    # The noise's expected spread, for a half spectrum whose parts have variance 1 each.
+    spread = 2 * np.sqrt(np.vdot(filters, filters)) / WINDOW**2
+    spectrum *= filters * np.float32(1 / spread)
+    return scipy.fft.irfft2(spectrum, s=(WINDOW, WINDOW), overwrite_x=True)
+
+
+def _add_spot(score: Picture, x: float, y: float, size: float, height: float) -> None:
+    """Adds a Gaussian spot of standard deviation `size` around (x, y), in place."""
+    reach = 3 * size + 1
+    first_x, first_y = (max(int(v - reach + WINDOW / 2), 0) for v in (x, y))
+    last_x, last_y = (max(int(v + reach + WINDOW / 2) + 1, 0) for v in (x, y))
+    across = np.exp(((_axis[first_x:last_x] - np.float32(x)) / np.float32(size)) ** 2 * -0.5)
+    down = np.exp(((_axis[first_y:last_y] - np.float32(y)) / np.float32(size)) ** 2 * -0.5)
+    score[first_y:last_y, first_x:last_x] += np.float32(height) * down[:, None] * across[None, :]
 
 
 def _scattered(rng: np.random.Generator, number: int) -> Float[np.ndarray, "number 2"]:

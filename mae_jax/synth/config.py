@@ -22,6 +22,12 @@ RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
 PLATE_FORMATS = ((8, 12), (16, 24), (32, 48))
 
 
+_COUNTS = (
+    *("experiments", "plates", "genes", "experiments_per_gene"),
+    *("wells_per_gene", "controls", "sites"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class ScreenConfig:
     """A synthetic Cell Painting screen.
@@ -30,9 +36,11 @@ class ScreenConfig:
       seed: everything that is drawn follows from it.
       experiments: number of experiments (JUMP's batches), named EXP-1, EXP-2, …
       plates: plates in each experiment.
-      genes: genes knocked out; each stands on every plate.
+      genes: genes knocked out.
       complex_sizes: number of genes in each complex; the genes left over are in none.
-      wells_per_gene: replicate wells of each gene on a plate.
+      experiments_per_gene: experiments in which a gene stands, on every plate of each; at most
+        all of them. Genes that stand in unlike experiments differ by batch before any correction.
+      wells_per_gene: replicate wells of a gene on a plate.
       controls: negative-control wells on a plate.
       sites: fields of view in a well.
       image_size: pixels along each side of a field.
@@ -50,7 +58,8 @@ class ScreenConfig:
     plates: int = 3
     genes: int = 48
     complex_sizes: tuple[int, ...] = (4, 4, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3)
-    wells_per_gene: int = 1
+    experiments_per_gene: int = 2
+    wells_per_gene: int = 2
     controls: int = 14
     sites: int = 1
     image_size: int = 192
@@ -61,7 +70,7 @@ class ScreenConfig:
     noise_strength: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("experiments", "plates", "genes", "wells_per_gene", "controls", "sites"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.seed < 0:
@@ -97,8 +106,10 @@ class ScreenConfig:
 
     @property
     def wells_per_plate(self) -> int:
-        """Wells that a plate uses."""
-        return self.genes * self.wells_per_gene + self.controls
+        """Wells that the fullest plate uses."""
+        in_each = min(self.experiments_per_gene, self.experiments)
+        genes = -(-self.genes * in_each // self.experiments)
+        return genes * self.wells_per_gene + self.controls
 
     @property
     def plate_format(self) -> tuple[int, int]:

@@ -32,16 +32,32 @@ def row_and_column(well: str) -> tuple[int, int]:
     return row, int(well[len(letters) :]) - 1
 
 
+def genes_of_experiments(config: ScreenConfig) -> dict[str, tuple[str, ...]]:
+    """Which genes stand in each experiment; their numbers differ by one at most."""
+    rng = generator(config.seed, "experiments of genes")
+    in_each = min(config.experiments_per_gene, config.experiments)
+    found: list[list[str]] = [[] for _ in range(config.experiments)]
+    for gene in rng.permutation(gene_names(config)).tolist():
+        # The emptiest experiments take it; chance decides between equals.
+        order = rng.permutation(config.experiments).tolist()
+        for number in sorted(order, key=lambda i: len(found[i]))[:in_each]:
+            found[number].append(gene)
+    return {
+        name: tuple(sorted(genes))
+        for name, genes in zip(experiment_names(config), found, strict=True)
+    }
+
+
 @functools.lru_cache(maxsize=8)
 def _design(config: ScreenConfig) -> pd.DataFrame:
     rows, columns = config.plate_format
+    standing = genes_of_experiments(config)
     wells = [well_name(row, column) for row in range(rows) for column in range(columns)]
-    contents = [
-        (gene, gene, "") for gene in gene_names(config) for _ in range(config.wells_per_gene)
-    ]
-    contents += [(CONTROL_NAME, CONTROL_NAME, "negcon")] * config.controls
     table = []
     for experiment in experiment_names(config):
+        replicates = [gene for gene in standing[experiment] for _ in range(config.wells_per_gene)]
+        contents = [(gene, gene, "") for gene in replicates]
+        contents += [(CONTROL_NAME, CONTROL_NAME, "negcon")] * config.controls
         for plate in plate_names(config, experiment):
             # Randomised anew on each plate, so that a well's position says nothing of its gene.
             places = generator(config.seed, "layout", plate).permutation(len(wells))
