@@ -1,0 +1,211 @@
+"""What a network is: frozen dataclasses for encoders, decoders and masked autoencoders."""
+
+import dataclasses
+from typing import Any, Literal
+
+from mae_jax.config import nearest
+from mae_jax.errors import InputError
+
+# The five stains of Cell Painting under JUMP's names: a default that every config may replace.
+CELL_PAINTING = ("DNA", "ER", "RNA", "AGP", "Mito")
+
+Attention = Literal["auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked"]
+Remat = Literal["none", "full", "dots"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} must be at least 1, not {getattr(config, name)}.")
+
+
+def _unique(channels: tuple[str, ...]) -> None:
+    if not channels:
+        raise InputError("channels must name at least one channel.")
+    if len(set(channels)) != len(channels):
+        raise InputError(f"channels must differ from each other, not {', '.join(channels)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """A vision transformer of parallel scaling blocks, over joint or single channels.
+
+    Attributes:
+      patch: side of a square patch, in pixels.
+      width: length of a token (D).
+      depth: number of blocks.
+      heads: attention heads; `width` must be a multiple.
+      mlp_ratio: hidden width of the MLP over `width`.
+      channel_agnostic: True tokenises every channel by one shared projection (Section 4.2.2);
+        False mixes all channels in one projection and then needs exactly `channels`.
+      channels: names of the channels seen in training, in training order.
+      crop: side of the training crops, in pixels; the network itself takes any multiple of `patch`.
+      drop_path: stochastic depth of the last block; linear from 0 at the first.
+      layer_scale: first value of the residual scale, or None for no LayerScale.
+      qk_norm: LayerNorm on queries and keys, per head.
+      bias_layout: "fixed" adds the MLP bias where it belongs; "legacy" where timm <= 1.0.24
+        put it, which the released weights were trained with.
+      attention: backend by name, or "auto" for the platform's best.
+      dtype: compute type of matrix products; parameters, residual stream, softmax and norms
+        stay float32.
+      remat: what the backward pass recomputes: "none", "full" blocks, or all but the outputs
+        of matrix products ("dots").
+      scan: compile one block and loop over it; the parameters are laid out the same.
+    """
+
+    patch: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    channel_agnostic: bool = True
+    channels: tuple[str, ...] = CELL_PAINTING
+    crop: int = 256
+    drop_path: float = 0.1
+    layer_scale: float | None = 1e-4
+    qk_norm: bool = True
+    bias_layout: Literal["fixed", "legacy"] = "fixed"
+    attention: Attention = "auto"
+    dtype: Dtype = "float32"
+    remat: Remat = "none"
+    scan: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "patch", "width", "depth", "heads", "crop")
+        _unique(self.channels)
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} must be a multiple of heads {self.heads}.")
+        if self.width % 4:
+            raise InputError(f"width {self.width} must be a multiple of 4 (the position table).")
+        if self.crop % self.patch:
+            raise InputError(f"crop {self.crop} must be a multiple of patch {self.patch}.")
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path must be in [0, 1), not {self.drop_path}.")
+        if self.bias_layout == "legacy" and self.hidden < 3 * self.width:
+            raise InputError("bias_layout 'legacy' needs an mlp_ratio of at least 3.")
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return round(self.width * self.mlp_ratio)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The decoder of a masked autoencoder; joint or per channel as the encoder is.
+
+    Attributes:
+      width: length of a decoder token.
+      depth: number of blocks (per channel, where the encoder is channel-agnostic).
+      heads: attention heads of the blocks.
+      cross_heads: heads of the cross-attention that the channels share (channel-agnostic only).
+      mlp_ratio: hidden width of the MLPs over `width`.
+      norm_eps: epsilon of all LayerNorms (1e-6 joint; the released channel-agnostic one 1e-5).
+    """
+
+    width: int = 512
+    depth: int = 8
+    heads: int = 16
+    cross_heads: int = 8
+    mlp_ratio: float = 4.0
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "depth", "heads", "cross_heads")
+        for name in ("heads", "cross_heads"):
+            if self.width % getattr(self, name):
+                raise InputError(
+                    f"decoder width {self.width} must be a multiple of {name} "
+                    f"{getattr(self, name)}."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class MAEConfig:
+    """A masked autoencoder: encoder, decoder, mask and loss (Equations 1 to 3).
+
+    Attributes:
+      mask_ratio: share of the tokens that the encoder does not see.
+      norm_pix: standardise every target patch by its own mean and variance.
+      fourier_weight: alpha of Equation 3; 0 leaves the Fourier loss out.
+    """
+
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    mask_ratio: float = 0.75
+    norm_pix: bool = False
+    fourier_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask_ratio < 1:
+            raise InputError(f"mask_ratio must be in [0, 1), not {self.mask_ratio}.")
+        if not 0 <= self.fourier_weight <= 1:
+            raise InputError(f"fourier_weight must be in [0, 1], not {self.fourier_weight}.")
+
+
+# width, depth, heads, mlp_ratio, drop_path. S to L: Section 4.2; H, g, G: Zhai et al. 2022,
+# with g's and G's MLP widths rounded as published (6,144 and 8,192).
+_SIZES: dict[str, tuple[int, int, int, float, float]] = {
+    "ti": (192, 12, 3, 4.0, 0.1),
+    "s": (384, 12, 6, 4.0, 0.1),
+    "b": (768, 12, 12, 4.0, 0.1),
+    "l": (1024, 24, 16, 4.0, 0.3),
+    "h": (1280, 32, 16, 4.0, 0.3),
+    "g": (1408, 40, 16, 6144 / 1408, 0.3),
+    "gg": (1664, 48, 16, 8192 / 1664, 0.3),
+}
+_PATCHES = {"ti": (16, 8), "s": (16, 8), "b": (16, 8), "l": (16, 8), "h": (16, 14, 8)}
+ENCODERS = {
+    f"vit_{size}{patch}": (size, patch)
+    for size in _SIZES
+    for patch in _PATCHES.get(size, (16, 14, 8))
+}
+
+
+def encoder_config(name: str, **changes: Any) -> EncoderConfig:
+    """The encoder of a published size: "vit_s16", "vit_b8", "vit_l16", "vit_h14", "vit_gg14" …
+
+    Args:
+      name: one of `ENCODERS` ("g" is ViT-g, "gg" is ViT-G).
+      **changes: fields of `EncoderConfig` to replace. A patch that does not divide 256 gets the
+        largest crop below 256 that it does divide, unless `crop` is given.
+
+    Raises:
+      InputError: an unknown name or a field that does not fit.
+    """
+    if name not in ENCODERS:
+        raise InputError(f"no encoder is called '{name}': {nearest(name, list(ENCODERS))}")
+    size, patch = ENCODERS[name]
+    width, depth, heads, mlp_ratio, drop_path = _SIZES[size]
+    values: dict[str, Any] = {
+        "patch": patch,
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+        "mlp_ratio": mlp_ratio,
+        "drop_path": drop_path,
+        "crop": 256 // patch * patch,
+    }
+    known = [field.name for field in dataclasses.fields(EncoderConfig)]
+    for key in changes:
+        if key not in known:
+            raise InputError(f"an encoder has no field '{key}': {nearest(key, known)}")
+    return EncoderConfig(**(values | changes))
+
+
+def mae_config(name: str, **changes: Any) -> MAEConfig:
+    """A masked autoencoder with the decoder and mask ratio that the paper uses for its encoder.
+
+    Channel-agnostic encoders get the released decoder (width 512, depth 8 per channel, epsilon
+    1e-5); joint ones the 25-million-parameter decoder of He et al. Channel-agnostic ViT-L and
+    above mask 85 %, all others 75 % (Section 4.2.2).
+
+    Args:
+      name: one of `ENCODERS`.
+      **changes: fields of `EncoderConfig` to replace.
+    """
+    encoder = encoder_config(name, **changes)
+    decoder = DecoderConfig(norm_eps=1e-5 if encoder.channel_agnostic else 1e-6)
+    large = encoder.channel_agnostic and encoder.width >= 1024
+    return MAEConfig(encoder=encoder, decoder=decoder, mask_ratio=0.85 if large else 0.75)
