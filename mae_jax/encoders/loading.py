@@ -1,0 +1,44 @@
+"""`load_encoder`: an encoder from a saved model or a baseline's name."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mae_jax.config import nearest
+from mae_jax.encoders.base import Encoder
+from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.mae import MAEEncoder
+from mae_jax.encoders.random import RandomEncoder
+from mae_jax.errors import InputError
+from mae_jax.models.config import EncoderConfig, MAEConfig
+from mae_jax.weights.pretrained import from_pretrained
+
+# Baselines that need no weights, by name.
+BASELINES: dict[str, Callable[[], Encoder]] = {
+    "intensity": IntensityEncoder,
+    "random": RandomEncoder,
+}
+
+
+def load_encoder(where: str | os.PathLike[str], *, revision: str | None = None) -> Encoder:
+    """The encoder of a saved model or a baseline.
+
+    Args:
+      where: a baseline's name, the folder of a saved model, a training's work folder, or
+        anything else that `from_pretrained` reads.
+      revision: of a model on the hub.
+
+    Raises:
+      InputError: nothing of that name exists, or its files do not fit together.
+    """
+    if str(where) in BASELINES:
+        return BASELINES[str(where)]()
+    if not Path(where).exists() and "/" not in str(where):
+        raise InputError(
+            f"no encoder is called '{where}' and no such folder exists: "
+            f"{nearest(str(where), list(BASELINES))}"
+        )
+    config, params, preprocessing = from_pretrained(where, revision=revision)
+    if isinstance(config, MAEConfig | EncoderConfig):
+        return MAEEncoder(config, params, preprocessing)
+    raise InputError(f"{where} holds a {type(config).__name__}, which is no encoder.")

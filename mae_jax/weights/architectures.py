@@ -1,0 +1,67 @@
+"""The kinds of network that a saved model can hold, by the name in its config.json."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mae_jax.config import from_dict, nearest, to_dict
+from mae_jax.errors import InputError
+from mae_jax.models.config import EncoderConfig, MAEConfig
+from mae_jax.models.encoder import ViT
+from mae_jax.models.mae import MAE
+
+KINDS: dict[str, type] = {"mae": MAEConfig, "encoder": EncoderConfig}
+
+
+def kind_of(config: Any) -> str:
+    """The name of a config's kind.
+
+    Raises:
+      InputError: no kind has such a config.
+    """
+    for kind, schema in KINDS.items():
+        if type(config) is schema:
+            return kind
+    raise InputError(f"a saved model cannot hold a {type(config).__name__}.")
+
+
+def to_record(config: Any) -> dict[str, Any]:
+    """Kind and architecture, ready for JSON."""
+    return {"kind": kind_of(config), "architecture": to_dict(config)}
+
+
+def from_record(record: dict[str, Any], where: str) -> Any:
+    """The inverse of `to_record`.
+
+    Raises:
+      InputError: an unknown kind, or an architecture that does not fit its schema.
+    """
+    kind = record.get("kind")
+    if kind not in KINDS:
+        raise InputError(
+            f"{where} has the unknown kind '{kind}': {nearest(str(kind), list(KINDS))}"
+        )
+    if "architecture" not in record:
+        raise InputError(f"{where} has no 'architecture'; save the model anew.")
+    return from_dict(KINDS[kind], record["architecture"], f"{where}: architecture")
+
+
+def init_params(config: Any, rng: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of the network that `config` describes."""
+    if isinstance(config, MAEConfig):
+        model: Any = MAE(config)
+        return model.init({"params": rng, "mask": rng}, example_images(config.encoder))["params"]
+    if isinstance(config, EncoderConfig):
+        return ViT(config).init(rng, example_images(config))["params"]
+    raise InputError(f"cannot build a network from a {type(config).__name__}.")
+
+
+def param_shapes(config: Any) -> dict[str, Any]:
+    """The parameters' shapes and types, without computing any."""
+    return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
+
+
+def example_images(config: EncoderConfig) -> jax.Array:
+    """One black image, as small as the patch allows: enough to shape every parameter."""
+    return jnp.zeros((1, len(config.channels), 2 * config.patch, 2 * config.patch))
