@@ -25,6 +25,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a LoadData CSV, a folder of images, or an index to check")
     parser.add_argument("--out", help="where to write the index (parquet)")
     parser.add_argument("--format", default="auto", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--pattern", help="a regular expression for a folder's names, with (?P<well>…) and so on"
+    )
+    parser.add_argument(
+        "--illumination",
+        action="store_true",
+        help="divide images by the illumination functions that the CSV names, whenever read",
+    )
     parser.add_argument("--images", help="where the CSV's images lie, if not beside it")
     parser.add_argument(
         "--channel-names",
@@ -67,6 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Makes the index, splits it, writes it and checks it, as the options say."""
+    from mae_jax.data.illumination import with_illumination
     from mae_jax.data.index import Index, with_split
     from mae_jax.data.sources import read_source
 
@@ -81,7 +90,10 @@ def run(args: argparse.Namespace) -> None:
         annotation=args.metadata,
         plane=args.plane,
         time=args.time,
+        pattern=args.pattern,
     )
+    if args.illumination:
+        index = with_illumination(index)
     if args.validation or args.validation_plate:
         share = _share(args.validation)
         table = with_split(

@@ -1,22 +1,28 @@
 """Screens that are folders of images whose names say what they show.
 
 Each microscope or data set has a pattern, matched against the path below the source folder:
-`Pattern.expression` has named groups, of which `well` (or `row` and `column`) and `channel` must
-be there, and `experiment`, `plate`, `site`, `z` and `time` may be.
+`Pattern.expression` has named groups, of which `well` (or `row` and `column`) must be there, and
+`experiment`, `plate`, `site`, `channel`, `z` and `time` may be; any other becomes metadata. Without
+`channel` every file holds all channels of a site, as OME-TIFF does.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from xml.etree import ElementTree
 
 import pandas as pd
 
 from mae_jax.data import metadata
 from mae_jax.data.index import Index
+from mae_jax.data.locators import is_url, resolve
+from mae_jax.data.storage import list_remote, read_bytes
 from mae_jax.data.wells import normal_well, well_name
 from mae_jax.errors import InputError
 
+_GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z", "time"}
 _SUFFIX = r"\.(?:tiff?|png|jp2|j2k)$"
 
 
@@ -38,6 +44,43 @@ PATTERNS = {
             re.compile(
                 r"(?:^|/)r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<z>\d+)"
                 r"-ch(?P<channel>\d+)sk(?P<time>\d+)fk\d+fl\d+" + _SUFFIX,
+                re.IGNORECASE,
+            ),
+        ),
+        # ImageXpress: 2023-02-21/1334/TimePoint_1/ZStep_1/Name_E07_s1_w1<GUID>.tif
+        Pattern(
+            "imagexpress",
+            re.compile(
+                r"(?:^|/)(?:(?P<plate>\d+)/)?(?:TimePoint_(?P<time>\d+)/)?(?:ZStep_(?P<z>\d+)/)?"
+                r"(?P<PlateName>[^/]+)_(?P<well>[A-Z]{1,2}\d{2})(?:_s(?P<site>\d+))?_w(?P<channel>\d)"
+                r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?\.tiff?$",
+                re.IGNORECASE,
+            ),
+        ),
+        # RxRx1: images/HUVEC-1/Plate1/M23_s2_w3.png
+        Pattern(
+            "rxrx1",
+            re.compile(
+                r"(?:^|/)(?P<experiment>[^/]+-\d+)/Plate(?P<plate>\d+)/"
+                r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_w(?P<channel>\d+)\.png$"
+            ),
+            "rxrx1",
+        ),
+        # RxRx3: images/gene-001/Plate1/A01_s1_3.png
+        Pattern(
+            "rxrx3",
+            re.compile(
+                r"(?:^|/)(?P<experiment>[^/]+-\d+)/Plate(?P<plate>\d+)/"
+                r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_(?P<channel>\d+)\.(?:png|jp2)$"
+            ),
+            "rxrx3",
+        ),
+        # One file with all channels per site: Plate1/B03_s2.ome.tiff, Plate1/well_B03.tif
+        Pattern(
+            "stacks",
+            re.compile(
+                r"(?:^|[/_ -])(?P<well>(?:[A-P]|A[A-F])\d{1,2})"
+                r"(?:[_ -](?:s|f|site|field)?[_-]?(?P<site>\d+))?(?:\.ome)?\.tiff?$",
                 re.IGNORECASE,
             ),
         ),
@@ -71,12 +114,21 @@ def read_folder(
       InputError: nothing matches, several planes or times and none chosen, two files for one
         channel of a site, or names that do not fit the channels.
     """
-    paths = list_files(root) if images is None else list(images)
+    if images is None:
+        images = list_remote(root) if is_url(root) else list_files(root)
+    paths = list(images)
     rows = []
     for path in paths:
         match = pattern.expression.search(path)
         if match:
-            rows.append({"path": path, **_named(match, path, root)})
+            named = _named(match, path, root)
+            if "channel" in pattern.expression.groupindex:
+                rows.append({"path": path, **named})
+            else:
+                rows.extend(
+                    {"path": f"{path}#channel={place}", **named, "channel": name}
+                    for place, name in enumerate(_stack_channels(root, path))
+                )
     if not rows:
         raise InputError(
             f"no file in {root} is named as {pattern.name} names its images; "
@@ -85,7 +137,7 @@ def read_folder(
     found = pd.DataFrame(rows)
     found = _choose(found, "z", plane, "--plane", root)
     found = _choose(found, "time", time, "--time", root)
-    names = name_channels(sorted(found["channel"].unique(), key=_number), channel_names)
+    names = name_channels(_ordered(found["channel"]), channel_names)
     found["channel"] = found["channel"].map(names)
     order = {name: place for place, name in enumerate(names.values())}
     # The folder belongs to a site's identity where no plate is named by the pattern.
@@ -103,9 +155,12 @@ def read_folder(
             f"{one['well']}, site {one['site']}: {' and '.join(same['path'][:2])}."
         )
     found = found.assign(place=found["channel"].map(order)).sort_values([*keys, "place"])
+    known = {"path", "channel", "z", "time", "place", *keys}
+    others = {c: (c, "first") for c in found.columns if c not in known}
     sites = found.groupby(keys, sort=False, as_index=False).agg(
-        Channels=("channel", list), Images=("path", list)
+        Channels=("channel", list), Images=("path", list), **others
     )
+    sites = sites.rename(columns={c: f"Metadata_{c}" for c in others})
     sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
     fixed = {"Metadata_Source": pattern.source, **(fixed or {})}
     return Index(metadata.complete(sites, root, fixed), root)
@@ -165,10 +220,37 @@ def _named(match: re.Match[str], path: str, root: str) -> dict[str, str]:
         "plate": groups.get("plate") or _folder_plate(path, root),
         "well": well,
         "site": str(_number(groups.get("site") or "1")),
-        "channel": groups["channel"],
+        "channel": groups.get("channel", ""),
         "z": groups.get("z", ""),
         "time": groups.get("time", ""),
+        **{key: value for key, value in groups.items() if key not in _GROUPS},
     }
+
+
+def _stack_channels(root: str, path: str) -> list[str]:
+    """Names of the channels in a file that holds several: OME's names, or their numbers."""
+    import tifffile
+
+    raw = read_bytes(resolve(root, path))
+    try:
+        with tifffile.TiffFile(BytesIO(raw)) as file:
+            series = file.series[0]
+            sizes = dict(zip(series.axes, series.shape, strict=True))
+            described = file.ome_metadata
+    except Exception as problem:  # tifffile raises many kinds for a broken file
+        raise InputError(f"{resolve(root, path)} is no TIFF ({problem}).") from None
+    count = int(sizes.get("C", 1))
+    names = []
+    if described:
+        pixels = next(e for e in ElementTree.fromstring(described).iter() if _tag(e) == "Pixels")
+        names = [e.get("Name") or "" for e in pixels if _tag(e) == "Channel"]
+    if len(names) != count or not all(names) or len(set(names)) != count:
+        return [str(number + 1) for number in range(count)]
+    return names
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 def _folder_plate(path: str, root: str) -> str:
@@ -176,6 +258,12 @@ def _folder_plate(path: str, root: str) -> str:
     folders = [*os.path.abspath(root).split(os.sep), *path.split("/")[:-1]]
     folder = next(name for name in reversed(folders) if name.lower() != "images")
     return folder.split("__")[0]
+
+
+def _ordered(channels: pd.Series) -> list[str]:
+    """Numbered channels by number; named ones in the order in which the files hold them."""
+    names = list(dict.fromkeys(channels))
+    return sorted(names, key=int) if all(name.isdigit() for name in names) else names
 
 
 def _number(text: str) -> int | str:

@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import Shaped
 
+from mae_jax.data import arrays, illumination, tables
 from mae_jax.data.index import Index
 from mae_jax.data.locators import Locator
 from mae_jax.data.storage import read_bytes
@@ -52,10 +53,21 @@ def read_planes(places: Sequence[Locator]) -> list[Shaped[np.ndarray, "height wi
     planes: list[np.ndarray | None] = [None] * len(places)
     for path in dict.fromkeys(place.path for place in places):
         wanted = [number for number, place in enumerate(places) if place.path == path]
-        found = _decode(read_bytes(path), path, [places[number] for number in wanted])
+        here = [places[number] for number in wanted]
+        if all(map(arrays.in_array, here)):
+            height, width = arrays.plane_size(here[0])
+            found = arrays.start_window(here, 0, 0, height, width)()
+        elif all(map(tables.in_table, here)):
+            found = [_decode(tables.read_cell(p), str(p), [_without_row(p)])[0] for p in here]
+        else:
+            found = _decode(read_bytes(path), path, here)
         for number, plane in zip(wanted, found, strict=True):
-            planes[number] = plane
+            planes[number] = illumination.divide(plane, places[number])
     return [plane for plane in planes if plane is not None]
+
+
+def _without_row(place: Locator) -> Locator:
+    return Locator(place.path, tuple(part for part in place.parts if part[0] != "row"))
 
 
 def _decode(raw: bytes, path: str, places: Sequence[Locator]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pandas as pd
@@ -182,7 +183,13 @@ class Index:
         found = []
         for place in places:
             locator = locators.parse(images[place])
-            found.append(locators.Locator(locators.resolve(self.root, locator.path), locator.parts))
+            parts = tuple(
+                (key, quote(locators.resolve(self.root, unquote(value)), safe=""))
+                if key == "light"  # an illumination function is a path too
+                else (key, value)
+                for key, value in locator.parts
+            )
+            found.append(locators.Locator(locators.resolve(self.root, locator.path), parts))
         return found
 
     def describe(self, row: int) -> str:

@@ -11,9 +11,14 @@ from mae_jax.errors import InputError
 # The first of these that has a value in a row gives the row's value.
 SOURCES: Mapping[str, Sequence[str]] = {
     "Metadata_Source": (),
-    "Metadata_Experiment": ("Metadata_Batch", "Metadata_experiment"),
+    "Metadata_Experiment": ("Metadata_Batch", "Metadata_experiment", "Metadata_experiment_name"),
     "Metadata_Plate": ("Metadata_PlateID", "Metadata_plate", "Metadata_Assay_Plate_Barcode"),
-    "Metadata_Well": ("Metadata_WellID", "Metadata_well", "Metadata_well_position"),
+    "Metadata_Well": (
+        "Metadata_WellID",
+        "Metadata_well",
+        "Metadata_address",
+        "Metadata_well_position",
+    ),
     "Metadata_Site": ("Metadata_site", "Metadata_Field", "Metadata_FieldID"),
     "Metadata_Perturbation": (
         "Metadata_perturbation",
@@ -21,12 +26,18 @@ SOURCES: Mapping[str, Sequence[str]] = {
         "Metadata_JCP2022",
         "Metadata_pert_iname",
         "Metadata_treatment",
+        "Metadata_sirna",
         "Metadata_compound",
         "Metadata_Gene",
         "Metadata_gene",
     ),
     "Metadata_Gene": ("Metadata_gene", "Metadata_Symbol", "Metadata_gene_symbol"),
     "Metadata_ControlType": ("Metadata_control_type", "Metadata_controltype"),
+}
+# What RxRx1's well_type and RxRx3's treatment say in the words used here.
+_CONTROLS = {
+    "Metadata_well_type": {"negative_control": "negcon", "positive_control": "poscon"},
+    "Metadata_treatment": {"EMPTY_control": "negcon", "CRISPR_control": "control"},
 }
 
 
@@ -58,6 +69,12 @@ def complete(
             if other in table.columns:
                 found = found.where(found != "", table[other])
         table[column] = found
+    for column, words in _CONTROLS.items():
+        if column in table.columns and not (fixed and "Metadata_ControlType" in fixed):
+            said = table["Metadata_ControlType"]
+            table["Metadata_ControlType"] = said.where(
+                said != "", table[column].map(words).fillna("")
+            )
     if (table["Metadata_Well"] == "").all() and "Metadata_Row" in table.columns:
         other = "Metadata_Col" if "Metadata_Col" in table.columns else "Metadata_Column"
         if other in table.columns:

@@ -1,0 +1,82 @@
+"""Illumination functions: the pattern of light that a microscope lays over every field.
+
+CellProfiler's Cell Painting pipelines write one per plate and channel as .npy, with values around
+1, and divide images by it. An image that is to be divided names its function in its locator,
+`image.tiff#light=illum%2FP1_IllumDNA.npy`, so that all that reads it divides alike.
+"""
+
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pandas as pd
+
+from mae_jax.data import locators
+from mae_jax.data.index import Index
+from mae_jax.data.storage import read_bytes
+from mae_jax.errors import InputError
+
+
+def with_illumination(index: Index) -> Index:
+    """The index whose images are divided by their illumination functions when they are read.
+
+    Raises:
+      InputError: the index names no illumination functions, or none for one of its images.
+    """
+    if "Illumination" not in index.table.columns:
+        raise InputError(
+            "the index names no illumination functions; the LoadData CSV needs columns "
+            "FileName_Illum<Channel> or URL_Illum<Channel>."
+        )
+    images = []
+    for row, (names, places) in enumerate(index.sites):
+        divided = []
+        for name, place, light in zip(
+            names, places, index.table["Illumination"].iloc[row], strict=True
+        ):
+            if not light:
+                raise InputError(
+                    f"{index.describe(row)}, channel {name}: no illumination function."
+                )
+            joint = "&" if locators.parse(place).parts else "#"
+            divided.append(f"{place}{joint}light={quote(light, safe='')}")
+        images.append(divided)
+    return Index(index.table.assign(Images=pd.Series(images, index=index.table.index)), index.root)
+
+
+def divide(plane: np.ndarray, place: locators.Locator) -> np.ndarray:
+    """The plane divided by the function that its place names, in the plane's own type.
+
+    Integers are rounded and kept within their type's range.
+
+    Raises:
+      InputError: the function is missing, no array, of another size or not positive.
+    """
+    light = place.part("light")
+    if light is None:
+        return plane
+    function = _function(unquote(light))
+    if function.shape != plane.shape:
+        raise InputError(
+            f"{unquote(light)} has {function.shape} pixels, the image {place.path} {plane.shape}."
+        )
+    divided = plane / function
+    if plane.dtype.kind in "iu":
+        limits = np.iinfo(plane.dtype)
+        divided = np.clip(np.rint(divided), limits.min, limits.max)
+    return divided.astype(plane.dtype)
+
+
+@lru_cache(maxsize=64)
+def _function(path: str) -> np.ndarray:
+    from io import BytesIO
+
+    try:
+        found = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
+    except ValueError as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"{path} is no illumination function (.npy): {problem}.") from None
+    if found.ndim != 2 or not np.isfinite(found).all() or (found <= 0).any():
+        raise InputError(f"{path} is no illumination function: it is not positive everywhere.")
+    return np.asarray(found, np.float32)

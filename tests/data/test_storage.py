@@ -1,0 +1,153 @@
+"""Remote files: retries, time limits, a cache on disk; over memory:// and a server on loopback."""
+
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from mae_jax.data.images import read_site
+from mae_jax.data.index import Index
+from mae_jax.data.loaddata import read_loaddata
+from mae_jax.data.storage import Remote, list_remote, read_bytes, read_remote
+from mae_jax.errors import InputError
+
+QUICK = Remote(attempts=3, timeout=0.5, pause=0.01)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves a folder; the first `fails` requests get 503, the first `hangs` no answer in time."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        self.fails = self.hangs = 0
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *args: object) -> None:
+                super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                if outer.hangs > 0:
+                    outer.hangs -= 1
+                    time.sleep(1.5)
+                if outer.fails > 0:
+                    outer.fails -= 1
+                    self.send_error(503)
+                    return
+                super().do_GET()
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[_Server]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"plate")
+    found = _Server(folder)
+    thread = threading.Thread(target=found.serve_forever, args=(0.01,))
+    thread.start()
+    yield found
+    found.shutdown()
+    thread.join()
+    found.server_close()
+
+
+def test_a_failing_server_is_asked_again(server: _Server) -> None:
+    server.fails = 2
+    assert read_remote(f"{server.url}/a.bin", QUICK) == b"plate"
+    assert len(server.requests) == 3
+    server.fails = 99
+    with pytest.raises(InputError, match=r"a.bin cannot be read after 3 attempts .*503"):
+        read_remote(f"{server.url}/a.bin", QUICK)
+
+
+def test_a_hanging_server_is_given_up_on(server: _Server) -> None:
+    server.hangs = 1
+    started = time.perf_counter()
+    assert read_remote(f"{server.url}/a.bin", QUICK) == b"plate"
+    assert 0.5 < time.perf_counter() - started < 1.4
+
+
+def test_a_missing_file_is_not_asked_for_again(server: _Server) -> None:
+    with pytest.raises(InputError, match=r"none.bin does not exist"):
+        read_remote(f"{server.url}/none.bin", QUICK)
+    assert len(server.requests) == 1
+
+
+def test_cache_on_disk_is_bounded(server: _Server, tmp_path: Path) -> None:
+    for name in ("b.bin", "c.bin", "d.bin"):
+        (tmp_path / "served" / name).write_bytes(name.encode() * 200)
+    cached = Remote(cache=str(tmp_path / "cache"), cache_bytes=2500)
+    for _ in range(3):
+        assert read_remote(f"{server.url}/a.bin", cached) == b"plate"
+    assert len(server.requests) == 1
+    for name in ("b.bin", "c.bin", "d.bin"):
+        assert read_remote(f"{server.url}/{name}", cached) == name.encode() * 200
+        time.sleep(0.02)  # so that the files' times differ
+    sizes = [file.stat().st_size for file in (tmp_path / "cache").iterdir()]
+    assert sizes == [1000, 1000]
+    read_remote(f"{server.url}/d.bin", cached)
+    assert len(server.requests) == 4
+
+
+def test_settings_come_from_the_environment() -> None:
+    found = Remote.from_environment({"MAE_JAX_CACHE": "/c", "MAE_JAX_CACHE_GB": "0.5"})
+    assert (found.cache, found.cache_bytes, found.attempts) == ("/c", 500_000_000, 4)
+    with pytest.raises(InputError, match="no number"):
+        Remote.from_environment({"MAE_JAX_TIMEOUT": "soon"})
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(InputError, match="nonsense://x cannot be opened: Protocol not known"):
+        read_bytes("nonsense://x")
+
+
+def test_a_screen_in_memory(screen: Callable[..., Path]) -> None:
+    path = screen()
+    local = read_loaddata(str(path))
+    memory = fsspec.filesystem("memory")
+    for file in path.parent.rglob("*"):
+        if file.is_file():
+            memory.pipe(f"/screen/{file.relative_to(path.parent)}", file.read_bytes())
+    try:
+        index = read_loaddata("memory://screen/load_data.csv")
+        assert index.root == "memory://screen"
+        assert np.array_equal(read_site(index, 5), read_site(local, 5))
+        assert "images/0000/a1_s1_DNA.tiff" in list_remote("memory://screen")
+        index.write(path.with_name("remote.parquet"))
+        again = Index.read(path.with_name("remote.parquet"))
+        assert np.array_equal(read_site(again, 2), read_site(local, 2))
+    finally:
+        memory.rm("/screen", recursive=True)
+
+
+def test_a_screen_over_http(screen: Callable[..., Path], server: _Server, tmp_path: Path) -> None:
+    path = screen()
+    local = read_loaddata(str(path))
+    path.parent.rename(tmp_path / "served" / "screen")
+    index = read_loaddata(f"{server.url}/screen/load_data.csv")
+    server.fails = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAE_JAX_CACHE", str(tmp_path / "cache"))
+        site = read_site(index, 5)
+        asked = len(server.requests)
+        assert np.array_equal(read_site(index, 5), site)
+    assert len(server.requests) == asked
+    assert site.shape == (3, 24, 24)
+    assert len(local) == len(index)
