@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num
 
 from mae_jax.config import to_dict
@@ -17,6 +18,9 @@ from mae_jax.models.pooling import pool
 from mae_jax.models.reconstruction import Reconstruction, predict_channels, reconstruct
 from mae_jax.models.standardize import self_standardize
 from mae_jax.weights.preprocessing import Preprocessing
+
+# On the device or still on the host.
+Pixels = Num[Array, "batch channels height width"] | Num[np.ndarray, "batch channels height width"]
 
 
 class MAEEncoder(Encoder):
@@ -104,7 +108,7 @@ class MAEEncoder(Encoder):
 
     def reconstruct(
         self,
-        pixels: Num[Array, "batch channels height width"],
+        pixels: Pixels,
         *,
         channels: tuple[str, ...] | None = None,
         seed: int = 0,
@@ -131,7 +135,7 @@ class MAEEncoder(Encoder):
 
     def predict_channels(
         self,
-        pixels: Num[Array, "batch channels height width"],
+        pixels: Pixels,
         *,
         given: tuple[str, ...],
         missing: tuple[str, ...] | None = None,
