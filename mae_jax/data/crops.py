@@ -1,20 +1,23 @@
 """Crops of sites: where to cut, how to flip, and the decoded sites that are kept in memory."""
 
-import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from mae_jax.data import arrays
+from mae_jax.data.crashes import reading
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
+from mae_jax.data.locators import Locator
 from mae_jax.errors import InputError
 
-log = logging.getLogger(__name__)
 ATTEMPTS = 20  # sites tried in place of a broken one
+Crop = Shaped[np.ndarray, "channels crop crop"]
 
 
 class SiteCache:
@@ -47,110 +50,175 @@ class SiteCache:
 
 @dataclass
 class CropReader:
-    """Cuts crops out of an index's sites; goes to worker processes by pickling."""
+    """Cuts crops out of an index's sites; goes to worker processes by pickling.
+
+    Sites in Zarr arrays are read by windows, asynchronously; all others are decoded whole, and
+    kept in `cache` as far as it reaches.
+    """
 
     index: Index
     channels: tuple[str, ...]
     crop: int
     cache: SiteCache = field(default_factory=lambda: SiteCache(0))
 
-    def site(self, row: int) -> Shaped[np.ndarray, "channels height width"]:
-        """The site's pixels, from memory where they are kept."""
-        found = self.cache.get(row)
-        if found is None:
-            found = read_site(self.index, row, self.channels)
-            self.cache.keep(row, found)
-        return found
+    def start(self, row: int, draws: np.ndarray) -> list[Callable[[], Crop]]:
+        """Begins to read one crop for each row of `draws`; calling what it returns waits for it.
 
-    def at(self, row: int, top: int, left: int) -> Shaped[np.ndarray, "channels crop crop"]:
-        """The crop whose top-left pixel is (top, left), as a view of the site."""
-        return self.site(row)[:, top : top + self.crop, left : left + self.crop]
+        The four draws from [0, 1) of a crop place it uniformly over the field (top, left) and
+        flip it or not (up and down, left and right).
 
-    def centre(self, row: int) -> Shaped[np.ndarray, "channels crop crop"]:
+        Raises (also when waiting):
+          InputError: the site cannot be read, or is smaller than a crop.
+        """
+        site = self.cache.get(row)
+        if site is None:
+            places = self.index.locators(row, self.channels)
+            with reading(places[0].path):
+                if all(arrays.in_array(place) and place.part("light") is None for place in places):
+                    return self._windows(row, places, draws)
+                site = read_site(self.index, row, self.channels)
+            self.cache.keep(row, site)
+        crops = []
+        for draw in draws:
+            top, left = self._corner(row, site.shape[-2], site.shape[-1], draw)
+            window = site[:, top : top + self.crop, left : left + self.crop]
+            crops.append(_flipped(window, draw))
+        return [lambda crop=crop: crop for crop in crops]  # type: ignore[misc]
+
+    def cached(self, row: int) -> bool:
+        """Whether the site needs no reading."""
+        return self.cache.get(row) is not None
+
+    def centre(self, row: int) -> Crop:
         """The crop in the middle of the field."""
-        height, width = self.size(row)
-        return self.at(row, (height - self.crop) // 2, (width - self.crop) // 2).copy()
+        middle = np.array([[0.5, 0.5, 1.0, 1.0]])
+        return self.start(row, middle)[0]()
 
-    def random(
-        self, row: int, rng: np.random.Generator
-    ) -> Shaped[np.ndarray, "channels crop crop"]:
-        """A crop drawn uniformly over the field, flipped or not along each axis.
+    def _windows(
+        self, row: int, places: Sequence[Locator], draws: np.ndarray
+    ) -> list[Callable[[], Crop]]:
+        height, width = arrays.plane_size(places[0])
+        waiting = []
+        for draw in draws:
+            top, left = self._corner(row, height, width, draw)
+            planes = arrays.start_window(places, top, left, self.crop, self.crop)
+            waiting.append((planes, draw))
 
-        Always takes four numbers from `rng`, so that what follows does not depend on them.
-        """
-        height, width = self.size(row)
-        top, left, up, over = rng.random(4)
-        pixels = self.at(
-            row, int(top * (height - self.crop + 1)), int(left * (width - self.crop + 1))
-        )
-        if up < 0.5:
-            pixels = pixels[:, ::-1]
-        if over < 0.5:
-            pixels = pixels[:, :, ::-1]
-        return np.array(pixels, order="C")  # a copy: a view would keep the whole site in memory
+        def wait(planes: Callable[[], list[np.ndarray]], draw: np.ndarray) -> Crop:
+            with reading(places[0].path):
+                return _flipped(np.stack(planes()), draw)
 
-    def size(self, row: int) -> tuple[int, int]:
-        """Height and width of the site.
+        return [lambda p=planes, d=draw: wait(p, d) for planes, draw in waiting]  # type: ignore[misc]
 
-        Raises:
-          InputError: the field is smaller than a crop, or the site cannot be read.
-        """
-        height, width = self.site(row).shape[1:]
+    def _corner(self, row: int, height: int, width: int, draw: np.ndarray) -> tuple[int, int]:
         if height < self.crop or width < self.crop:
             raise InputError(
                 f"{self.index.describe(row)} has {height} × {width} pixels, less than a crop of "
                 f"{self.crop} ({self.index.locators(row, self.channels)[0]})."
             )
-        return height, width
+        return int(draw[0] * (height - self.crop + 1)), int(draw[1] * (width - self.crop + 1))
 
 
-@dataclass
-class RandomCrop:
-    """grain's random map: a row becomes a crop; a broken site gives way to another one.
+def _flipped(window: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    if draw[2] < 0.5:
+        window = window[:, ::-1]
+    if draw[3] < 0.5:
+        window = window[:, :, ::-1]
+    return np.array(window, order="C")  # a copy: a view would keep the whole site in memory
 
-    The substitute is drawn from the element's own random numbers, so it is the same on any number
-    of hosts and workers. `row` is the site that the pixels come from; `problem` says what was
-    wrong with the one that it stands for ("" almost always).
-    """
 
-    reader: CropReader
-    rows: Int[np.ndarray, " rows"]
+@dataclass(frozen=True)
+class Planned:
+    """A site to cut crops from, with all random numbers that this needs already drawn."""
+
+    set: int
+    row: int
+    draws: Shaped[np.ndarray, "crops 4"]
+    spare: int  # seeds the choice of another site, should this one be broken
+
+
+@dataclass(frozen=True)
+class PlanCrops:
+    """grain's random map: a row, or a set and a row of it, becomes a plan of crops."""
+
     crops_per_site: int = 1
 
-    def random_map(self, element: Any, rng: np.random.Generator) -> dict[str, Any]:
-        row, problems = int(element), list[str]()
-        for _ in range(ATTEMPTS):
-            try:
-                crops = [self.reader.random(row, rng) for _ in range(self.crops_per_site)]
-                pixels = np.stack(crops) if len(crops) > 1 else crops[0][None]
-                return {"pixels": pixels, "row": row, "problem": "\n".join(problems)}
-            except InputError as problem:
-                problems.append(str(problem))
-                row = int(self.rows[rng.integers(len(self.rows))])
-        raise InputError(
-            f"{ATTEMPTS} sites in a row could not be read, the last because: {problems[-1]} "
-            "See them all with `mae-jax index --check`."
-        )
+    def random_map(self, element: Any, rng: np.random.Generator) -> Planned:
+        number, row = element if isinstance(element, tuple) else (0, element)
+        draws = rng.random((self.crops_per_site, 4))
+        return Planned(int(number), int(row), draws, int(rng.integers(2**62)))
 
     __call__ = random_map
 
 
-def stack(elements: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One batch of the elements' crops.
+class FillBatch:
+    """Reads the crops of a batch's plans side by side, in `threads` threads of this process.
 
-    Raises:
-      InputError: their types differ; 8-bit and 16-bit images cannot share a batch, since their
-        grey values mean different things.
+    A site that cannot be read gives way to another one of its set, drawn by the plan's own random
+    number, so that it is the same one on any number of hosts and workers.
     """
-    kinds = {element["pixels"].dtype for element in elements}
-    if len(kinds) > 1:
+
+    def __init__(
+        self,
+        readers: Sequence[CropReader],
+        rows: Sequence[Int[np.ndarray, " rows"]],
+        threads: int,
+    ) -> None:
+        self.readers, self.rows, self.threads = list(readers), list(rows), threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FillBatch, (self.readers, self.rows, self.threads)
+
+    def __call__(self, plans: Sequence[Planned]) -> dict[str, Any]:
+        """{"pixels", "row", "set"} of the batch, and "problems": sentences on broken sites.
+
+        Raises:
+          InputError: no readable site is found in `ATTEMPTS` attempts, or types are mixed.
+        """
+        started: list[Any] = [self._started(plan) for plan in plans]
+        pixels, rows, problems = [], [], []
+        for plan, waiting in zip(plans, started, strict=True):
+            try:
+                crops = [crop() for crop in (waiting() if callable(waiting) else waiting.result())]
+                row = plan.row
+            except InputError as problem:
+                row, crops, met = self._instead(plan, str(problem))
+                problems.append(met)
+            pixels.extend(crops)
+            rows.extend([row] * len(crops))
+        kinds = sorted({str(crop.dtype) for crop in pixels})
+        if len(kinds) > 1:
+            raise InputError(
+                f"a batch mixes images of types {', '.join(kinds)}, whose grey values mean "
+                "different things; convert the screen to one type with `mae-jax pack`, or train "
+                "on one type only."
+            )
+        return {
+            "pixels": np.stack(pixels),
+            "row": np.array(rows, np.int64),
+            "set": np.array(plans[0].set),
+            "problems": problems,
+        }
+
+    def _started(self, plan: Planned) -> Any:
+        reader = self.readers[plan.set]
+        if self.threads < 2 or reader.cached(plan.row):
+            return lambda: reader.start(plan.row, plan.draws)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads)
+        return self._pool.submit(reader.start, plan.row, plan.draws)
+
+    def _instead(self, plan: Planned, problem: str) -> tuple[int, list[Crop], list[str]]:
+        reader, rows, problems = self.readers[plan.set], self.rows[plan.set], [problem]
+        rng = np.random.default_rng(plan.spare)
+        for _ in range(ATTEMPTS - 1):
+            row = int(rows[rng.integers(len(rows))])
+            try:
+                return row, [crop() for crop in reader.start(row, plan.draws)], problems
+            except InputError as another:
+                problems.append(str(another))
         raise InputError(
-            f"a batch mixes images of types {', '.join(sorted(map(str, kinds)))}; "
-            "convert the screen to one type with `mae-jax pack`, or train on one type only."
+            f"{ATTEMPTS} sites in a row could not be read, the last because: {problems[-1]} "
+            "See them all with `mae-jax index --check`."
         )
-    count = [len(element["pixels"]) for element in elements]
-    return {
-        "pixels": np.concatenate([element["pixels"] for element in elements]),
-        "row": np.repeat(np.array([element["row"] for element in elements], np.int64), count),
-        "problems": [element["problem"] for element in elements if element["problem"]],
-    }

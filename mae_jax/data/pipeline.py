@@ -2,27 +2,51 @@
 
 The order of the sites, the place of each crop and its flips depend on the seed and the step alone,
 not on how many hosts or worker processes share the work: the global batch of step t consists of
-elements t·batch … (t+1)·batch − 1 of one endless shuffled sequence, host r takes its r-th part,
-and every element's random numbers come from its position in the sequence. So a run resumes from
-its step number on any other number of hosts. What makes it true is the order of grain's calls:
-the random map comes before batching, batching before the hosts' slice, and only then iteration.
+elements t·batch … (t+1)·batch − 1 of one endless sequence (`mae_jax.data.orders`), host r takes its
+r-th part, and every element's random numbers come from its position in the sequence. So a run
+resumes from its step number on any other number of hosts. What makes it true is the order of
+grain's calls: the random map comes before batching, batching before the hosts' slice, and only
+then iteration.
 """
 
+import dataclasses
+import functools
 import logging
 import os
+import re
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from mae_jax.data.crops import CropReader, RandomCrop, SiteCache, stack
+from mae_jax.config import nearest
+from mae_jax.data.crashes import keep_notes, left_notes
+from mae_jax.data.crops import CropReader, FillBatch, PlanCrops, SiteCache
 from mae_jax.data.index import Index
+from mae_jax.data.orders import ByPerturbation, ByPlate, Mixed, Order, Shuffled
 from mae_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 MEBIBYTE = 1 << 20
+
+
+SAMPLING = ("sites", "perturbation", "plate")
+
+
+@dataclass(frozen=True)
+class CropSet:
+    """One of several screens that are trained on together, each with channels of its own."""
+
+    name: str
+    index: Index
+    channels: tuple[str, ...]
+    share: float | None = None  # of the steps; None: by its number of sites
 
 
 def crop_batches(
@@ -33,11 +57,13 @@ def crop_batches(
     seed: int,
     channels: Sequence[str] | None = None,
     split: str | None = "train",
+    sampling: str = "sites",
+    weights: Mapping[str, float] | None = None,
     start_step: int = 0,
     world: int = 1,
     rank: int = 0,
     workers: int = 0,
-    threads: int = 2,
+    threads: int = 4,
     crops_per_site: int = 1,
     cache_bytes: int = 1024 * MEBIBYTE,
     prefetch_bytes: int = 256 * MEBIBYTE,
@@ -45,8 +71,7 @@ def crop_batches(
 ) -> "CropBatches":
     """Endless batches of random crops, from step `start_step` on.
 
-    Every site is visited once an epoch, in a new random order each time; crops are uniform over
-    the field and flipped at random along both axes.
+    Crops are uniform over the field and flipped at random along both axes.
 
     Args:
       index: the screen's index.
@@ -56,72 +81,224 @@ def crop_batches(
       channels: names and order of the channels; None for those of the index, all of which every
         site must then have.
       split: the rows to take by `Metadata_Split`; None for all.
+      sampling: 'sites' visits every site once an epoch, in a new random order each time;
+        'perturbation' draws a perturbation by weight and then one of its sites (WSL); 'plate'
+        fills each global batch from one plate (AdaBN).
+      weights: of the perturbations, where they are sampled; None for equal ones.
       start_step: steps already done.
       world, rank: number of hosts, and this one's number.
       workers: worker processes; 0 reads in threads of this process.
-      threads: reading threads in each process.
+      threads: sites read at once in each process.
       crops_per_site: crops cut from a site each time it is read; more save reading, and make a
         batch less varied.
       cache_bytes: decoded sites kept in memory on this host, shared out among the workers.
-      prefetch_bytes: finished batches kept ready on this host. Beside both, a thread holds the
-        site that it decodes and the batch that it fills.
+      prefetch_bytes: finished batches kept ready on this host. Beside both, a process holds the
+        batch that it fills and, for each thread, the site that is being decoded.
       max_broken: share of unreadable sites at which the run stops.
 
     Returns: an iterator of {"pixels": (batch / world, channels, crop, crop) in the files' type,
-      "row": (batch / world,) row numbers in `index.table`}; see `CropBatches`.
+      "row": (batch / world,) row numbers in `index.table`, "set": 0}; see `CropBatches`.
 
     Raises:
       InputError: sizes that do not divide, no rows, or a channel that sites lack. While iterating:
         more broken sites than `max_broken`, or images of unlike types.
     """
-    import grain
-
     _check_shares(batch, world, rank, crops_per_site)
     rows = rows_of(index, split)
     names = channels_of(index, rows, channels)
+    order: Order = _order(index, rows, sampling, batch // crops_per_site, seed, weights)
     reader = CropReader(index, names, crop, SiteCache(cache_bytes // max(workers, 1)))
-    local = batch // world // crops_per_site
-    elements = (
-        grain.MapDataset.source(rows)
+    notes = Path(tempfile.mkdtemp(prefix="mae-jax-notes-"))
+    ready = _iterate(
+        order,
+        FillBatch([reader], [rows], threads),
+        local=batch // world // crops_per_site,
+        seed=seed,
+        first=start_step * world + rank,
+        world=world,
+        workers=workers,
+        crops_per_site=crops_per_site,
+        ahead=_ahead(prefetch_bytes, batch // world, len(names), crop, workers),
+        notes=notes,
+    )
+    sets = (CropSet("", index, names),)
+    return CropBatches(ready, sets, len(rows), start_step, max_broken, notes)
+
+
+def mixed_batches(
+    sets: Sequence[CropSet],
+    *,
+    crop: int,
+    batch: int,
+    seed: int,
+    split: str | None = "train",
+    start_step: int = 0,
+    world: int = 1,
+    rank: int = 0,
+    workers: int = 0,
+    threads: int = 4,
+    crops_per_site: int = 1,
+    cache_bytes: int = 1024 * MEBIBYTE,
+    prefetch_bytes: int = 256 * MEBIBYTE,
+    max_broken: float = 0.01,
+) -> "CropBatches":
+    """Endless batches of several screens with unlike channels, each global batch from one of them.
+
+    All hosts draw from the same set at the same step, so that one compiled program runs everywhere;
+    there are as many programs as there are numbers of channels. `sets_by_channels` makes such sets
+    out of one index whose plates differ.
+
+    Args:
+      sets: the screens, their channels in the order in which batches hold them, and their shares.
+      Others: as for `crop_batches`.
+
+    Returns: an iterator of {"pixels": (batch / world, channels of the set, crop, crop), "row": row
+      numbers in the set's index, "set": number of the set}; `CropBatches.sets` has their names and
+      channels.
+
+    Raises: as `crop_batches`; also where two sets have one name.
+    """
+    _check_shares(batch, world, rank, crops_per_site)
+    if len({s.name for s in sets}) != len(sets) or not sets:
+        raise InputError("sets that are mixed need names of their own, and there must be one.")
+    rows = [rows_of(s.index, split) for s in sets]
+    sets = [
+        dataclasses.replace(s, channels=channels_of(s.index, r, s.channels))
+        for s, r in zip(sets, rows, strict=True)
+    ]
+    orders = [Shuffled(r, seed + number) for number, r in enumerate(rows)]
+    shares = [len(r) if s.share is None else s.share for s, r in zip(sets, rows, strict=True)]
+    cache = cache_bytes // max(workers, 1) // len(sets)
+    readers = [CropReader(s.index, s.channels, crop, SiteCache(cache)) for s in sets]
+    most = max(len(s.channels) for s in sets)
+    notes = Path(tempfile.mkdtemp(prefix="mae-jax-notes-"))
+    ready = _iterate(
+        Mixed(orders, shares, batch // crops_per_site, seed),
+        FillBatch(readers, rows, threads),
+        local=batch // world // crops_per_site,
+        seed=seed,
+        first=start_step * world + rank,
+        world=world,
+        workers=workers,
+        crops_per_site=crops_per_site,
+        ahead=_ahead(prefetch_bytes, batch // world, most, crop, workers),
+        notes=notes,
+    )
+    return CropBatches(ready, tuple(sets), sum(map(len, rows)), start_step, max_broken, notes)
+
+
+def sets_by_channels(index: Index, channels: Sequence[str] | None = None) -> list[CropSet]:
+    """One set for each combination of channels that the sites of an index have.
+
+    Args:
+      index: the index of a screen, or of several.
+      channels: the channels to use; None for all. Their order holds in every set.
+
+    Returns: the sets, named by their channels ('DNA+ER+Mito'), the largest first.
+
+    Raises:
+      InputError: no site has any of the channels.
+    """
+    wanted = list(channels) if channels else list(index.channels)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, (names, _) in enumerate(index.sites):
+        have = tuple(name for name in wanted if name in names)
+        if have:
+            groups.setdefault(have, []).append(row)
+    if not groups:
+        raise InputError(f"no site of the index has any of the channels {', '.join(wanted)}.")
+    found = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [
+        CropSet("+".join(names), Index(index.table.iloc[rows], index.root), names)
+        for names, rows in found
+    ]
+
+
+def _order(
+    index: Index,
+    rows: Int[np.ndarray, " rows"],
+    sampling: str,
+    count: int,
+    seed: int,
+    weights: Mapping[str, float] | None,
+) -> Order:
+    table = index.table.iloc[rows]
+    if sampling == "sites":
+        return Shuffled(rows, seed)
+    if sampling == "perturbation":
+        return ByPerturbation(rows, table["Metadata_Perturbation"].tolist(), seed, weights)
+    if sampling == "plate":
+        columns = ["Metadata_Source", "Metadata_Experiment", "Metadata_Plate"]
+        return ByPlate(rows, table[columns].agg("\n".join, axis=1).tolist(), count, seed)
+    raise InputError(f"there is no sampling '{sampling}': {nearest(sampling, SAMPLING)}")
+
+
+def _ahead(prefetch_bytes: int, crops: int, channels: int, crop: int, workers: int) -> int:
+    """How many batches may stand ready, reckoned with two bytes a pixel."""
+    size = crops * channels * crop * crop * 2
+    return max(1, min(64, prefetch_bytes // size // max(workers, 1)))
+
+
+def _iterate(
+    order: Order | Mixed,
+    fill: FillBatch,
+    *,
+    local: int,
+    seed: int,
+    first: int,
+    world: int,
+    workers: int,
+    crops_per_site: int,
+    ahead: int,
+    notes: Path,
+) -> Any:
+    """grain's dataset of this host's batches; workers keep their notes in the folder `notes`."""
+    import grain
+
+    batches = (
+        grain.MapDataset.source(order)
         .seed(seed)
-        .shuffle()
-        .repeat(None)
-        .random_map(RandomCrop(reader, rows, crops_per_site))
-        .batch(local, drop_remainder=True, batch_fn=stack)[start_step * world + rank :: world]
+        .random_map(PlanCrops(crops_per_site))
+        .batch(local, drop_remainder=True, batch_fn=fill)[first::world]
     )
-    size = batch // world * len(names) * crop * crop * 2
-    ahead = max(1, prefetch_bytes // size // max(workers, 1))
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(threads, min(ahead, 64))
-    )
-    ready = elements.to_iter_dataset(options)
+    # One thread fills batches, and inside it the pool reads the sites: several threads would each
+    # hold a batch of their own.
+    ready = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead))
     if workers:
         _mark_flags_parsed()
         ready = ready.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
-            worker_init_fn=_start_worker,
+            worker_init_fn=functools.partial(_start_worker, notes),
         )
-    return CropBatches(ready, index, len(rows), start_step, max_broken)
+    return ready
 
 
 class CropBatches:
     """Iterator over batches that counts and names what it had to leave out.
 
     Attributes:
+      sets: the screens, with names and channels; a batch's "set" is a number among them.
       step: the number of the batch that comes next.
-      crops: crops' sites delivered so far by this iterator.
-      broken: how many of them stand for a site that could not be read.
+      crops: crops delivered so far by this iterator.
+      broken: how many sites drawn could not be read and were replaced by another one.
       problems: the distinct reasons, each naming its file, with how often each was met.
       data_wait: seconds that the last `next` took: what the device may have waited for.
     """
 
     def __init__(
-        self, batches: Any, index: Index, sites: int, start_step: int, max_broken: float
+        self,
+        batches: Any,
+        sets: tuple[CropSet, ...],
+        sites: int,
+        start_step: int,
+        max_broken: float,
+        notes: Path,
     ) -> None:
+        self._notes = notes
         self._iterator = iter(batches)
-        self._index = index
         self._sites = sites
         self._max_broken = max_broken
+        self.sets = sets
         self.step = start_step
         self.crops = 0
         self.broken = 0
@@ -133,7 +310,13 @@ class CropBatches:
 
     def __next__(self) -> dict[str, np.ndarray]:
         started = time.perf_counter()
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except InputError:
+            raise
+        except Exception as problem:
+            self._explain(problem)
+            raise
         self.data_wait = time.perf_counter() - started
         self.step += 1
         self._count(len(batch["row"]), batch.pop("problems"))
@@ -142,11 +325,24 @@ class CropBatches:
     def close(self) -> None:
         """Stops the reading threads and worker processes; the iterator must not be used after."""
         self._iterator.close()
+        shutil.rmtree(self._notes, ignore_errors=True)
 
-    def _count(self, crops: int, problems: Sequence[str]) -> None:
+    def _explain(self, problem: Exception) -> None:
+        """Raises what a worker process has to say, if it was that which failed."""
+        said = re.search(r"InputError: (.*)", str(problem))
+        if said:
+            raise InputError(said[1]) from None
+        files = left_notes(self._notes)
+        if files:
+            raise InputError(
+                f"a reading process died while it read {' or '.join(files)}; the image may be "
+                "broken in a way that crashes its decoder: leave it out of the index."
+            ) from problem
+
+    def _count(self, crops: int, problems: Sequence[Sequence[str]]) -> None:
         self.crops += crops
         self.broken += len(problems)
-        for problem in (line for text in problems for line in text.split("\n")):
+        for problem in (sentence for met in problems for sentence in met):
             if problem not in self.problems:
                 log.warning("left out, another site taken in its place: %s", problem)
             self.problems[problem] = self.problems.get(problem, 0) + 1
@@ -276,7 +472,8 @@ def _check_shares(batch: int, world: int, rank: int, crops_per_site: int) -> Non
         raise InputError(f"this host's number {rank} must be from 0 to {world - 1}.")
 
 
-def _start_worker(number: int, count: int) -> None:
+def _start_worker(notes: Path, number: int, count: int) -> None:
+    keep_notes(notes)
     os.environ["JAX_PLATFORMS"] = "cpu"  # a worker must never take the accelerator
 
 

@@ -182,7 +182,7 @@ def test_rxrx3_core(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no row 99; it has 6"):
         read_planes([parse(f"{tmp_path}/part-0.parquet#row=99")])
     (tmp_path / "part-0.parquet").write_bytes(b"gone")
-    with pytest.raises(InputError, match="part-0.parquet is broken"):
+    with pytest.raises(InputError, match=r"part-0.parquet is broken"):
         read_planes([parse(f"{tmp_path}/part-0.parquet#row=0")])
 
 
