@@ -53,7 +53,7 @@ class ByPerturbation(Order):
         rows: Int[np.ndarray, " rows"],
         perturbations: Sequence[str],
         seed: int,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float | int] | None = None,
     ) -> None:
         names, members = np.unique(
             np.asarray(perturbations, object).astype(str), return_inverse=True
@@ -128,7 +128,7 @@ class Mixed:
     CYCLE = 1000
 
     def __init__(
-        self, orders: Sequence[Order], shares: Sequence[float], count: int, seed: int
+        self, orders: Sequence[Order], shares: Sequence[float | int], count: int, seed: int
     ) -> None:
         total = float(sum(shares))
         exact = np.array([share / total * self.CYCLE for share in shares])

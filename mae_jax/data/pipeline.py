@@ -46,7 +46,7 @@ class CropSet:
     name: str
     index: Index
     channels: tuple[str, ...]
-    share: float | None = None  # of the steps; None: by its number of sites
+    share: float | int | None = None  # of the steps; None: by its number of sites
 
 
 def crop_batches(
@@ -58,7 +58,7 @@ def crop_batches(
     channels: Sequence[str] | None = None,
     split: str | None = "train",
     sampling: str = "sites",
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float | int] | None = None,
     start_step: int = 0,
     world: int = 1,
     rank: int = 0,
@@ -220,7 +220,7 @@ def _order(
     sampling: str,
     count: int,
     seed: int,
-    weights: Mapping[str, float] | None,
+    weights: Mapping[str, float | int] | None,
 ) -> Order:
     table = index.table.iloc[rows]
     if sampling == "sites":
