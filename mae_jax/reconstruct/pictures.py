@@ -1,4 +1,4 @@
-"""Sheets of triplets: masked input, reconstruction, original (Figure 2, and Figure 7 by channel)."""
+"""Sheets of triplets: masked input, reconstruction, original (Figures 2 and 7)."""
 
 from collections.abc import Sequence
 
@@ -41,18 +41,18 @@ def triplet_sheet(
     Raises:
       InputError: the three are not alike, or the channels' names do not fit them.
     """
-    stacks = [_batched(images) for images in (masked, reconstruction, original)]
-    if len({stack.shape for stack in stacks}) > 1:
+    hidden, made, true = (_batched(images) for images in (masked, reconstruction, original))
+    if not hidden.shape == made.shape == true.shape:
         raise InputError(
             f"masked, reconstruction and original must be alike, not {masked.shape}, "
             f"{reconstruction.shape} and {original.shape}."
         )
-    if stacks[0].shape[1] != len(channels):
+    if true.shape[1] != len(channels):
         raise InputError(
             f"{len(channels)} channels are named ({', '.join(channels)}), but the images have "
-            f"{stacks[0].shape[1]}."
+            f"{true.shape[1]}."
         )
-    blocks = [_triplet(*crop, channels) for crop in zip(*stacks, strict=True)]
+    blocks = [_triplet(m, r, o, channels) for m, r, o in zip(hidden, made, true, strict=True)]
     return _sheet(blocks, ("false colour", *channels), COLUMNS, titles, across)
 
 

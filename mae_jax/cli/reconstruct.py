@@ -1,0 +1,48 @@
+"""`mae-jax reconstruct`: what a masked autoencoder makes of a screen's images."""
+
+import argparse
+
+HELP = "show masked, reconstructed and original images of a screen"
+EXAMPLE = """\
+  mae-jax reconstruct --model runs/mine/model --index index.parquet --out pictures
+  mae-jax reconstruct --model runs/mine/model --index index.parquet --out pictures \\
+      --mask-ratio 0.5 --wells P1/B07 C03 --missing Mito"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    add = parser.add_argument
+    add("--model", required=True, help="a saved model with its decoder, or a training's folder")
+    add("--index", required=True, help="the screen's index, LoadData CSV or folder of images")
+    add("--out", required=True, help="the folder for index.html and the pictures")
+    add("--mask-ratio", type=float, help="share of patches to hide (that of training)")
+    add("--wells", nargs="+", default=[], metavar="WELL", help="wells such as B07 or PLATE/B07")
+    add("--count", type=int, default=4, help="how many wells, where none are named (4)")
+    add("--split", help="choose from this split alone: train or validation")
+    add("--channels", nargs="+", metavar="NAME", help="channels to show (all the decoder knows)")
+    missing = "also predict these stains from the others"
+    add("--missing", nargs="+", default=[], metavar="NAME", help=missing)
+    add("--seed", type=int, default=0, help="of the masks and the choice of wells (0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws the pictures and prints the path of the page."""
+    from mae_jax.data.sources import read_source
+    from mae_jax.encoders import load_encoder
+    from mae_jax.reconstruct.job import reconstruct_index
+
+    index = read_source(args.index)
+    if args.split:
+        index = index.select(Split=args.split)
+    page = reconstruct_index(
+        load_encoder(args.model),
+        index,
+        args.out,
+        mask_ratio=args.mask_ratio,
+        wells=args.wells,
+        count=args.count,
+        channels=args.channels,
+        missing=args.missing,
+        seed=args.seed,
+    )
+    print(page)
