@@ -155,17 +155,17 @@ def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
 def _er(rng: np.random.Generator, cell: Cell) -> Picture:
     wavelength = _stretched(7.5, 0.25, cell.traits["er_grain"], 3.6, 16.0)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["er_spread"] - 0.7))
-    envelope = -np.abs(cell.depth - np.float32(0.95 * middle)) * 3.2
+    envelope = -np.abs(cell.depth - np.float32(0.85 * middle)) * 3.2
     score = envelope + 0.55 * _texture(rng, wavelength)
     return np.where(cell.from_nucleus < 1, score * 0.2 - 1.6, score)
 
 
 def _actin(rng: np.random.Generator, cell: Cell) -> Picture:
-    coherence = float(np.exp(np.clip(0.4 + 0.75 * cell.traits["actin_coherence"], -2.5, 3.2)))
+    coherence = float(np.exp(np.clip(0.8 * cell.traits["actin_coherence"] - 0.5, -3.0, 2.5)))
     along = cell.angle + 0.25 * float(rng.standard_normal())
     fibres = _texture(rng, 6.5, across=along + np.pi / 2, coherence=coherence)
     rim = 1 / (1 + np.exp(-(cell.traits["actin_cortex"] - 0.4)))  # share of the rim
-    border = np.exp(-(((1 - cell.from_centre) / np.float32(0.13)) ** 2))
+    border = np.exp(-(((0.91 - cell.from_centre) / np.float32(0.09)) ** 2))
     across_cell = fibres * np.float32(1.15 * (1.25 - rim))
     score = across_cell + border * np.float32(3.2 * rim - 0.3)
     return np.where(cell.from_nucleus < 1, score * np.float32(0.5) - 0.2, score)
@@ -195,7 +195,7 @@ def _mito(rng: np.random.Generator, cell: Cell) -> Picture:
     network = np.exp(-((_texture(rng, 15.0) / np.float32(0.28)) ** 2))
     peaks = np.clip(_texture(rng, 6.0) - 0.5, 0, 1.6)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["mito_spread"] - 0.7))
-    envelope = np.exp(-(((cell.depth - np.float32(0.1 + 0.8 * middle)) / np.float32(0.42)) ** 2))
+    envelope = np.exp(-(((cell.depth - np.float32(0.1 + 0.65 * middle)) / np.float32(0.38)) ** 2))
     score = (network * np.float32(1 - dots) + peaks * np.float32(dots) + 0.22) * envelope
     return np.where(cell.from_nucleus < 1, score * np.float32(0.15), score).astype(np.float32)
 

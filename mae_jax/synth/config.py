@@ -119,13 +119,16 @@ class ScreenConfig:
 
 
 def complex_sizes_for(genes: int) -> tuple[int, ...]:
-    """Complexes of 3 and 4 genes for a screen of `genes`: about nine genes in ten are in one.
+    """Complexes of 3 and 4 genes for a screen of `genes`: up to about nine genes in ten are in one.
 
-    48 genes give two complexes of 4 and twelve of 3, the default screen's.
+    48 genes give two complexes of 4 and twelve of 3, the default screen's. Fewer genes are in
+    fewer complexes: where more than 5 % of all pairs are known, not all of them can be among the
+    5 % most alike, and even a perfect map could not recall them.
     """
-    inside = max(0, round(genes * 11 / 12))
-    number = inside // 3
+    known = int(0.045 * genes * (genes - 1) / 2)
+    inside = round(genes * 11 / 12)
+    number = min(inside // 3, known // 3)
     if number == 0:
-        return (2,) if genes >= 2 else ()
-    larger = min(number, inside - 3 * number)
+        return (2,) * min(inside // 2, max(known, 1))
+    larger = min(number, inside - 3 * number, (known - 3 * number) // 3)
     return (4,) * larger + (3,) * (number - larger)

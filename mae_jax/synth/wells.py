@@ -107,13 +107,14 @@ def _draw_cells(
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
         np.minimum(second, np.maximum(first, cell.from_centre), out=second)
         np.minimum(first, cell.from_centre, out=first)
-    # The lone pixels' mask of each cell, softened at the border.
+    # Each cell's mask. Its border is soft over about a pixel only: more would dim what lies at
+    # the border, and intensities would then tell where a structure lies.
     shapes = []
     for cell, (rows, columns) in zip(cells, places, strict=True):
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
         other = np.where(cell.from_centre <= first, second, first)
         edge = np.minimum(1 - cell.from_centre, (other - cell.from_centre) * np.float32(0.7))
-        soft = np.clip(edge * np.float32(10) + np.float32(0.5), 0, 1)
+        soft = np.clip(edge * np.float32(20) + np.float32(0.5), 0, 1)
         shapes.append((soft, soft > 0))
     parts = {}
     for structure in STRUCTURES:
