@@ -7,28 +7,20 @@ light about, and only its arrangement tells them apart.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Bool, Complex64, Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from mae_jax.synth.biology import PARAMETERS
 
-WINDOW = 96  # pixels along each side of the window in which a cell is drawn
+WINDOW = 96  # pixels along each side of the largest window in which a cell is drawn
+_WINDOWS = (48, 56, 64, 72, 80, 88, WINDOW)  # a cell takes the smallest that holds it
 _RADIUS = 24.0  # mean radius of a control cell, pixels
 _NUCLEUS = 9.0  # mean radius of its nucleus, pixels
 _STEPS = 2048
-
-_axis = np.arange(WINDOW, dtype=np.float32) - (WINDOW - 1) / 2
-_X, _Y = np.meshgrid(_axis, _axis)
-_fx = scipy.fft.rfftfreq(WINDOW).astype(np.float32)
-_fy = scipy.fft.fftfreq(WINDOW).astype(np.float32)
-_FX, _FY = np.meshgrid(_fx, _fy)
-_F = np.hypot(_FX, _FY)
-_LOG_F = np.log(np.where(_F > 0, _F, 1e-4)).astype(np.float32)
-_COS2 = ((_FX**2 - _FY**2) / np.maximum(_F**2, 1e-8)).astype(np.float32)
-_SIN2 = (2 * _FX * _FY / np.maximum(_F**2, 1e-8)).astype(np.float32)
 
 # Ladders of intensity: the share of a structure's pixels below each level, 1 is bright.
 _q = (np.arange(_STEPS) + 0.5) / _STEPS
@@ -44,6 +36,34 @@ _LADDERS = {name: ladder.astype(np.float32) for name, ladder in _LADDERS.items()
 STRUCTURES = tuple(_LADDERS)
 
 Picture = Float32[np.ndarray, "window window"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """Coordinates in a window, pixels from its centre, and of its half spectrum."""
+
+    axis: Float32[np.ndarray, "window"]
+    x: Picture
+    y: Picture
+    log_frequency: Float32[np.ndarray, "window half"]
+    cos_twice: Float32[np.ndarray, "window half"]  # of twice a wave's direction
+    sin_twice: Float32[np.ndarray, "window half"]
+
+
+@functools.lru_cache
+def _grid(window: int) -> _Grid:
+    axis = np.arange(window, dtype=np.float32) - np.float32((window - 1) / 2)
+    x, y = np.meshgrid(axis, axis)
+    fx, fy = np.meshgrid(scipy.fft.rfftfreq(window), scipy.fft.fftfreq(window))
+    squared = np.maximum(fx**2 + fy**2, 1e-8)  # the mean has no direction and is filtered out
+    return _Grid(
+        axis,
+        x,
+        y,
+        (0.5 * np.log(squared)).astype(np.float32),
+        ((fx**2 - fy**2) / squared).astype(np.float32),
+        (2 * fx * fy / squared).astype(np.float32),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +100,23 @@ def shape_cell(
 ) -> Cell:
     """Lays out a cell and its nuclei around `centre` (row, column) of the field, in pixels."""
     t = dict(zip(PARAMETERS, np.clip(traits, -4, 4).tolist(), strict=True))
-    row, column = int(centre[0]) - WINDOW // 2, int(centre[1]) - WINDOW // 2
     angle = float(rng.uniform(0, np.pi))
     radius = _RADIUS * scale * float(np.exp(np.clip(0.08 * rng.standard_normal(), -0.2, 0.2)))
     aspect = float(np.clip(1.25 * np.exp(0.20 * t["cell_elongation"]), 1.0, 2.3))
-    from_centre = _ellipse(0.0, 0.0, angle, radius, aspect)
+    from_centre = _ellipse(WINDOW, 0.0, 0.0, angle, radius, aspect)
     # A border that is lobed: the distance is divided by a radius that varies with direction.
-    z = _directions_from_centre()
     lobes = np.zeros_like(from_centre)
-    power = z
+    power = _DIRECTIONS
     for size in (0.13, 0.12, 0.07):
-        power = power * z
+        power = power * _DIRECTIONS
         phase = np.complex64(np.exp(1j * rng.uniform(0, 2 * np.pi)) * size * rng.standard_normal())
         lobes += (power * phase).real
     from_centre = np.maximum(from_centre / np.clip(1 + lobes, 0.7, 1.4), _WINDOW_BORDER)
+    reach = float(_WINDOW_BORDER[from_centre < 1.04].max()) * (WINDOW / 2 - 2) + 1
+    window = next(size for size in _WINDOWS if size >= min(2 * reach, WINDOW))
+    cut = slice((WINDOW - window) // 2, (WINDOW + window) // 2)
+    from_centre = np.ascontiguousarray(from_centre[cut, cut])
+    row, column = int(centre[0]) - window // 2, int(centre[1]) - window // 2
 
     nucleus_radius = _NUCLEUS * scale * float(np.exp(0.07 * t["nucleus_size"]))
     nucleus_aspect = float(np.clip(1.22 * np.exp(0.15 * t["nucleus_elongation"]), 1.0, 2.2))
@@ -108,9 +131,9 @@ def shape_cell(
         nuclei: tuple[tuple[float, float], ...] = ((x - dx, y - dy), (x + dx, y + dy))
     else:
         nuclei = ((x, y),)
-    from_nucleus = _ellipse(*nuclei[0], nucleus_angle, nucleus_radius, nucleus_aspect)
+    from_nucleus = _ellipse(window, *nuclei[0], nucleus_angle, nucleus_radius, nucleus_aspect)
     for other in nuclei[1:]:
-        there = _ellipse(*other, nucleus_angle, nucleus_radius, nucleus_aspect)
+        there = _ellipse(window, *other, nucleus_angle, nucleus_radius, nucleus_aspect)
         from_nucleus = np.minimum(from_nucleus, there)
     outside = (from_nucleus - 1) * nucleus_radius
     inside = np.maximum(1 - from_centre, 0) * radius
@@ -134,12 +157,12 @@ def draw_structure(
 def _chromatin(rng: np.random.Generator, cell: Cell) -> Picture:
     wavelength = _stretched(6.0, 0.25, cell.traits["chromatin_grain"], 3.6, 12.0)
     fall = np.clip((cell.from_nucleus - 0.80) / 0.25, 0, None)
-    return _texture(rng, wavelength) - 3 * fall
+    return _texture(rng, cell, wavelength) - 3 * fall
 
 
 def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
     wavelength = _stretched(7.0, 0.25, cell.traits["rna_grain"], 3.6, 16.0)
-    texture = _texture(rng, wavelength)
+    texture = _texture(rng, cell, wavelength)
     cytoplasm = 1.0 - 1.3 * cell.depth + 0.45 * texture
     score = np.where(cell.from_nucleus < 1, 0.1 + 0.1 * texture, cytoplasm)
     # Nucleoli: the same area in few large or many small ones.
@@ -156,14 +179,14 @@ def _er(rng: np.random.Generator, cell: Cell) -> Picture:
     wavelength = _stretched(7.5, 0.25, cell.traits["er_grain"], 3.6, 16.0)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["er_spread"] - 0.7))
     envelope = -np.abs(cell.depth - np.float32(0.85 * middle)) * 3.2
-    score = envelope + 0.55 * _texture(rng, wavelength)
+    score = envelope + 0.55 * _texture(rng, cell, wavelength)
     return np.where(cell.from_nucleus < 1, score * 0.2 - 1.6, score)
 
 
 def _actin(rng: np.random.Generator, cell: Cell) -> Picture:
     coherence = float(np.exp(np.clip(0.8 * cell.traits["actin_coherence"] - 0.5, -3.0, 2.5)))
     along = cell.angle + 0.25 * float(rng.standard_normal())
-    fibres = _texture(rng, 6.5, across=along + np.pi / 2, coherence=coherence)
+    fibres = _texture(rng, cell, 6.5, across=along + np.pi / 2, coherence=coherence)
     rim = 1 / (1 + np.exp(-(cell.traits["actin_cortex"] - 0.4)))  # share of the rim
     border = np.exp(-(((0.91 - cell.from_centre) / np.float32(0.09)) ** 2))
     across_cell = fibres * np.float32(1.15 * (1.25 - rim))
@@ -182,7 +205,7 @@ def _golgi(rng: np.random.Generator, cell: Cell) -> Picture:
     angles = start + spread * rng.standard_normal(9)
     distances = reach + out * rng.random(9)
     sizes = rng.uniform(1.2, 2.2, 9)
-    score = 0.25 * _texture(rng, 8.0) - 1.5 * cell.depth
+    score = 0.25 * _texture(rng, cell, 8.0) - 1.5 * cell.depth
     for angle, distance, size in zip(angles, distances, sizes, strict=True):
         x, y = x0 + distance * np.cos(angle), y0 + distance * np.sin(angle)
         _add_spot(score, x, y, size, 3.0)
@@ -192,12 +215,12 @@ def _golgi(rng: np.random.Generator, cell: Cell) -> Picture:
 def _mito(rng: np.random.Generator, cell: Cell) -> Picture:
     dots = 1 / (1 + np.exp(-1.1 * cell.traits["mito_fragmentation"]))
     # Filaments are the level sets of a smooth noise; dots are the peaks of a finer one.
-    network = np.exp(-((_texture(rng, 15.0) / np.float32(0.28)) ** 2))
-    peaks = np.clip(_texture(rng, 6.0) - 0.5, 0, 1.6)
+    network = np.exp(-((_texture(rng, cell, 15.0) / np.float32(0.28)) ** 2))
+    peaks = np.clip(_texture(rng, cell, 6.0) - 0.5, 0, 1.6)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["mito_spread"] - 0.7))
     envelope = np.exp(-(((cell.depth - np.float32(0.1 + 0.65 * middle)) / np.float32(0.38)) ** 2))
     score = (network * np.float32(1 - dots) + peaks * np.float32(dots) + 0.22) * envelope
-    return np.where(cell.from_nucleus < 1, score * np.float32(0.15), score).astype(np.float32)
+    return np.where(cell.from_nucleus < 1, score * np.float32(0.15), score)
 
 
 _SCORES: dict[str, Callable[[np.random.Generator, Cell], Picture]] = {
@@ -215,53 +238,60 @@ def _stretched(typical: float, rate: float, trait: float, low: float, high: floa
     return float(np.clip(typical * np.exp(rate * trait), low, high))
 
 
-def _ellipse(x: float, y: float, angle: float, radius: float, aspect: float) -> Picture:
+def _ellipse(
+    window: int, x: float, y: float, angle: float, radius: float, aspect: float
+) -> Picture:
     """Distance from (x, y), 1 on the ellipse of this mean radius and ratio of axes."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    dx, dy = _X - np.float32(x), _Y - np.float32(y)
+    grid = _grid(window)
+    dx, dy = grid.x - np.float32(x), grid.y - np.float32(y)
     long = (dx * c + dy * s) * np.float32(1 / (radius * np.sqrt(aspect)))
     short = (dy * c - dx * s) * np.float32(np.sqrt(aspect) / radius)
     return np.sqrt(long * long + short * short)
 
 
-def _directions_from_centre() -> Complex64[np.ndarray, "window window"]:
-    return _Z
-
-
-# Keeps a long cell inside its window.
-_WINDOW_BORDER = np.maximum(np.abs(_X), np.abs(_Y)) / np.float32(WINDOW / 2 - 2)
-_Z = ((_X + 1j * _Y) / np.hypot(_X, _Y)).astype(np.complex64)
+# In the largest window: directions from its centre as complex numbers of length 1, and a
+# distance that keeps a long cell inside it.
+_DIRECTIONS = _grid(WINDOW).x + 1j * _grid(WINDOW).y
+_DIRECTIONS = (_DIRECTIONS / np.abs(_DIRECTIONS)).astype(np.complex64)
+_WINDOW_BORDER = np.maximum(np.abs(_grid(WINDOW).x), np.abs(_grid(WINDOW).y))
+_WINDOW_BORDER = _WINDOW_BORDER / np.float32(WINDOW / 2 - 2)
 
 
 def _texture(
     rng: np.random.Generator,
+    cell: Cell,
     wavelength: float,
     across: float = 0.0,
     coherence: float = 0.0,
 ) -> Picture:
-    """Noise of one wavelength (pixels), mean 0 and standard deviation 1.
+    """Noise of one wavelength (pixels) in the cell's window, mean 0 and standard deviation 1.
 
     With `coherence` above 0 its waves run mostly in the direction `across` (radians), which
     makes fibres at right angles to it.
     """
-    spectrum = rng.standard_normal((WINDOW, 2 * len(_fx)), dtype=np.float32).view(np.complex64)
-    filters = np.exp(-((_LOG_F + np.float32(np.log(wavelength))) ** 2) * np.float32(1 / 0.18))
+    window = len(cell.depth)
+    grid = _grid(window)
+    spectrum = rng.standard_normal((window, window + 2), dtype=np.float32).view(np.complex64)
+    octaves = grid.log_frequency + np.float32(np.log(wavelength))
+    filters = np.exp(octaves * octaves * np.float32(-1 / 0.18))
     if coherence > 0:
-        towards = _COS2 * np.float32(np.cos(2 * across)) + _SIN2 * np.float32(np.sin(2 * across))
-        filters = filters * np.exp(np.float32(coherence) * (towards - 1))
+        towards = grid.cos_twice * np.float32(np.cos(2 * across))
+        towards += grid.sin_twice * np.float32(np.sin(2 * across))
+        filters *= np.exp(np.float32(coherence) * (towards - 1))
     # The noise's expected spread, for a half spectrum whose parts have variance 1 each.
-    spread = 2 * np.sqrt(np.vdot(filters, filters)) / WINDOW**2
+    spread = 2 * np.sqrt(np.vdot(filters, filters)) / window**2
     spectrum *= filters * np.float32(1 / spread)
-    return scipy.fft.irfft2(spectrum, s=(WINDOW, WINDOW), overwrite_x=True)
+    return scipy.fft.irfft2(spectrum, s=(window, window), overwrite_x=True)
 
 
 def _add_spot(score: Picture, x: float, y: float, size: float, height: float) -> None:
     """Adds a Gaussian spot of standard deviation `size` around (x, y), in place."""
-    reach = 3 * size + 1
-    first_x, first_y = (max(int(v - reach + WINDOW / 2), 0) for v in (x, y))
-    last_x, last_y = (max(int(v + reach + WINDOW / 2) + 1, 0) for v in (x, y))
-    across = np.exp(((_axis[first_x:last_x] - np.float32(x)) / np.float32(size)) ** 2 * -0.5)
-    down = np.exp(((_axis[first_y:last_y] - np.float32(y)) / np.float32(size)) ** 2 * -0.5)
+    axis, middle, reach = _grid(len(score)).axis, len(score) / 2, 3 * size + 1
+    first_x, first_y = (max(int(v - reach + middle), 0) for v in (x, y))
+    last_x, last_y = (max(int(v + reach + middle) + 1, 0) for v in (x, y))
+    across = np.exp(((axis[first_x:last_x] - np.float32(x)) / np.float32(size)) ** 2 * -0.5)
+    down = np.exp(((axis[first_y:last_y] - np.float32(y)) / np.float32(size)) ** 2 * -0.5)
     score[first_y:last_y, first_x:last_x] += np.float32(height) * down[:, None] * across[None, :]
 
 
@@ -282,7 +312,7 @@ def _scattered(rng: np.random.Generator, number: int) -> Float[np.ndarray, "numb
 def _with_ladder(
     score: Picture, inside: Bool[np.ndarray, "window window"], ladder: Float32[np.ndarray, "steps"]
 ) -> Picture:
-    picture = np.zeros((WINDOW, WINDOW), np.float32)
+    picture = np.zeros_like(score)
     values = score[inside]
     if values.size:
         levels = np.empty_like(values)

@@ -101,8 +101,9 @@ def _draw_cells(
     nearest = np.full((2, size, size), 9.0, np.float32)
     places = []
     for cell in cells:
-        rows = slice(cell.row + WINDOW, cell.row + 2 * WINDOW)
-        columns = slice(cell.column + WINDOW, cell.column + 2 * WINDOW)
+        window = len(cell.depth)
+        rows = slice(cell.row + WINDOW, cell.row + WINDOW + window)
+        columns = slice(cell.column + WINDOW, cell.column + WINDOW + window)
         places.append((rows, columns))
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
         np.minimum(second, np.maximum(first, cell.from_centre), out=second)

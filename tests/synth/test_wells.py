@@ -6,7 +6,7 @@ import scipy.ndimage
 
 from mae_jax.errors import InputError
 from mae_jax.synth import JUMP_CHANNELS, PARAMETERS, RXRX_CHANNELS, ScreenConfig, design, draw_well
-from mae_jax.synth.cells import STRUCTURES, WINDOW, draw_structure, shape_cell
+from mae_jax.synth.cells import STRUCTURES, draw_structure, shape_cell
 
 SMALL = ScreenConfig(
     experiments=2, plates=1, genes=6, complex_sizes=(3,), controls=3, sites=2, image_size=96
@@ -84,8 +84,11 @@ def test_a_phenotype_moves_light_about_and_leaves_its_amounts_alone(structure: s
         traits = np.full(len(PARAMETERS), direction)
         traits[PARAMETERS.index("nucleus_size")] = 0  # the one that does change an amount
         drawn = shape_cell(np.random.default_rng(0), (40.0, 40.0), traits, 1.0)
-        inside = np.hypot(*(np.indices((WINDOW, WINDOW)) - WINDOW / 2)) < 22
-        return draw_structure(structure, np.random.default_rng(1), drawn, inside)
+        middle = len(drawn.depth) / 2
+        inside = np.hypot(*(np.indices(drawn.depth.shape) - middle)) < 20
+        picture = draw_structure(structure, np.random.default_rng(1), drawn, inside)
+        cut = slice(int(middle) - 24, int(middle) + 24)
+        return picture[cut, cut]
 
     low, high = cell(-2.0), cell(2.0)
     lit = [np.sort(picture[picture > 0]) for picture in (low, high)]
