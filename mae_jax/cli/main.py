@@ -14,6 +14,7 @@ from mae_jax.errors import InputError
 COMMANDS = {
     "synth": "draw a synthetic Cell Painting screen with known biology",
     "index": "make one index (parquet) of a screen's images and metadata",
+    "pack": "convert a screen into a store that training reads quickly",
     "train": "train a network as a config says, resuming by itself",
     "embed": "turn every well into an embedding with any encoder",
     "reconstruct": "show masked, reconstructed and original images",

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data import arrays, illumination, tables
+from mae_jax.data import arrays, illumination, records, tables
 from mae_jax.data.index import Index
 from mae_jax.data.locators import Locator
 from mae_jax.data.storage import read_bytes
@@ -57,6 +57,8 @@ def read_planes(places: Sequence[Locator]) -> list[Shaped[np.ndarray, "height wi
         if all(map(arrays.in_array, here)):
             height, width = arrays.plane_size(here[0])
             found = arrays.start_window(here, 0, 0, height, width)()
+        elif all(map(records.in_record, here)):
+            found = records.read_planes_of_records(here)
         elif all(map(tables.in_table, here)):
             found = [_decode(tables.read_cell(p), str(p), [_without_row(p)])[0] for p in here]
         else:

@@ -69,7 +69,7 @@ class Index:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Index":
-        """Reads an index that `write` or `mae-jax index` has written.
+        """Reads an index that `write` or `mae-jax index` has written, or that of a packed store.
 
         Raises:
           InputError: the file is missing, is no parquet file or no index.
@@ -78,6 +78,8 @@ class Index:
         import pyarrow.parquet as parquet
 
         path = Path(path)
+        if path.is_dir():  # a store
+            path = path / "index.parquet"
         try:
             read = parquet.read_table(path)
         except FileNotFoundError:

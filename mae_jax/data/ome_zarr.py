@@ -118,7 +118,10 @@ def _ome(path: str) -> dict[str, Any]:
         if isinstance(problem, InputError):
             raise InputError(f"{path} has no OME-Zarr attributes ({problem})") from None
         raise InputError(f"{file} is not valid JSON ({problem}); write it anew.") from None
-    attributes = found.get("attributes", {}).get("ome", {}) if file == three else found
+    attributes = found
+    if file == three:
+        inside = found.get("attributes", {})
+        attributes = {**inside.get("ome", {}), "mae_jax": inside.get("mae_jax", {})}
     return attributes if isinstance(attributes, dict) else {}
 
 

@@ -1,0 +1,75 @@
+"""`mae-jax pack`: turns any index into a store that training reads quickly."""
+
+import argparse
+import sys
+
+from mae_jax.errors import InputError
+
+HELP = "convert a screen into a training store: sharded OME-Zarr, or ArrayRecord tiles"
+EXAMPLE = """\
+  mae-jax pack index.parquet --out store --uint8
+  mae-jax pack index.parquet --out store --shard 3/8      # on the fourth of eight machines
+  mae-jax train --config configs/screen.py --config.data.index=store/index.parquet …
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("index", help="the index of the screen (parquet)")
+    parser.add_argument("--out", required=True, help="the folder of the store")
+    parser.add_argument("--layout", default="zarr", choices=["zarr", "tiles"], help="(zarr)")
+    parser.add_argument("--channels", nargs="+", default=[], help="keep these only, in this order")
+    parser.add_argument("--uint8", action="store_true", help="scale 16 bits to 8 by percentiles")
+    parser.add_argument(
+        "--percentiles", nargs=2, type=float, default=[0.1, 99.9], metavar=("LOW", "HIGH")
+    )
+    parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
+    parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")
+    parser.add_argument("--illumination", action="store_true", help="divide by illumination first")
+    parser.add_argument("--shard", default="0/1", help="this process's share, such as 3/8")
+    parser.add_argument("--threads", type=int, default=4, help="units worked on at once (4)")
+    parser.add_argument(
+        "--max-broken", type=float, default=0.01, help="share of unreadable sites to bear (0.01)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Packs this process's share of the screen."""
+    from mae_jax.data.illumination import with_illumination
+    from mae_jax.data.index import Index
+    from mae_jax.data.pack import PackSettings, pack
+
+    index = Index.read(args.index)
+    if args.illumination:
+        index = with_illumination(index)
+    settings = PackSettings(
+        layout=args.layout,
+        channels=tuple(args.channels),
+        chunk=args.chunk,
+        tile=args.tile,
+        uint8=args.uint8,
+        percentiles=(args.percentiles[0], args.percentiles[1]),
+        max_broken=args.max_broken,
+    )
+    found = pack(
+        index,
+        args.out,
+        settings,
+        shard=_shard(args.shard),
+        threads=args.threads,
+        progress=sys.stderr.isatty(),
+    )
+    print(f"{found.done} of {found.units} units are done")
+    if not found.finished:
+        print("run the other shards; whichever comes last verifies and finishes the store")
+        return
+    if found.skipped:
+        print(f"{found.skipped} sites could not be read: see {args.out}/skipped.csv")
+    print(f"verified every checksum; wrote {args.out}/index.parquet")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdigit() or not count.isdigit():
+        raise InputError(f"--shard takes NUMBER/COUNT such as 3/8, not '{text}'.")
+    return int(number), int(count)
