@@ -26,6 +26,10 @@ _GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z
 _SUFFIX = r"\.(?:tiff?|png|jp2|j2k)$"
 
 
+# Hoechst, concanavalin A, phalloidin, SYTO 14, MitoTracker, wheat germ agglutinin.
+RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
+
+
 @dataclass(frozen=True)
 class Pattern:
     """How one kind of folder names its images."""
@@ -33,6 +37,7 @@ class Pattern:
     name: str
     expression: re.Pattern[str]
     source: str = ""
+    channels: tuple[str, ...] = ()  # the names of the channels, where the data set fixes them
 
 
 PATTERNS = {
@@ -65,6 +70,7 @@ PATTERNS = {
                 r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_w(?P<channel>\d+)\.png$"
             ),
             "rxrx1",
+            RXRX_CHANNELS,
         ),
         # RxRx3: images/gene-001/Plate1/A01_s1_3.png
         Pattern(
@@ -74,6 +80,7 @@ PATTERNS = {
                 r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_(?P<channel>\d+)\.(?:png|jp2)$"
             ),
             "rxrx3",
+            RXRX_CHANNELS,
         ),
         # One file with all channels per site: Plate1/B03_s2.ome.tiff, Plate1/well_B03.tif
         Pattern(
@@ -137,7 +144,10 @@ def read_folder(
     found = pd.DataFrame(rows)
     found = _choose(found, "z", plane, "--plane", root)
     found = _choose(found, "time", time, "--time", root)
-    names = name_channels(_ordered(found["channel"]), channel_names)
+    numbers = _ordered(found["channel"])
+    if not channel_names and len(numbers) == len(pattern.channels):
+        channel_names = pattern.channels
+    names = name_channels(numbers, channel_names)
     found["channel"] = found["channel"].map(names)
     order = {name: place for place, name in enumerate(names.values())}
     # The folder belongs to a site's identity where no plate is named by the pattern.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mae_jax.data import metadata
 from mae_jax.data.arrays import open_array
-from mae_jax.data.folders import list_files, name_channels
+from mae_jax.data.folders import RXRX_CHANNELS, list_files, name_channels
 from mae_jax.data.index import Index
 from mae_jax.data.loaddata import read_csv
 from mae_jax.data.locators import is_url
@@ -33,7 +33,7 @@ def read_rxrx3_core(
 
     Args:
       root: a parquet file, or the folder or URL that holds them.
-      channel_names: names of the numbered channels in their order; without it Ch1, Ch2, ….
+      channel_names: names of the numbered channels in their order; without it those of RxRx.
       fixed: metadata columns set to one value for all rows.
 
     Raises:
@@ -64,6 +64,8 @@ def read_rxrx3_core(
         raise InputError(f"{root} holds no parquet files with images.")
     found = pd.DataFrame(rows)
     order = sorted(found["channel"].unique(), key=int)
+    if not channel_names and len(order) == len(RXRX_CHANNELS):
+        channel_names = RXRX_CHANNELS
     names = name_channels(order, channel_names)
     found = found.assign(
         number=found["channel"].astype(int), channel=found["channel"].map(names)
