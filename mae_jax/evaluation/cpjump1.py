@@ -1,0 +1,217 @@
+"""The CPJUMP1 benchmark (section 5.3, A.7; Tables 4, 8 and 9), from the data set's own metadata.
+
+The folder holds the files that the data set publishes: `experiment-metadata.tsv`,
+`barcode_platemap.csv`, the platemaps and the metadata of compounds, guides and ORFs.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.retrieval import Retrieval, perturbation_retrieval, sibling_retrieval
+
+BATCH = "2020_11_04_CPJUMP1"
+# Hours that the benchmark calls short and long.
+TIMES = {"compound": (24, 48), "crispr": (96, 144), "orf": (48, 96)}
+CONTROLS = "Metadata_control_type=negcon"
+LAYOUT = Layout(
+    experiment="Metadata_Condition", perturbation="Metadata_broad_sample", controls=CONTROLS
+)
+# Siblings are sought among the treated wells alone, without positive controls.
+TREATED = replace(LAYOUT, controls=f"{CONTROLS}|poscon_cp|poscon_diverse|poscon_orf")
+
+
+def select_plates(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """The benchmark's 40 plates in 12 conditions.
+
+    Batch 2020_11_04_CPJUMP1, density 100, no antibiotics, and no compound plates on Cas9 cells.
+
+    Returns:
+      One row per plate: plate, platemap, modality, cell, time ("short" or "long"), hours,
+      condition (`compound_A549_short`).
+    """
+    table = _read(Path(folder) / "experiment-metadata.tsv")
+    keep = (table["Batch"] == BATCH) & (table["Density"] == "100")
+    keep &= table["Antibiotics"] == "absent"
+    keep &= ~((table["Perturbation"] == "compound") & (table["Cell_line"] == "Cas9"))
+    table = table[keep]
+    times = [
+        {str(h): name for h, name in zip(TIMES[m], ("short", "long"), strict=True)}[t]
+        for m, t in zip(table["Perturbation"], table["Time"], strict=True)
+    ]
+    plates = pd.DataFrame(
+        {
+            "plate": table["Assay_Plate_Barcode"],
+            "platemap": table["Plate_Map_Name"],
+            "modality": table["Perturbation"],
+            "cell": table["Cell_type"],
+            "time": times,
+            "hours": table["Time"].astype(int),
+        }
+    ).reset_index(drop=True)
+    plates["condition"] = plates["modality"] + "_" + plates["cell"] + "_" + plates["time"]
+    return plates
+
+
+def wells(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """What stands in every well of the benchmark's plates.
+
+    Returns:
+      Metadata_Plate, _Well, _Condition, _Modality, _broad_sample, _control_type, _Gene (compounds:
+      their targets, separated by "|").
+    """
+    folder = Path(folder)
+    parts = []
+    for (platemap, modality), plates in select_plates(folder).groupby(["platemap", "modality"]):
+        layout = _read(folder / f"{platemap}.txt")
+        what = _reagents(folder, str(modality))
+        placed = layout.merge(what, on="broad_sample", how="left").fillna("")
+        empty = placed["broad_sample"] == ""
+        if modality == "compound":  # wells without a compound hold the solvent
+            placed.loc[empty, "control_type"] = "negcon"
+            placed.loc[empty, "broad_sample"] = "DMSO"
+        else:
+            placed = placed[~empty]
+        for plate in plates.itertuples():
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "Metadata_Plate": plate.plate,
+                        "Metadata_Well": placed["well_position"],
+                        "Metadata_Condition": plate.condition,
+                        "Metadata_Modality": modality,
+                        "Metadata_broad_sample": placed["broad_sample"],
+                        "Metadata_control_type": placed["control_type"],
+                        "Metadata_Gene": placed["gene"],
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True).astype("str")
+
+
+def annotate(profiles: Profiles, folder: str | os.PathLike[str]) -> Profiles:
+    """The rows of `profiles` that the benchmark uses, with what stands in their wells.
+
+    Args:
+      profiles: wells with Metadata_Plate (the barcode) and Metadata_Well.
+      folder: the data set's metadata.
+
+    Raises:
+      InputError: none of the benchmark's wells is there.
+    """
+    known = wells(folder)
+    keys = ["Metadata_Plate", "Metadata_Well"]
+    own = pd.DataFrame({k: profiles.column(k) for k in keys})
+    merged = own.assign(_row=np.arange(len(own))).merge(known, on=keys, how="inner")
+    if merged.empty:
+        raise InputError(
+            "The profiles hold none of CPJUMP1's 40 benchmark plates (such as "
+            f"{known['Metadata_Plate'].iloc[0]}); Metadata_Plate must be the barcode."
+        )
+    kept = profiles.take(merged["_row"].to_numpy())
+    added = merged.drop(columns="_row")
+    others = kept.metadata.drop(columns=[c for c in added.columns if c in kept.metadata])
+    return Profiles(pd.concat([added, others], axis=1), kept.features, kept.names)
+
+
+def benchmark(
+    profiles: Profiles,
+    *,
+    rule: str = "2023",
+    null_size: int = 10_000,
+    seed: int = 0,
+    correct: Callable[[Profiles], Profiles] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> tuple[pd.DataFrame, dict[tuple[str, str], Retrieval]]:
+    """Tables 8 and 9: the fraction retrieved in each of the 12 conditions.
+
+    Args:
+      profiles: `annotate`d wells.
+      rule: "2023" (default: the tables used it) or "copairs".
+      null_size, seed: of the null.
+      correct: a batch correction, run on each condition's wells (the paper's is TVN on the
+        negative controls); None if the profiles are corrected already.
+      progress: is told the condition.
+
+    Returns:
+      The table: cell, modality, time, condition, plates, perturbations, perturbation (fraction),
+      siblings (fraction, NaN where there are none), note; and every `Retrieval` by (condition,
+      "perturbation" or "siblings").
+    """
+    rows, results = [], {}
+    condition_of = profiles.column("Metadata_Condition")
+    for condition in sorted(set(condition_of)):
+        progress(condition)
+        modality, cell, time = condition.split("_")
+        mine = profiles.take((condition_of == condition).to_numpy(dtype=bool))
+        mine = correct(mine) if correct else mine
+        found = perturbation_retrieval(
+            mine,
+            by="Metadata_broad_sample",
+            layout=LAYOUT,
+            rule=rule,
+            null_size=null_size,
+            seed=seed,
+        )
+        passed = found.groups.loc[found.groups["retrieved"].astype(bool), "Metadata_broad_sample"]
+        kin = sibling_retrieval(
+            mine,
+            passed.tolist(),
+            by="Metadata_broad_sample",
+            absolute=modality == "compound",
+            layout=TREATED,
+            rule=rule,
+            null_size=null_size,
+            seed=seed,
+        )
+        results[condition, "perturbation"], results[condition, "siblings"] = found, kin
+        rows.append(
+            {
+                "cell": cell,
+                "modality": modality,
+                "time": time,
+                "condition": condition,
+                "plates": mine.metadata["Metadata_Plate"].nunique(),
+                "perturbations": len(found.groups),
+                "perturbation": found.fraction,
+                "siblings": kin.fraction,
+                "note": "; ".join(n for n in (found.note, kin.note) if n),
+            }
+        )
+    return pd.DataFrame(rows), results
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 4: mean ± standard deviation (ddof 1) over the conditions that could be tested."""
+    rows = []
+    for task in ("perturbation", "siblings"):
+        values = table[task].dropna().to_numpy(dtype=float)
+        mean = float(values.mean()) if len(values) else float("nan")
+        spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        rows.append({"task": task, "mean": mean, "std": spread, "conditions": len(values)})
+    return pd.DataFrame(rows)
+
+
+def _reagents(folder: Path, modality: str) -> pd.DataFrame:
+    name = {
+        "compound": "JUMP-Target-1_compound_metadata_additional_annotations.tsv",
+        "crispr": "JUMP-Target-1_crispr_metadata.tsv",
+        "orf": "JUMP-Target-1_orf_metadata.tsv",
+    }[modality]
+    table = _read(folder / name)
+    gene = table["target_list" if modality == "compound" else "gene"]
+    columns = {"broad_sample": table["broad_sample"], "control_type": table["control_type"]}
+    return pd.DataFrame({**columns, "gene": gene}).drop_duplicates("broad_sample")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the folder of CPJUMP1's metadata.")
+    separator = "," if path.suffix == ".csv" else "\t"
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)

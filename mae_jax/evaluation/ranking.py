@@ -1,0 +1,186 @@
+"""Average precision of rankings, its null, and the two published ways to call a group retrieved.
+
+AP of a query = (1/m) Σ_i i/rank_i over its m positives, i counting them from the top. Where a
+positive and a negative are equally similar, the positive ranks first (as in copairs).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from mae_jax.errors import InputError
+
+RULES = ("copairs", "2023")
+_DRAWS = 4_000_000  # random numbers held at a time
+
+
+def average_precision(
+    positives: Float[np.ndarray, " m"], sorted_negatives: Float[np.ndarray, " n"]
+) -> float:
+    """AP of one query.
+
+    Args:
+      positives: similarities of the m > 0 positives, in any order.
+      sorted_negatives: similarities of the n negatives, ascending.
+    """
+    top = np.sort(positives)[::-1]
+    above = len(sorted_negatives) - np.searchsorted(sorted_negatives, top, side="right")
+    i = np.arange(1, len(top) + 1)
+    return float(np.mean(i / (i + above)))
+
+
+def null_average_precision(
+    m: int, n: int, size: int = 10_000, seed: int = 0
+) -> Float[np.ndarray, " size"]:
+    """AP of `size` random rankings of m positives among m + n, sorted ascending.
+
+    The positives' ranks are a random m-subset of 1…m+n, drawn anew for every ranking.
+    """
+    rng = np.random.default_rng([seed, m, n])
+    total = m + n
+    out = np.empty(size)
+    # Few among many: draw ranks, and again where two coincide; a ranking kept is a uniform draw.
+    sparse = m * m < total
+    step = max(1, _DRAWS // (m if sparse else total))
+    for start in range(0, size, step):
+        count = min(step, size - start)
+        if sparse:
+            ranks = np.sort(rng.integers(0, total, (count, m)), axis=1)
+            while len(again := np.flatnonzero((np.diff(ranks, axis=1) == 0).any(axis=1))):
+                ranks[again] = np.sort(rng.integers(0, total, (len(again), m)), axis=1)
+        else:
+            keys = rng.random((count, total), dtype=np.float32)
+            ranks = np.sort(np.argpartition(keys, m - 1, axis=1)[:, :m], axis=1)
+        out[start : start + count] = (np.arange(1, m + 1) / (ranks + 1)).mean(axis=1)
+    return np.sort(out)
+
+
+def share_above(null: Float[np.ndarray, " size"], value: float) -> float:
+    """p = (1 + #{null > value}) / (1 + S), for a null sorted ascending.
+
+    AP is a mean of fractions: values that are equal on paper differ by rounding, so that a null
+    counts as larger only if it is so by more than that.
+    """
+    above = len(null) - int(np.searchsorted(null, value + 1e-9, side="right"))
+    return (1 + above) / (1 + len(null))
+
+
+def group_significance(
+    scores: pd.DataFrame,
+    by: str | Sequence[str],
+    *,
+    rule: str = "copairs",
+    null_size: int = 10_000,
+    seed: int = 0,
+    q: float = 0.05,
+) -> pd.DataFrame:
+    """Which groups of queries are retrieved.
+
+    Rule "copairs" (copairs ≥ 0.4): a group's mAP is tested against the mean of its members'
+    nulls, p = (1 + #{null mean > mAP})/(1 + S), then Benjamini–Hochberg; retrieved if q < 0.05.
+    Members with the same m and n share one null, as there.
+
+    Rule "2023" (Chandrasekaran et al., and the paper's Tables 8 and 9): p for every AP by itself,
+    then the group's mean of −log10 p, then Benjamini–Hochberg on 10^(−mean).
+
+    Args:
+      scores: one row per query: `ap`, `positives` (m), `negatives` (n), and the columns `by`.
+      by: the group's columns.
+      rule, null_size, seed, q: as above.
+
+    Returns:
+      One row per group: the columns `by`, queries, map, p, q, retrieved.
+
+    Raises:
+      InputError: an unknown rule.
+    """
+    if rule not in RULES:
+        raise InputError(f"There is no rule '{rule}'; choose {' or '.join(RULES)}.")
+    columns = [by] if isinstance(by, str) else list(by)
+    if scores.empty:
+        return pd.DataFrame(columns=[*columns, "queries", "map", "p", "q", "retrieved"])
+    sizes = list(zip(scores["positives"], scores["negatives"], strict=True))
+    nulls = {(m, n): null_average_precision(int(m), int(n), null_size, seed) for m, n in set(sizes)}
+    scores = scores.assign(_size=pd.Series(sizes, index=scores.index))
+    if rule == "2023":
+        scores["_log"] = [
+            -np.log10(share_above(nulls[s], ap)) for s, ap in zip(sizes, scores["ap"], strict=True)
+        ]
+    rows = []
+    for key, group in scores.groupby(columns, sort=True):
+        mean = float(group["ap"].mean())
+        if rule == "2023":
+            p = float(10 ** -group["_log"].mean())
+        else:
+            counts = group["_size"].value_counts()
+            if len(counts) == 1:
+                p = share_above(nulls[counts.index[0]], mean)
+            else:
+                p = share_above(_mean_null(counts, nulls, null_size, seed), mean)
+        rows.append((*(key if isinstance(key, tuple) else (key,)), len(group), mean, p))
+    table = pd.DataFrame(rows, columns=[*columns, "queries", "map", "p"])
+    table["q"] = benjamini_hochberg(table["p"].to_numpy())
+    table["retrieved"] = table["q"] < q
+    return table
+
+
+def _mean_null(
+    counts: "pd.Series[int]", nulls: dict[tuple[int, int], np.ndarray], size: int, seed: int
+) -> np.ndarray:
+    """The null of a mean over members of unlike (m, n), whose nulls are independent."""
+    rng = np.random.default_rng([seed, 1])
+    total = np.zeros(size)
+    for key, count in counts.items():
+        total += count * rng.permutation(nulls[key])  # type: ignore[index]
+    return np.sort(total / counts.sum())
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """Adjusted p-values (q)."""
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p) if len(p) else p
+
+
+def all_against_all(
+    unit_rows: Float[np.ndarray, "rows features"],
+    codes: Int[np.ndarray, " rows"],
+    absolute: bool = False,
+) -> pd.DataFrame:
+    """AP of every row against all others: positives share its code, all others are negatives.
+
+    Args:
+      unit_rows: rows of length 1 (N, F).
+      codes: (N,) labels as integers.
+      absolute: rank by |cosine|.
+
+    Returns:
+      One row per query that has a positive and a negative: `row`, ap, positives, negatives.
+    """
+    n = len(unit_rows)
+    columns = np.ascontiguousarray(unit_rows.T)
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], codes, side="right")
+    starts = np.searchsorted(codes[order], codes, side="left")
+    found = []
+    for start in range(0, n, 512):
+        block = unit_rows[start : start + 512] @ columns
+        if absolute:
+            np.abs(block, out=block)
+        own = [order[starts[start + r] : ends[start + r]] for r in range(len(block))]
+        own = [o[o != start + r] for r, o in enumerate(own)]
+        positives = [np.sort(block[r, o])[::-1] for r, o in enumerate(own)]
+        block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf  # not itself
+        block.sort(axis=1)
+        for r, top in enumerate(positives):
+            m = len(top)
+            negatives = n - 1 - m
+            if m and negatives:
+                # All that lie above each positive, less the positives among them.
+                above = n - np.searchsorted(block[r], top, side="right")
+                above -= np.searchsorted(-top, -top, side="left")
+                i = np.arange(1, m + 1)
+                found.append((start + r, float(np.mean(i / (i + above))), m, negatives))
+    return pd.DataFrame(found, columns=["row", "ap", "positives", "negatives"])
