@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from mae_jax.losses import mae_loss
-from mae_jax.models import MAE, MAEConfig, self_standardize
+from mae_jax.models import MAE, MAEConfig, reconstruct, self_standardize
 from mae_jax.train.config import TrainConfig
 
 Scalars = dict[str, Float[Array, ""]]
@@ -62,6 +62,23 @@ def loss_of_crops(
     rngs = {"mask": mask_key, "drop_path": path_key}
     output = MAE(config).apply({"params": params}, images, train=train, rngs=rngs)
     return mae_loss(output, config)
+
+
+def reconstruct_crops(
+    params: Any,
+    pixels: Shaped[Array, "batch channels height width"],
+    key: PRNGKeyArray,
+    config: MAEConfig,
+    count: int,
+) -> tuple[
+    Float[Array, "shown channels height width"],
+    Float[Array, "shown channels height width"],
+    Float[Array, "shown channels height width"],
+]:
+    """The first `count` crops masked, reconstructed and as they are, all self-standardised."""
+    images = self_standardize(pixels[:count])
+    found = reconstruct(MAE(config), params, images, rng=key)
+    return found.masked, found.reconstruction, found.original
 
 
 def train_step(

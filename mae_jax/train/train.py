@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,16 +20,16 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from mae_jax import config as configs
-from mae_jax.data import Index, crop_batches, validation_crops
+from mae_jax.data import CropBatches, Index, crop_batches, validation_crops
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
+from mae_jax.reconstruct.pictures import triplet_sheet
 from mae_jax.train import mesh as meshes
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule
-from mae_jax.train.panels import panel
 from mae_jax.train.records import Records
-from mae_jax.train.step import TrainState, initial_state, loss_of_crops, train_step
+from mae_jax.train.step import initial_state, loss_of_crops, reconstruct_crops, train_step
 from mae_jax.weights import Preprocessing, save_model
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
 
     # ---- folder: one run, one resolved config
     index = Index.read(config.data.index)
-    config = resolved(config, index)
+    check_channels(config, index)
     claim(workdir, config)
     model = workdir / "model"
     first = jax.process_index() == 0
@@ -90,10 +89,16 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
         in_shardings=(sharding.params, batch_place, everywhere),
         out_shardings=everywhere,
     )
+    draw = jax.jit(
+        partial(reconstruct_crops, config=config.model, count=config.log.panel_crops),
+        in_shardings=(sharding.params, batch_place, everywhere),
+        out_shardings=everywhere,
+    )
+    names = config.model.encoder.channels
 
     # ---- data
     batches = training_batches(config, index, start)
-    held_out = validation_batch(config, index, mesh)
+    held_out = validation_batches(config, index, mesh)
 
     # ---- loop: the numbers of a step are read after the next one has been dispatched
     records = Records(workdir, start) if first else None
@@ -104,7 +109,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     try:
         while step < config.steps:
             with meter.waiting():
-                pixels = meshes.to_devices(next(batches), mesh)
+                pixels = meshes.to_devices(next(batches)["pixels"], mesh)
             state, scalars = step_function(state, pixels)
             step += 1
             if pending is not None:
@@ -112,13 +117,14 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
                 pending = None
             if step % config.log.scalars == 0 or step == config.steps:
                 pending = (step, scalars)
-            if held_out is not None and due(step, config.log.validation, config.steps):
-                loss, _ = evaluate(state.params, held_out, validation_key)
+            if held_out and due(step, config.log.validation, config.steps):
+                losses = [evaluate(state.params, crops, validation_key)[0] for crops in held_out]
                 if records:
-                    records.scalars(step, {"validation/loss": float(loss)})
-            if records and held_out is not None and due(step, config.log.panels, config.steps):
-                crops = np.asarray(held_out[: config.log.panel_crops])
-                records.panel(step, panel(config.model, state.params, crops, validation_key))
+                    records.scalars(step, {"validation/loss": float(np.mean(losses))})
+            if held_out and due(step, config.log.panels, config.steps):
+                picture = draw(state.params, held_out[0], validation_key)
+                if records:
+                    records.panel(step, triplet_sheet(*map(np.asarray, picture), names))
             checkpoints.save(step, state, force=step == config.steps)
             bar.update()
             if stop.requested(step):
@@ -140,19 +146,18 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     return model
 
 
-def resolved(config: TrainConfig, index: Index) -> TrainConfig:
-    """`config` with what it leaves to the data filled in: the channels' names."""
-    encoder = config.model.encoder
-    if encoder.channels:
-        missing = [name for name in encoder.channels if name not in index.channels]
-        if missing:
-            raise InputError(
-                f"{config.data.index} has no channel '{missing[0]}' (it has "
-                f"{', '.join(index.channels)}); set model.encoder.channels."
-            )
-        return config
-    encoder = replace(encoder, channels=tuple(index.channels))
-    return replace(config, model=replace(config.model, encoder=encoder))
+def check_channels(config: TrainConfig, index: Index) -> None:
+    """Refuses a config that asks for channels which the screen lacks.
+
+    Raises:
+      InputError: names the first of them and those that there are.
+    """
+    missing = [name for name in config.model.encoder.channels if name not in index.channels]
+    if missing:
+        raise InputError(
+            f"{config.data.index} has no channel '{missing[0]}' (it has "
+            f"{', '.join(index.channels)}); set model.encoder.channels."
+        )
 
 
 def claim(workdir: Path, config: TrainConfig) -> None:
@@ -178,37 +183,46 @@ def preprocessing(config: TrainConfig) -> Preprocessing:
     )
 
 
-def training_batches(config: TrainConfig, index: Index, start: int) -> Iterator[np.ndarray]:
+def training_batches(config: TrainConfig, index: Index, start: int) -> CropBatches:
     """This host's raw crops of step `start`, `start + 1`, …"""
-    encoder = config.model.encoder
-    batches = crop_batches(
-        index.select(split="train"),
+    encoder, data = config.model.encoder, config.data
+    return crop_batches(
+        index,
         crop=encoder.crop,
-        batch=config.data.batch,
+        batch=data.batch,
         seed=config.seed,
         channels=encoder.channels,
         start_step=start,
         world=jax.process_count(),
         rank=jax.process_index(),
-        workers=config.data.workers,
+        workers=data.workers,
+        cache_bytes=data.cache_bytes,
+        max_broken=data.max_broken,
     )
-    return (batch["pixels"] for batch in batches)
 
 
-def validation_batch(config: TrainConfig, index: Index, mesh: Any) -> jax.Array | None:
-    """Fixed centre crops of experiments unseen in training, or None where there are none."""
-    encoder, rows = config.model.encoder, index.select(split="validation")
-    if not len(rows.table):
-        log.warning("%s has no validation split: no validation loss.", config.data.index)
-        return None
-    crops = validation_crops(
-        rows, crop=encoder.crop, count=config.data.validation_crops, channels=encoder.channels
-    )
+def validation_batches(config: TrainConfig, index: Index, mesh: Any) -> list[jax.Array]:
+    """Fixed centre crops of experiments unseen in training, on the devices; none where none are."""
+    encoder, hosts = config.model.encoder, jax.process_count()
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    share = max(len(crops) // ways, 1) * ways // jax.process_count()
-    crops = np.resize(crops, (share * jax.process_count(), *crops.shape[1:]))
-    own = crops[share * jax.process_index() :][:share]
-    return meshes.to_devices(own, mesh)
+    sites = int((index.table["Metadata_Split"] == "validation").sum())
+    crops = min(config.data.validation_crops, sites) // ways * ways
+    if not crops:
+        log.warning("%s has no validation split: no validation loss.", config.data.index)
+        return []
+    part = min(crops, config.data.batch // config.optimizer.accumulate)
+    found = validation_crops(
+        index,
+        crop=encoder.crop,
+        batch=part,
+        channels=encoder.channels,
+        limit=crops,
+        world=hosts,
+        rank=jax.process_index(),
+    )
+    # The last batch is filled up with blanks unless the sizes divide: left out, it biases nothing.
+    return [meshes.to_devices(batch["pixels"], mesh) for batch, _ in zip(
+        found, range(crops // part), strict=False)]  # fmt: skip
 
 
 class StopSignal:
