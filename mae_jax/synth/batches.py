@@ -26,6 +26,8 @@ class WellConditions:
     Attributes:
       gain: factor of each channel's signal, by channel name.
       background: counts under the signal, by channel name.
+      contrast: exponent of each channel's light, by channel name: how evenly the stain takes.
+      haze: share of the light around a pixel that reaches it out of focus, by channel name.
       bleed: share of the next channel's light that a channel also sees.
       focus: blur of the optics in pixels (standard deviation of a Gaussian).
       density: factor of the number of cells.
@@ -37,6 +39,8 @@ class WellConditions:
 
     gain: dict[str, float]
     background: dict[str, float]
+    contrast: dict[str, float]
+    haze: dict[str, float]
     bleed: float
     focus: float
     density: float
@@ -53,7 +57,9 @@ class _Level:
     gain: Float[np.ndarray, "channels"]
     background: Float[np.ndarray, "channels"]
     shift: Float[np.ndarray, "parameters"]
-    others: Float[np.ndarray, "8"]
+    others: Float[np.ndarray, "9"]
+    contrast: Float[np.ndarray, "channels"]
+    haze: Float[np.ndarray, "channels"]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -64,7 +70,9 @@ def _level(seed: int, *names: str) -> _Level:
         gain=rng.standard_normal(channels),
         background=rng.standard_normal(channels),
         shift=rng.standard_normal(len(PARAMETERS)),
-        others=rng.standard_normal(8),
+        others=rng.standard_normal(9),
+        contrast=rng.standard_normal(channels),
+        haze=rng.standard_normal(channels),
     )
 
 
@@ -91,12 +99,18 @@ def conditions(config: ScreenConfig, experiment: str, plate: str, well: str) -> 
     log_density += noise * 0.20 * w.others[0]
     log_scale = batch * (0.06 * e.others[1] + 0.03 * p.others[1]) + noise * 0.02 * w.others[1]
     shift = batch * (0.6 * e.shift + 0.3 * p.shift) + noise * 0.35 * w.shift
+    log_contrast = batch * (0.10 * e.contrast + 0.06 * p.contrast) + noise * 0.10 * w.contrast
+    log_haze = batch * (0.30 * e.haze + 0.20 * p.haze) + noise * 0.40 * w.haze
     focus = 0.60 + batch * (0.12 * e.others[2] + 0.08 * p.others[2]) + noise * 0.03 * w.others[2]
     light_loss = batch * min(0.25 + 0.10 * abs(e.others[3] + p.others[3]), 0.6)
     return WellConditions(
         gain=dict(zip(_ALL_CHANNELS, np.exp(log_gain).tolist(), strict=True)),
         background=dict(zip(_ALL_CHANNELS, (450 * np.exp(log_background)).tolist(), strict=True)),
-        bleed=batch * min(0.05 + 0.03 * abs(e.others[4] + p.others[4]), 0.2),
+        contrast=dict(zip(_ALL_CHANNELS, np.exp(log_contrast).tolist(), strict=True)),
+        haze=dict(
+            zip(_ALL_CHANNELS, np.minimum(0.12 * np.exp(log_haze), 0.5).tolist(), strict=True)
+        ),
+        bleed=batch * min(0.05 + 0.03 * abs(e.others[4] + p.others[8]), 0.2),
         focus=float(np.clip(focus, 0.35, 1.1)),
         density=float(np.exp(np.clip(log_density, -0.7, 0.5))),
         cell_scale=float(np.exp(np.clip(log_scale, -0.18, 0.18))),

@@ -34,7 +34,7 @@ PARAMETERS = (
 )
 
 CONTROL_NAME = "non-targeting"
-_EFFECT = 2.2  # length of a strength-1 effect, in natural spreads
+_EFFECT = 2.6  # length of a strength-1 effect, in natural spreads
 _OWN_PART = 0.4  # length of a gene's own part, relative to its complex's
 _ACTIVE = 5  # parameters that a direction moves
 _CANDIDATES = 200

@@ -118,7 +118,7 @@ def shape_cell(
     from_centre = np.ascontiguousarray(from_centre[cut, cut])
     row, column = int(centre[0]) - window // 2, int(centre[1]) - window // 2
 
-    nucleus_radius = _NUCLEUS * scale * float(np.exp(0.07 * t["nucleus_size"]))
+    nucleus_radius = _NUCLEUS * scale * float(np.exp(0.04 * t["nucleus_size"]))
     nucleus_aspect = float(np.clip(1.22 * np.exp(0.15 * t["nucleus_elongation"]), 1.0, 2.2))
     nucleus_angle = angle + 0.35 * float(rng.standard_normal())
     x, y = (rng.standard_normal(2) * 2.0).tolist()

@@ -15,6 +15,7 @@ from mae_jax.synth.layout import contents_of_wells
 from mae_jax.synth.seeds import generator
 
 _FULL = 7000.0  # counts of a structure at level 1, gain 1
+_HAZE_WIDTH = 21  # pixels that out-of-focus light spreads over
 _CELL_SPREAD = 0.6  # spread of the parameters between the cells of a well
 _CELL_AREA = 1900.0  # pixels that a cell covers, for the number of cells
 
@@ -148,7 +149,12 @@ def _image(
 ) -> UInt16[np.ndarray, "height width"]:
     """What the camera records of a stain: optics, illumination, background, noise."""
     size = config.image_size
-    signal = light * np.float32(_FULL * state.gain[channel])
+    signal = light ** np.float32(state.contrast[channel])
+    around = signal
+    for _ in range(2):  # two running means are close to a Gaussian
+        around = scipy.ndimage.uniform_filter(around, _HAZE_WIDTH, mode="nearest")
+    signal += np.float32(state.haze[channel]) * around
+    signal *= np.float32(_FULL * state.gain[channel])
     # Specks of dirt and dead cells: few, small and very bright.
     for _ in range(rng.poisson(1.2 * config.noise_strength * (size / 192) ** 2)):
         row, column = rng.integers(0, size - 2, 2)
