@@ -21,6 +21,7 @@ COMMANDS = {
     "correct": "remove batch effects from embeddings",
     "evaluate": "score embeddings: recall of known relationships and more",
     "report": "write one HTML page about a run",
+    "view": "look at embeddings: plates, a map of all wells, images, neighbours",
     "plan": "say before a run what it needs: memory, FLOPs, time",
     "convert": "read and write the weights of other implementations",
     "demo": "all of it, end to end, on a synthetic screen",

@@ -60,7 +60,7 @@ def _h5ad(
 ) -> bytes:
     import h5py
 
-    def texts(group: Any, name: str, values: list[str]) -> Any:
+    def texts(group: Any, name: str, values: list[str] | str) -> Any:
         return group.create_dataset(name, data=values, dtype=h5py.string_dtype())
 
     def array(group: Any, name: str, values: np.ndarray) -> Any:
@@ -81,7 +81,7 @@ def _zarr(
 ) -> None:
     import zarr
 
-    def texts(group: Any, name: str, values: list[str]) -> Any:
+    def texts(group: Any, name: str, values: list[str] | str) -> Any:
         shape = () if isinstance(values, str) else (len(values),)
         made = group.create_array(name, shape=shape, dtype=str, chunks=shape)
         made[...] = np.asarray(values, dtype=object)

@@ -111,8 +111,6 @@ def embed_index(
         there -= parts.reported(store)
     mine = [part for part in shard.mine(plan.parts) if part not in there]
     already = len(shard.mine(plan.parts)) - len(mine)
-    for part in mine:
-        store.sweep(parts.stem(part))
     share = sum(_part_size(plan, part) for part in shard.mine(plan.parts))
     left = sum(_part_size(plan, part) for part in mine)
     name = "embedding" if shard.count == 1 else f"embedding {shard}"
@@ -122,6 +120,7 @@ def embed_index(
     parts.merge_skipped(store, plan.columns)
     report = replace(report, already=already, complete=len(parts.finished(store)) == plan.parts)
     if report.complete:
+        store.sweep()
         _complete(store, manifest, plan)
     return report
 

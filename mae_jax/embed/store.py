@@ -148,7 +148,11 @@ class Store:
             return
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(beside, target)
+        try:
+            os.replace(beside, target)
+        except FileNotFoundError:
+            if not target.exists():  # else another process did the same part, and swept up
+                raise
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
@@ -163,12 +167,14 @@ class Store:
             self._fs.get_file(self._remote(name), str(path))
             yield path
 
-    def sweep(self, stem: str) -> None:
-        """Removes what killed processes left half-written of files whose names start so."""
-        if self.local is None:
-            return
-        for path in (self.local / _BESIDE).glob(f"{stem}*"):
-            path.unlink(missing_ok=True)
+    def sweep(self) -> None:
+        """Removes what killed processes left half-written, once all is there.
+
+        Before that it would take the ground from under a process that is still writing.
+        """
+        if self.local is not None:
+            for path in (self.local / _BESIDE).glob("*"):
+                path.unlink(missing_ok=True)
 
     def _beside(self, name: str) -> Path:
         assert self.local is not None
