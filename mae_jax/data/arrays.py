@@ -16,7 +16,7 @@ from mae_jax.data.locators import Locator, is_url
 from mae_jax.data.storage import Remote, with_retries
 from mae_jax.errors import InputError
 
-CHUNK_CACHE_BYTES = 64 << 20  # for shards' indexes, which every read of a shard needs
+Planes = Sequence[np.ndarray] | np.ndarray
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
 
 
@@ -26,8 +26,12 @@ def in_array(place: Locator) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def open_array(path: str) -> Any:
+def open_array(path: str, cache_bytes: int = 0) -> Any:
     """The array at a local path or URL, opened once in each process.
+
+    Args:
+      path: the array.
+      cache_bytes: how many bytes of decoded chunks all arrays opened with this number share.
 
     Raises:
       InputError: there is none, or its metadata are broken.
@@ -39,7 +43,9 @@ def open_array(path: str) -> Any:
     spec = {"driver": "auto", "kvstore": _store(path)}
     try:
         remote = Remote.from_environment()
-        waiting = tensorstore.open(spec, read=True, context=_context(), recheck_cached_data="open")
+        waiting = tensorstore.open(
+            spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
+        )
         return waiting.result(timeout=remote.timeout * remote.attempts)
     except (ValueError, OSError, TimeoutError) as problem:
         if not is_url(path) and not os.path.isdir(path):
@@ -48,16 +54,23 @@ def open_array(path: str) -> Any:
         raise InputError(f"{path} cannot be opened as a Zarr array ({says}).") from None
 
 
-def plane_size(place: Locator) -> tuple[int, int]:
+def plane_size(place: Locator, cache_bytes: int = 0) -> tuple[int, int]:
     """Height and width of the plane at `place`, from the array's metadata alone."""
-    height, width = open_array(place.path).shape[-2:]
+    height, width = open_array(place.path, cache_bytes).shape[-2:]
     return int(height), int(width)
 
 
 def start_window(
-    places: Sequence[Locator], top: int, left: int, height: int, width: int
-) -> Callable[[], list[np.ndarray]]:
+    places: Sequence[Locator],
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    cache_bytes: int = 0,
+) -> Callable[[], Planes]:
     """Asks for a window of every place at once; the function returned waits for the pixels.
+
+    Where one request brings all places they come as one array, (places, height, width).
 
     Places in one array that differ along one axis only (a site's channels) are one request.
 
@@ -67,7 +80,7 @@ def start_window(
     waiting: list[tuple[list[int], Callable[[], np.ndarray]]] = []
     for path in dict.fromkeys(place.path for place in places):
         numbers = [n for n, place in enumerate(places) if place.path == path]
-        array = open_array(path)
+        array = open_array(path, cache_bytes)
         cells = [_cell(places[n], array) for n in numbers]
         for group in _requests(cells):
             key = (*group[1], slice(top, top + height), slice(left, left + width))
@@ -75,7 +88,11 @@ def start_window(
                 raise InputError(f"{path} has no window of {height} × {width} at ({top}, {left}).")
             waiting.append(([numbers[i] for i in group[0]], _start(array, key, path)))
 
-    def wait() -> list[np.ndarray]:
+    if len(waiting) == 1 and waiting[0][0] == list(range(len(places))):
+        only = waiting[0][1]
+        return lambda: only().reshape(len(places), height, width)
+
+    def wait() -> Planes:
         planes: list[np.ndarray | None] = [None] * len(places)
         for numbers, result in waiting:
             found = result().reshape(len(numbers), height, width)
@@ -92,7 +109,10 @@ def _start(array: Any, key: tuple[Any, ...], path: str) -> Callable[[], np.ndarr
         return lambda: with_retries(
             lambda: np.asarray(array.get_orthogonal_selection(key)), path, remote
         )
-    future = array[key].read()
+    import tensorstore
+
+    with tensorstore.Batch() as batch:  # a crop's chunks that lie side by side are one read
+        future = array[key].read(batch=batch)
 
     def wait() -> np.ndarray:
         try:
@@ -132,11 +152,11 @@ def _requests(cells: Sequence[tuple[int, ...]]) -> list[tuple[list[int], tuple[A
     return [(list(range(len(cells))), key)]
 
 
-@lru_cache(maxsize=1)
-def _context() -> Any:
+@lru_cache(maxsize=8)
+def _context(cache_bytes: int) -> Any:
     import tensorstore
 
-    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CHUNK_CACHE_BYTES}})
+    return tensorstore.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
 
 
 def _store(path: str) -> Any:

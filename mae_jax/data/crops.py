@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from mae_jax.data import arrays
+from mae_jax.data import arrays, records
 from mae_jax.data.crashes import reading
-from mae_jax.data.images import read_site
+from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.index import Index
 from mae_jax.data.locators import Locator
 from mae_jax.errors import InputError
@@ -37,12 +37,13 @@ class SiteCache:
         """The site kept under `key`, or None."""
         return self._sites.get(key)
 
-    def keep(self, key: Any, site: np.ndarray) -> None:
-        """Keeps `site`, if there is room for it."""
+    def keep(self, key: Any, site: np.ndarray) -> bool:
+        """Keeps `site`, if there is room for it; says whether it is kept."""
         with self._lock:
             if key not in self._sites and self.bytes + site.nbytes <= self.max_bytes:
                 self._sites[key] = site
                 self.bytes += site.nbytes
+        return self._sites.get(key) is site
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SiteCache, (self.max_bytes,)  # a worker process starts with an empty one
@@ -52,8 +53,8 @@ class SiteCache:
 class CropReader:
     """Cuts crops out of an index's sites; goes to worker processes by pickling.
 
-    Sites in Zarr arrays are read by windows, asynchronously; all others are decoded whole, and
-    kept in `cache` as far as it reaches.
+    Sites in Zarr arrays are read by windows, asynchronously, and tensorstore keeps their chunks in
+    as many bytes as `cache` may hold; all others are decoded whole and kept in `cache`.
     """
 
     index: Index
@@ -65,24 +66,33 @@ class CropReader:
         """Begins to read one crop for each row of `draws`; calling what it returns waits for it.
 
         The four draws from [0, 1) of a crop place it uniformly over the field (top, left) and
-        flip it or not (up and down, left and right).
+        flip it or not (up and down, left and right). A crop may be a view of something larger.
 
         Raises (also when waiting):
           InputError: the site cannot be read, or is smaller than a crop.
         """
-        site = self.cache.get(row)
+        site: Any = self.cache.get(row)
+        keeps = site is not None  # views of a site that is kept anyway cost no memory
         if site is None:
             places = self.index.locators(row, self.channels)
             with reading(places[0].path):
                 if all(arrays.in_array(place) and place.part("light") is None for place in places):
                     return self._windows(row, places, draws)
-                site = read_site(self.index, row, self.channels)
-            self.cache.keep(row, site)
+                if all(map(records.in_record, places)) and not self.cache.max_bytes:
+                    site = read_planes(places)  # views of one record
+                else:
+                    whole = read_site(self.index, row, self.channels)
+                    keeps = self.cache.keep(row, whole)
+                    site = whole
         crops = []
         for draw in draws:
-            top, left = self._corner(row, site.shape[-2], site.shape[-1], draw)
-            window = site[:, top : top + self.crop, left : left + self.crop]
-            crops.append(_flipped(window, draw))
+            top, left = self._corner(row, site[0].shape[0], site[0].shape[1], draw)
+            window = (slice(top, top + self.crop), slice(left, left + self.crop))
+            if isinstance(site, np.ndarray):
+                crop = site[:, *window] if keeps else site[:, *window].copy()
+            else:
+                crop = np.stack([plane[window] for plane in site])
+            crops.append(_flipped(crop, draw))
         return [lambda crop=crop: crop for crop in crops]  # type: ignore[misc]
 
     def cached(self, row: int) -> bool:
@@ -92,21 +102,23 @@ class CropReader:
     def centre(self, row: int) -> Crop:
         """The crop in the middle of the field."""
         middle = np.array([[0.5, 0.5, 1.0, 1.0]])
-        return self.start(row, middle)[0]()
+        return self.start(row, middle)[0]().copy()
 
     def _windows(
         self, row: int, places: Sequence[Locator], draws: np.ndarray
     ) -> list[Callable[[], Crop]]:
-        height, width = arrays.plane_size(places[0])
+        height, width = arrays.plane_size(places[0], self.cache.max_bytes)
         waiting = []
         for draw in draws:
             top, left = self._corner(row, height, width, draw)
-            planes = arrays.start_window(places, top, left, self.crop, self.crop)
+            planes = arrays.start_window(
+                places, top, left, self.crop, self.crop, self.cache.max_bytes
+            )
             waiting.append((planes, draw))
 
-        def wait(planes: Callable[[], list[np.ndarray]], draw: np.ndarray) -> Crop:
+        def wait(planes: Callable[[], arrays.Planes], draw: np.ndarray) -> Crop:
             with reading(places[0].path):
-                return _flipped(np.stack(planes()), draw)
+                return _flipped(np.asarray(planes()), draw)
 
         return [lambda p=planes, d=draw: wait(p, d) for planes, draw in waiting]  # type: ignore[misc]
 
@@ -124,7 +136,7 @@ def _flipped(window: np.ndarray, draw: np.ndarray) -> np.ndarray:
         window = window[:, ::-1]
     if draw[3] < 0.5:
         window = window[:, :, ::-1]
-    return np.array(window, order="C")  # a copy: a view would keep the whole site in memory
+    return window
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def read_planes(places: Sequence[Locator]) -> list[Shaped[np.ndarray, "height wi
         here = [places[number] for number in wanted]
         if all(map(arrays.in_array, here)):
             height, width = arrays.plane_size(here[0])
-            found = arrays.start_window(here, 0, 0, height, width)()
+            found = list(arrays.start_window(here, 0, 0, height, width)())
         elif all(map(records.in_record, here)):
             found = records.read_planes_of_records(here)
         elif all(map(tables.in_table, here)):

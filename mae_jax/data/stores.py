@@ -49,9 +49,10 @@ def write_field(
     packed: dict[str, Any] = {
         "name": "blosc",
         "configuration": {
-            "cname": "zstd",
-            "clevel": 3,
-            "shuffle": "shuffle" if kind.itemsize > 1 else "noshuffle",
+            # Of what was tried, the fastest to decode; zstd makes files about a fifth smaller.
+            "cname": "lz4",
+            "clevel": 5,
+            "shuffle": "bitshuffle",
             "typesize": kind.itemsize,
             "blocksize": 0,
         },

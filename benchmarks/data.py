@@ -1,0 +1,322 @@
+"""Feeding an accelerator: bytes read and crops cut per second, by layout of the store.
+
+    python benchmarks/data.py --seconds 5 --latency 0.03
+
+Fields of 2,048² pixels and 6 channels of 8 bits are made from real Cell Painting images where
+`../shared/data` has them (mosaics of flipped quarters), and otherwise drawn. Random 256² crops are
+then read through the training pipeline, in one process, from
+
+  zarr          the default store: a sharded OME-Zarr array a field, crops anywhere
+  tiles         ArrayRecord tiles of 512², crops within a tile
+  tiles exact   ArrayRecord tiles of 256², each one crop
+  tiff          the sources: one LZW TIFF a channel, a field read whole for each crop
+  tiff, 8 crops the same with eight crops cut from each field read
+  png tar       a webdataset of PNG, one a channel, read in order, eight crops a field
+
+Nothing decoded is kept between reads, as in a set far larger than memory; the files themselves
+are in the operating system's cache. For each layout: the bytes read over the bytes of the crop,
+crops a second, crops a second of processor time (all threads counted: one core's worth), and the
+share of what an H200 eats that `--processes` such processes would feed. `--latency` adds the
+default store and the TIFFs behind an HTTP server that answers late, as an object store does.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import tifffile
+
+CHANNELS, SIDE, CROP, BATCH = 6, 2048, 256, 64
+CROP_BYTES = CHANNELS * CROP * CROP
+# Crops a second that one H200 trains on, at the share of its peak that others have published.
+APPETITE = {"ViT-L/8": 645, "ViT-S/16": 8800}
+GOALS = {"bytes": 1.3, "crops": 1000}
+
+
+def fields(count: int, shared: Path) -> Iterator[np.ndarray]:
+    """Fields of view of 8 bits, (channels, side, side)."""
+    from mae_jax.data.images import read_site
+    from mae_jax.data.loaddata import read_loaddata
+    from mae_jax.data.scaling import to_uint8
+
+    rng = np.random.default_rng(0)
+    path = shared / "cpjump1_images" / "load_data.csv"
+    sources = []
+    if path.exists():
+        index = read_loaddata(str(path))
+        sources = [read_site(index, row) for row in range(len(index))]
+    else:
+        for _ in range(4):  # blurred blobs under noise: about as hard to compress
+            seeds = rng.random((5, 1080, 1080)) > 0.9995
+            spread = np.stack([_blurred(plane.astype(np.float32)) for plane in seeds])
+            signal = 400 + 20000 * spread / spread.max()
+            sources.append(rng.poisson(signal).astype(np.uint16))
+    names = [str(n) for n in range(CHANNELS)]
+    small = []
+    for site in sources:
+        site = np.concatenate([site, site[:1, ::-1]])
+        low, high = np.percentile(site, [0.1, 99.9], axis=(1, 2))
+        ranges = {n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)}
+        small.append(to_uint8(site, names, ranges))
+    half = SIDE // 2
+    for _ in range(count):
+        quarters = [
+            small[rng.integers(len(small))][:, :: rng.choice([1, -1]), :: rng.choice([1, -1])][
+                :, :half, :half
+            ]
+            for _ in range(4)
+        ]
+        top, bottom = np.concatenate(quarters[:2], 2), np.concatenate(quarters[2:], 2)
+        yield np.ascontiguousarray(np.concatenate([top, bottom], 1))
+
+
+def _blurred(plane: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(plane, 8))
+
+
+def build(folder: Path, count: int, shared: Path) -> None:
+    """Writes the same fields in every layout."""
+    from mae_jax.data.loaddata import read_loaddata
+    from mae_jax.data.pack import PackSettings, pack
+
+    (folder / "tiff").mkdir(parents=True)
+    rows = []
+    with tarfile.open(folder / "fields.tar", "w") as tar:
+        for number, site in enumerate(fields(count, shared)):
+            row = {
+                "Metadata_Plate": "P1",
+                "Metadata_Well": f"{chr(65 + number // 24)}{number % 24 + 1}",
+            }
+            for channel in range(CHANNELS):
+                name = f"{number}_{channel}.tiff"
+                tifffile.imwrite(folder / "tiff" / name, site[channel], compression="lzw")
+                row[f"FileName_OrigC{channel}"] = name
+                raw = imagecodecs.png_encode(site[channel])
+                entry = tarfile.TarInfo(f"{number}.{channel}.png")
+                entry.size = len(raw)
+                tar.addfile(entry, BytesIO(raw))
+            rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "tiff" / "load_data.csv", index=False)
+    index = read_loaddata(str(folder / "tiff" / "load_data.csv"))
+    index.write(folder / "tiff" / "index.parquet")
+    pack(index, folder / "zarr", PackSettings())
+    pack(index, folder / "tiles", PackSettings(layout="tiles", tile=2 * CROP))
+    pack(index, folder / "tiles exact", PackSettings(layout="tiles", tile=CROP))
+
+
+def measure(read: Callable[[], int], bytes_read: Callable[[], float], seconds: float) -> dict:
+    """Calls `read`, which returns how many crops it has cut, for some seconds."""
+    read()
+    before, started, used, crops = bytes_read(), time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - started < seconds:
+        crops += read()
+    elapsed = time.perf_counter() - started
+    return {
+        "bytes": (bytes_read() - before) / crops / CROP_BYTES,
+        "crops/s": crops / elapsed,
+        "crops/s/core": crops / (time.process_time() - used),
+    }
+
+
+def from_index(path: str, per_site: int, seconds: float, bytes_of_site: float | None) -> dict:
+    """Measures the training pipeline on an index; bytes by tensorstore's count, or by file size."""
+    from mae_jax.data import Index, crop_batches
+
+    index = Index.read(path)
+    batches = crop_batches(
+        index, crop=CROP, batch=BATCH, seed=0, split=None, cache_bytes=0, crops_per_site=per_site
+    )
+    crops = 0
+
+    def read() -> int:
+        nonlocal crops
+        crops += len(next(batches)["row"])
+        return BATCH
+
+    def counted() -> float:
+        if bytes_of_site is not None:
+            return crops / per_site * bytes_of_site
+        return tensorstore_bytes()
+
+    try:
+        return measure(read, counted, seconds)
+    finally:
+        batches.close()
+
+
+def tensorstore_bytes() -> float:
+    """Bytes that tensorstore has read in this process."""
+    import tensorstore
+
+    total = 0
+    for name in ("file/bytes_read", "http/bytes_read"):
+        for found in tensorstore.experimental_collect_matching_metrics(
+            f"/tensorstore/kvstore/{name}"
+        ):
+            total += sum(value.get("value", 0) for value in found["values"])
+    return total
+
+
+def from_tar(path: Path, seconds: float) -> dict:
+    """A webdataset read from front to end again and again, eight crops from each field."""
+    rng = np.random.default_rng(0)
+    size = path.stat().st_size
+    count = 0
+
+    def members() -> Iterator[bytes]:
+        while True:
+            with tarfile.open(path) as tar:
+                for entry in tar:
+                    file = tar.extractfile(entry)
+                    assert file is not None
+                    yield file.read()
+
+    files = members()
+    with tarfile.open(path) as tar:
+        sites = len(tar.getmembers()) // CHANNELS
+
+    def read() -> int:
+        nonlocal count
+        site = np.stack([imagecodecs.png_decode(next(files)) for _ in range(CHANNELS)])
+        for _ in range(8):
+            top, left = rng.integers(0, SIDE - CROP + 1, 2)
+            site[:, top : top + CROP, left : left + CROP].copy()
+        count += 1
+        return 8
+
+    return measure(read, lambda: count * size / sites, seconds)
+
+
+def serve(folder: str, latency: float, port: "multiprocessing.Queue[int]") -> None:
+    """An HTTP server of a folder, with ranges, that answers `latency` seconds late."""
+    import asyncio
+
+    from aiohttp import web
+
+    requests = 0
+
+    @web.middleware
+    async def late(request: web.Request, handler: Callable) -> web.StreamResponse:
+        nonlocal requests
+        if request.path != "/count":
+            requests += 1
+            await asyncio.sleep(latency)
+        return await handler(request)
+
+    async def run() -> None:
+        app = web.Application(middlewares=[late])
+        app.router.add_get("/count", lambda _: asyncio.sleep(0, web.json_response(requests)))
+        app.router.add_static("/", folder)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port.put(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) -> dict[str, dict]:
+    """The default store and the TIFFs, read over HTTP from a server that answers late."""
+    from mae_jax.data import Index
+
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[int] = context.Queue()
+    server = context.Process(target=serve, args=(str(folder), latency, queue), daemon=True)
+    server.start()
+    url = f"http://127.0.0.1:{queue.get(timeout=60)}"
+    found = {}
+    try:
+        for name, per_site in (("zarr", 1), ("tiff", 8)):
+            local = Index.read(folder / name / "index.parquet")
+            path = folder / f"remote-{name}.parquet"
+            Index(local.table, f"{url}/{name}").write(path)
+            before = json.load(urllib.request.urlopen(f"{url}/count"))
+            result = from_index(str(path), per_site, seconds, sizes.get(name))
+            after = json.load(urllib.request.urlopen(f"{url}/count"))
+            result["requests"] = after - before
+            found[f"{name} over HTTP, {1000 * latency:.0f} ms late"] = result
+    finally:
+        server.terminate()
+        server.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fields", type=int, default=24, help="fields of view (24)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each layout (5)")
+    parser.add_argument("--processes", type=int, default=16, help="that would feed one device (16)")
+    parser.add_argument("--latency", type=float, help="seconds that the simulated store adds")
+    parser.add_argument("--folder", type=Path, help="keep the files here; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="write the results here, as JSON")
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # one layout, in a process of its own
+    args = parser.parse_args()
+    shared = Path(__file__).parent.parent.parent / "shared" / "data"
+    if args.case:
+        print(json.dumps(case(args.folder, args.case, args)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.folder or Path(scratch)
+        if not (folder / "tiles exact" / "index.parquet").exists():
+            build(folder, args.fields, shared)
+        cases = ["zarr", "tiles", "tiles exact", "tiff", "tiff, 8 crops", "png tar"]
+        results: dict[str, dict] = {}
+        for name in cases + (["latency"] if args.latency else []):
+            # A process each, so that one layout's threads and memory are not another's.
+            command = [sys.executable, __file__, "--case", name, "--folder", str(folder)]
+            command += ["--seconds", str(args.seconds), "--latency", str(args.latency or 0)]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found = json.loads(said.splitlines()[-1])
+            results |= found if name == "latency" else {name: found}
+    report(results, args.processes)
+    if args.out:
+        args.out.write_text(json.dumps({"machine": platform.processor(), **results}, indent=2))
+
+
+def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
+    """One layout's measurement."""
+    sizes = {"tiff": sum(f.stat().st_size for f in (folder / "tiff").glob("*.tiff"))}
+    sizes["tiff"] /= len(list((folder / "tiff").glob("*_0.tiff")))
+    if name == "latency":
+        return behind_latency(folder, args.latency, args.seconds, sizes)
+    if name == "png tar":
+        return from_tar(folder / "fields.tar", args.seconds)
+    if name.startswith("tiff"):
+        path = str(folder / "tiff" / "index.parquet")
+        return from_index(path, 8 if "8" in name else 1, args.seconds, sizes["tiff"])
+    size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES}.get(name)
+    return from_index(str(folder / name / "index.parquet"), 1, args.seconds, size)
+
+
+def report(results: dict[str, dict], processes: int) -> None:
+    """Prints the table."""
+    eats = " | ".join(f"{100}% of {name} = {rate:,}/s" for name, rate in APPETITE.items())
+    print(f"goals: {GOALS['bytes']} bytes a byte, {GOALS['crops']:,} crops/s/core; H200: {eats}\n")
+    heads = [f"{processes} processes feed {name}" for name in APPETITE]
+    print("| layout | bytes read / crop | crops/s | crops/s/core | " + " | ".join(heads) + " |")
+    print("|---" * (4 + len(heads)) + "|")
+    for name, found in results.items():
+        shares = [f"{found['crops/s/core'] * processes / rate:.0%}" for rate in APPETITE.values()]
+        rates = f"{found['bytes']:.2f} | {found['crops/s']:,.0f} | {found['crops/s/core']:,.0f}"
+        print(f"| {name} | {rates} | {' | '.join(shares)} |")
+
+
+if __name__ == "__main__":
+    main()
