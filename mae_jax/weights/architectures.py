@@ -1,5 +1,6 @@
 """The kinds of network that a saved model can hold, by the name in its config.json."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,10 +9,19 @@ import jax.numpy as jnp
 from mae_jax.config import from_dict, nearest, to_dict
 from mae_jax.errors import InputError
 from mae_jax.models.config import EncoderConfig, MAEConfig
+from mae_jax.models.densenet import DenseNet, DenseNetConfig
 from mae_jax.models.encoder import ViT
 from mae_jax.models.mae import MAE
+from mae_jax.models.plain_vit import PlainViT, PlainViTConfig
+from mae_jax.models.unet import MUNet, UNetConfig
 
-KINDS: dict[str, type] = {"mae": MAEConfig, "encoder": EncoderConfig}
+KINDS: dict[str, type] = {
+    "mae": MAEConfig,
+    "encoder": EncoderConfig,
+    "vit": PlainViTConfig,
+    "densenet": DenseNetConfig,
+    "mu-net": UNetConfig,
+}
 
 
 def kind_of(config: Any) -> str:
@@ -48,12 +58,26 @@ def from_record(record: dict[str, Any], where: str) -> Any:
 
 
 def init_params(config: Any, rng: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of the network that `config` describes."""
+    """Fresh parameters of the network that `config` describes.
+
+    Those of a DenseNet are {"params": …, "batch_stats": …}: its running statistics belong to it.
+    """
     if isinstance(config, MAEConfig):
         model: Any = MAE(config)
         return model.init({"params": rng, "mask": rng}, example_images(config.encoder))["params"]
     if isinstance(config, EncoderConfig):
         return ViT(config).init(rng, example_images(config))["params"]
+    if isinstance(config, PlainViTConfig):
+        side = config.patch * config.grid
+        images = jnp.zeros((1, len(config.channels), side, side))
+        return PlainViT(config).init(rng, images)["params"]
+    if isinstance(config, DenseNetConfig):
+        images = jnp.zeros((1, len(config.channels), 64, 64))
+        return dict(DenseNet(config).init(rng, images))
+    if isinstance(config, UNetConfig):
+        side = math.lcm(config.stride, config.patch)
+        images = jnp.zeros((1, len(config.channels), side, side))
+        return MUNet(config).init({"params": rng, "mask": rng}, images)["params"]
     raise InputError(f"cannot build a network from a {type(config).__name__}.")
 
 
