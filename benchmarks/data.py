@@ -260,7 +260,7 @@ def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fields", type=int, default=24, help="fields of view (24)")
+    parser.add_argument("--fields", type=int, default=12, help="fields of view (12)")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each layout (5)")
     parser.add_argument("--processes", type=int, default=16, help="that would feed one device (16)")
     parser.add_argument("--latency", type=float, help="seconds that the simulated store adds")

@@ -76,7 +76,8 @@ def check(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
 
     Problems: missing, truncated or undecodable images; planes of unlike sizes or types within a
     site; unlike sizes within a well; a channel that a plate lacks though other plates of its
-    source have it; a site listed twice, or one image given to two sites; no negative controls.
+    source have it; a site listed twice, one image given to two sites, or a well with two
+    perturbations; no negative controls.
     Notes: images with more than 0.1 % saturated pixels, unlike sizes or types between wells, and
     channels that only some of the sources have.
     """
@@ -86,6 +87,7 @@ def check(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
         *_unlike_sizes(index, planes),
         *_lacking_channels(index),
         *_duplicates(index),
+        *_contradictions(index),
         *_controls(index),
         *_saturation(index, planes),
     ]
@@ -237,6 +239,21 @@ def _duplicates(index: Index) -> Iterator[Finding]:
                     index, "problem", "duplicate", place, f"{same}: {image}.", file=image
                 )
                 break
+
+
+def _contradictions(index: Index) -> Iterator[Finding]:
+    """Wells whose sites disagree on what was done to them: two wells under one name."""
+    table = index.table
+    for column in ("Metadata_Perturbation", "Metadata_Gene", "Metadata_ControlType"):
+        pairs = table[[*WELL, column]].drop_duplicates()
+        for row in pairs.index[pairs.duplicated(list(WELL))]:
+            here = (table[list(WELL)] == table.loc[row, list(WELL)]).all(axis=1)
+            values = ", ".join(f"'{value}'" for value in table.loc[here, column].unique())
+            name = (
+                f"plate {table.loc[row, 'Metadata_Plate']}, well {table.loc[row, 'Metadata_Well']}"
+            )
+            says = f"{name} has more than one {column[9:].lower()} ({values})."
+            yield _finding(index, "problem", "duplicate", int(row), says)
 
 
 def _controls(index: Index) -> Iterator[Finding]:

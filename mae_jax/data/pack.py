@@ -27,6 +27,7 @@ import pandas as pd
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
+from mae_jax.data.locators import is_url
 from mae_jax.data.scaling import plate_ranges, to_uint8
 from mae_jax.data.stores import write_field, write_plate, write_tiles
 from mae_jax.errors import InputError
@@ -109,6 +110,10 @@ def pack(
       InputError: the store was begun from another index or with other settings, too many sites
         cannot be read, a channel is lacking, or a checksum does not hold in the end.
     """
+    if is_url(str(store)):
+        raise InputError(
+            f"{store} is a URL: pack to a local or mounted folder, then copy it there."
+        )
     store = Path(store)
     number, count = shard
     if not 0 <= number < count:

@@ -95,6 +95,18 @@ def test_one_image_for_two_wells(screen: Callable[..., Path]) -> None:
     assert "has the same image as plate 0000, well A01, site 1" in report.problems[0].says
 
 
+def test_two_wells_under_one_name(screen: Callable[..., Path]) -> None:
+    path = screen(sites=2)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[3, "Metadata_gene"] = "GENE7"  # site 2 of the second well
+    table.to_csv(path, index=False)
+    says = [p.says for p in check(read_loaddata(str(path))).problems]
+    assert says == [
+        "plate 0000, well A02 has more than one perturbation ('GENE1', 'GENE7').",
+        "plate 0000, well A02 has more than one gene ('GENE1', 'GENE7').",
+    ]
+
+
 def test_measurements(screen: Callable[..., Path]) -> None:
     report = check(read_loaddata(str(screen(experiments=1, plates=1, wells=2))))
     dna = report.channels.set_index("channel").loc["DNA"]

@@ -226,6 +226,8 @@ def test_other_settings_need_another_store(screen: Callable[..., Path], tmp_path
         pack(fewer, tmp_path / "store", SMALL)
     with pytest.raises(InputError, match="not empty and no store"):
         pack(index, tmp_path, SMALL)
+    with pytest.raises(InputError, match="pack to a local or mounted folder"):
+        pack(index, "s3://bucket/store", SMALL)
     with pytest.raises(InputError, match="smaller than a tile of 512"):
         pack(index, tmp_path / "tiles", PackSettings(layout="tiles"))
 

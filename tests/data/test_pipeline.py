@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,45 @@ def test_same_batches_for_1_2_4_hosts_and_a_restart(
             for key in ("pixels", "row"):
                 together = np.concatenate([host[step - start][key] for host in hosts])
                 assert np.array_equal(together, reference[step][key])
+
+
+def test_same_batches_from_worker_processes(screen: Callable[..., Path]) -> None:
+    index = read_loaddata(str(screen()))
+    reference = _batches(index, 5)
+    host = _batches(index, 3, world=2, rank=1, workers=2, start_step=2)
+    for step in range(3):
+        for key in ("pixels", "row"):
+            assert np.array_equal(host[step][key], reference[step + 2][key][BATCH // 2 :])
+
+
+@pytest.mark.parametrize("per_site", [1, 4])
+def test_memory_is_bounded_by_what_was_allowed(screen: Callable[..., Path], per_site: int) -> None:
+    index = read_loaddata(str(screen(plates=5, wells=5, size=256)))
+    site = 3 * 256 * 256 * 2
+    batch = 32 * 3 * 64 * 64 * 2
+    cache, ahead, threads = 10 * site, 4 * batch, 3
+    tracemalloc.start()
+    try:
+        batches = crop_batches(
+            index,
+            crop=64,
+            batch=32,
+            seed=0,
+            split=None,
+            cache_bytes=cache,
+            prefetch_bytes=ahead,
+            threads=threads,
+            crops_per_site=per_site,
+        )
+        for _ in itertools.islice(batches, 12):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+        batches.close()
+    finally:
+        tracemalloc.stop()
+    # Each thread's site twice (planes, and the planes stacked), a batch as crops and as an array.
+    allowed = cache + ahead + threads * 2 * site + 3 * batch
+    assert cache < peak < 1.1 * allowed < 50 * site
 
 
 @pytest.mark.slow
