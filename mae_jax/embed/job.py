@@ -121,6 +121,8 @@ def embed_index(
     report = replace(report, already=already, complete=len(parts.finished(store)) == plan.parts)
     if report.complete:
         store.sweep()
+        # Once more: the sweep may have taken the report that another shard was just writing.
+        parts.merge_skipped(store, plan.columns)
         _complete(store, manifest, plan)
     return report
 
@@ -356,7 +358,7 @@ def _manifest(
             "part_wells": plan.part_wells,
             "index": plan.fingerprint(),
         },
-        settings={"batch": batch},
+        settings={"architecture": encoder.architecture(), "batch": batch},
         versions=versions(),
         counts={"wells": plan.wells, "sites": plan.sites, "parts": plan.parts},
         created=now(),

@@ -39,6 +39,9 @@ class EmbedReport:
             words += f", {self.skipped} skipped"
         if self.already:
             words += f", {self.already} parts were done before"
+        if self.seconds and self.waited > 0.05 * self.seconds:
+            share = 100 * self.waited / self.seconds
+            words += f", no batch was ready for {share:.0f} % of the time (reading is the limit)"
         if not self.complete:
             words += "; other shards are not done yet"
         return words

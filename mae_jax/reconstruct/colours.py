@@ -83,6 +83,8 @@ def false_colour(
     A pixel that is hidden in every channel is dark grey-blue; one hidden in some shows the others.
     """
     colours = channel_colours(channels)
+    # Many stains in one place would all be white: so that two may saturate, but not five.
+    colours = colours * min(1.0, 1.6 / max(colours.sum(axis=0).max(), 1e-9))
     seen = np.where(hidden, 0, image)
     rgb = np.clip(np.einsum("chw,cr->hwr", seen.astype(np.float64), colours), 0, 1)
     rgb[hidden.all(axis=0)] = (_HIDDEN, _HIDDEN, _HIDDEN * 1.25)

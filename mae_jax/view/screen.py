@@ -80,7 +80,7 @@ class Screen:
             "y": _rounded(places[:, 1]),
             "columns": columns,
             "values": values,
-            "grid": _grid(metadata["Metadata_Well"]),
+            "grid": _grid(metadata["Metadata_Well"].tolist()),
             "images": [row is not None for row in self._rows],
         }
 

@@ -25,14 +25,14 @@ class ViewServer(ThreadingHTTPServer):
         Raises:
           InputError: the port is taken.
         """
+        self.screen = screen
+        self.summary = json.dumps(screen.summary()).encode()
         try:
             super().__init__((LOOPBACK, port), _Handler)
         except OSError as problem:
             raise InputError(
                 f"port {port} cannot be had ({problem.strerror}); give another --port, or 0."
             ) from None
-        self.screen = screen
-        self.summary = json.dumps(screen.summary()).encode()
 
     @property
     def url(self) -> str:

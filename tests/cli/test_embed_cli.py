@@ -1,0 +1,116 @@
+"""`mae-jax embed`, `reconstruct` and `view` as a user types them."""
+
+import csv
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tifffile
+
+from mae_jax.cli.main import main
+from mae_jax.embed import read_embeddings
+from mae_jax.models.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.models.mae import MAE
+from mae_jax.weights.folder import save_model
+from mae_jax.weights.preprocessing import Preprocessing
+
+CHANNELS = ("DNA", "ER")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = MAEConfig(
+        encoder=EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=CHANNELS, crop=32),
+        decoder=DecoderConfig(width=16, depth=1, heads=1, cross_heads=1),
+    )
+    key = jax.random.key(0)
+    images = jnp.zeros((1, 2, 32, 32))
+    params = jax.jit(MAE(config).init)({"params": key, "mask": key}, images)["params"]
+    folder = tmp_path_factory.mktemp("model") / "model"
+    return save_model(folder, params, config, Preprocessing(CHANNELS, True, 32))
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoadData CSV of five wells with two channels; the fourth lacks an image."""
+    folder = tmp_path_factory.mktemp("screen")
+    rng = np.random.default_rng(0)
+    with (folder / "load_data.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        names = ["Source", "Batch", "Plate", "Well", "Site", "control_type"]
+        images = [f"{kind}_Orig{c}" for c in CHANNELS for kind in ("FileName", "PathName")]
+        rows.writerow([*(f"Metadata_{name}" for name in names), *images])
+        for well in range(5):
+            values = ["s1", "B1", "P1", f"A{well + 1:02d}", "1", "negcon" if well < 2 else ""]
+            for channel in CHANNELS:
+                name = f"{well}{channel}.tiff"
+                values += [name, "."]
+                if not (well == 3 and channel == "ER"):
+                    pixels = rng.integers(0, 9999, (32, 64)).astype(np.uint16)
+                    tifffile.imwrite(folder / name, pixels)
+            rows.writerow(values)
+    return folder / "load_data.csv"
+
+
+def test_shards_of_an_indexed_job(
+    model: Path, screen: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["embed", "--encoder", str(model), "--index", str(screen), "--out", str(out)]
+    words += ["--part-wells", "2", "--batch", "2", "--anndata", "--quiet"]
+    monkeypatch.setenv("JOB_COMPLETIONS", "2")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "share 0/2 (Indexed Job)" in said.err
+    assert "other shards are not done yet" in said.out
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "1 skipped" in said
+    assert "skipped.csv" in said
+    assert (out / "embeddings.h5ad").is_file()
+    metadata, features, _ = read_embeddings(out)
+    assert list(metadata["Metadata_Well"]) == ["A01", "A02", "A03", "A05"]
+    assert features.shape == (4, 16)
+    assert main(words) == 0
+    assert "0 wells embedded" in capsys.readouterr().out
+
+
+def test_wrong_input_is_one_sentence(model: Path, screen: Path, tmp_path: Path, capsys) -> None:
+    words = ["embed", "--index", str(screen), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*words, "--encoder", "intensty"]) == 2
+    assert "did you mean 'intensity'?" in capsys.readouterr().err
+    assert main([*words, "--encoder", str(model), "--shard", "2/2"]) == 2
+    assert "shard 2/2 does not exist" in capsys.readouterr().err
+    assert main([*words, "--encoder", str(model), "--strict"]) == 2
+    err = capsys.readouterr().err
+    assert "3ER.tiff" in err
+    assert err.count("\n") == 1
+    assert main([*words, "--encoder", "intensity"]) == 2
+    assert "another" in capsys.readouterr().err
+
+
+def test_reconstruct(model: Path, screen: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "pictures"
+    words = ["reconstruct", "--model", str(model), "--index", str(screen), "--out", str(out)]
+    assert main([*words, "--mask-ratio", "0.5", "--wells", "A01", "--missing", "ER"]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "index.html")
+    assert "50 % of the patches" in (out / "index.html").read_text()
+    assert {path.name for path in out.glob("*.png")} == {
+        "triplets.png",
+        "well_P1_A01_1.png",
+        "missing_P1_A01_1.png",
+    }
+    assert main([*words, "--split", "validation"]) == 2
+    assert "validation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["embed", "reconstruct", "view"])
+def test_help_shows_an_example(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"mae-jax {command} --" in capsys.readouterr().out
