@@ -70,6 +70,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="tvn", help="a correction's name (default: tvn)")
     parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
     parser.add_argument("--fitted", metavar="FILE", help="apply this fitted correction")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read and write block by block, for parquet larger than memory (unchecked: NaN stays)",
+    )
     correction_arguments(parser)
     layout_arguments(parser)
 
@@ -80,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.evaluation.profiles import Profiles
 
     layout = layout_of(args)
+    if args.stream:
+        return _run_stream(args)
     profiles = Profiles.read(args.embeddings).checked(
         nan=args.nan, duplicates=args.duplicates, layout=layout
     )
@@ -95,4 +102,22 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"{len(corrected):,} wells x {corrected.width} features, {label(correction.method)}, {how}"
     )
+    print(args.out)
+
+
+def _run_stream(args: argparse.Namespace) -> None:
+    from mae_jax.evaluation.corrections import Correction
+    from mae_jax.evaluation.streams import ProfilesStream, correct_stream, fit_stream
+
+    stream = ProfilesStream(args.embeddings)
+    if args.fitted:
+        correction = Correction.load(args.fitted)
+    else:
+        layout = layout_of(args)
+        correction = fit_stream(
+            stream, args.method, fit_on=args.fit_on, batch=args.batch, layout=layout
+        )
+    correct_stream(stream, correction, args.out)
+    if args.save_fit:
+        correction.save(args.save_fit)
     print(args.out)

@@ -1,50 +1,71 @@
-"""`mae-jax evaluate`: scores embeddings as the paper does."""
+"""`mae-jax evaluate`: scores embeddings as the paper does, and beyond."""
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mae_jax.evaluation.profiles import Profiles
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """  mae-jax evaluate recall --embeddings runs/demo/embeddings/mae --corrections all \\
       --relationships runs/demo/screen/relationships.csv --out runs/demo/evaluation
+  mae-jax evaluate paper --embeddings MAE=mae_vitl.parquet WSL=wsl.parquet --out paper \\
+      --relationships corum:allComplexes.txt string:links.txt.gz,info.txt.gz
   mae-jax evaluate recall --help"""
+
+# What is evaluated -> what the overview says about it; each has `_<name>` below.
+PARTS = {
+    "recall": "recall of known relationships (Tables 2, 3 and 6, Fig. 5)",
+    "retrieval": "perturbation retrieval: replicates among the controls of their plate",
+    "siblings": "sibling retrieval among the perturbations that were retrieved",
+    "cpjump1": "both retrievals on CPJUMP1's own plates (Tables 4, 8 and 9)",
+    "genesets": "recall at 5 %% false positives on gene sets (Table 5)",
+    "features": "prediction of CellProfiler features (Table 7, Fig. 6 and 9)",
+    "replicates": "replicate consistency and perturbation strength, with p-values",
+    "compare": "which model recalls more: paired bootstrap",
+    "blocks": "which block of an encoder makes the best map",
+    "flops": "training compute, as the paper counts it and truly",
+    "paper": "the paper's tables and figures, beside the published numbers",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one sub-command for each evaluation."""
     parts = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    _recall_arguments(_part(parts, "recall", "recall of known relationships (Tables 2, 3, 6)"))
+    for name, says in PARTS.items():
+        part = parts.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".")
+        ARGUMENTS[name](part)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the chosen evaluation."""
-    runs: dict[str, Callable[[argparse.Namespace], None]] = {"recall": _recall}
-    runs[args.what](args)
+    from mae_jax.cli import evaluations
+
+    getattr(evaluations, args.what)(args)
 
 
-def _part(parts: "argparse._SubParsersAction", name: str, says: str) -> argparse.ArgumentParser:
-    return parts.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".")
-
-
-def _recall_arguments(parser: argparse.ArgumentParser) -> None:
+def _embeddings(parser: argparse.ArgumentParser) -> None:
     from mae_jax.cli.correct import correction_arguments, layout_arguments
 
     parser.add_argument(
         "--embeddings",
         nargs="+",
         required=True,
-        metavar="PATH",
-        help="NAME=PATH or PATH, any number",
+        metavar="[NAME=]PATH",
+        help="embeddings folders or files; a NAME for the tables",
     )
+    parser.add_argument("--out", required=True, metavar="FOLDER")
+    parser.add_argument("--seed", type=int, default=0)
+    correction_arguments(parser)
+    layout_arguments(parser)
+
+
+def _map(parser: argparse.ArgumentParser) -> None:
+    _embeddings(parser)
     parser.add_argument(
-        "--relationships", nargs="+", required=True, metavar="FILE", help="entity1,entity2 tables"
-    )
-    parser.add_argument(
-        "--corrections", nargs="+", default=["tvn"], help="names, or all (default: tvn)"
+        "--relationships",
+        nargs="+",
+        required=True,
+        metavar="[KIND:]FILE",
+        help="entity1,entity2 tables, or downloads: corum:F humap:F reactome:F signor:F "
+        "string:LINKS,INFO",
     )
     parser.add_argument("--by", default="Metadata_Gene", metavar="COLUMN", help="what to relate")
     parser.add_argument(
@@ -54,71 +75,128 @@ def _recall_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="aggregate by these first, such as the guide",
     )
-    parser.add_argument("--random", type=int, metavar="WIDTH", help="add random embeddings")
+    parser.add_argument("--arms", metavar="FILE", help="correct for chromosome arms by this table")
+    parser.add_argument("--unexpressed", metavar="FILE", help="gene,zFPKM: who makes up arm means")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
-    parser.add_argument("--seed", type=int, default=0)
+
+
+def _corrections(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corrections", nargs="+", default=["tvn"], help="names, or all (default: tvn)"
+    )
+    parser.add_argument("--random", type=int, metavar="WIDTH", help="add random embeddings")
+
+
+def _correction(parser: argparse.ArgumentParser, default: str = "tvn") -> None:
+    parser.add_argument("--correction", default=default, help=f"default: {default}")
+
+
+def _rule(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--rule",
+        choices=("copairs", "2023"),
+        default=default,
+        help=f"how a perturbation is called retrieved (default: {default})",
+    )
+    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings")
+
+
+def _recall(parser: argparse.ArgumentParser) -> None:
+    _map(parser)
+    _corrections(parser)
+
+
+def _retrieval(parser: argparse.ArgumentParser) -> None:
+    _embeddings(parser)
+    _correction(parser)
+    _rule(parser, "copairs")
+
+
+def _siblings(parser: argparse.ArgumentParser) -> None:
+    _retrieval(parser)
+    parser.add_argument(
+        "--siblings", default="Metadata_Gene", metavar="COLUMN", help="labels, separated by |"
+    )
+    parser.add_argument("--absolute", action="store_true", help="rank by |cosine| (compounds)")
+
+
+def _cpjump1(parser: argparse.ArgumentParser) -> None:
+    _embeddings(parser)
+    _correction(parser)
+    _rule(parser, "2023")
+    parser.add_argument("--design", required=True, metavar="FOLDER", help="CPJUMP1's metadata")
+
+
+def _genesets(parser: argparse.ArgumentParser) -> None:
+    _map(parser)
+    _correction(parser)
+    parser.add_argument(
+        "--sets", required=True, metavar="FILE", help='JSON {"name": [genes]} or CSV set,gene'
+    )
+
+
+def _features(parser: argparse.ArgumentParser) -> None:
+    pair = ("EMBEDDINGS", "FEATURES")
+    parser.add_argument("--train", nargs=2, required=True, metavar=pair, help="one experiment")
+    parser.add_argument("--test", nargs=2, required=True, metavar=pair, help="another")
+    parser.add_argument("--on", nargs="+", default=["Metadata_Plate", "Metadata_Well"])
+    parser.add_argument("--each", action="store_true", help="scale each experiment by itself")
+    parser.add_argument(
+        "--full-path", action="store_true", help="walk every path to its end (much slower)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--out", required=True, metavar="FOLDER")
-    correction_arguments(parser)
-    layout_arguments(parser)
 
 
-def _recall(args: argparse.Namespace) -> None:
-    from mae_jax.cli.correct import layout_of
-    from mae_jax.evaluation.corrections import CORRECTIONS
-    from mae_jax.evaluation.recall_tables import random_profiles, recall_tables
-    from mae_jax.evaluation.relationships import Relationships
-    from mae_jax.files import replacing, write_json
+def _replicates(parser: argparse.ArgumentParser) -> None:
+    _embeddings(parser)
+    _correction(parser)
+    parser.add_argument("--permutations", type=int, default=1000)
 
-    layout = layout_of(args)
-    embeddings = _read_embeddings(args)
-    if args.random:
-        embeddings["random"] = random_profiles(next(iter(embeddings.values())), args.random)
-    names = list(CORRECTIONS) if args.corrections == ["all"] else args.corrections
-    tables = recall_tables(
-        embeddings,
-        [Relationships.read(path) for path in args.relationships],
-        names,
-        by=args.by,
-        through=args.through,
-        fit_on=args.fit_on,
-        batch=args.batch,
-        layout=layout,
-        resamples=args.resamples,
-        seed=args.seed,
-        progress=lambda message: print(message, flush=True),
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    _map(parser)
+    _correction(parser)
+
+
+def _flops(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", choices=("S", "B", "L"), required=True)
+    parser.add_argument("--patch", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--channels", type=int, default=6)
+    parser.add_argument("--channel-agnostic", action="store_true")
+    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--crops", type=float, required=True, help="crops seen, such as 3.5e9")
+
+
+def _paper(parser: argparse.ArgumentParser) -> None:
+    _map(parser)
+    _corrections(parser)
+    parser.add_argument("--main", default="tvn", help="the correction of Table 3 (default: tvn)")
+    parser.add_argument("--sets", metavar="FILE", help="gene sets, for Table 5")
+    parser.add_argument("--design", metavar="FOLDER", help="CPJUMP1's metadata, for Tables 4, 8, 9")
+    parser.add_argument("--cpjump1", nargs="*", default=[], metavar="[NAME=]PATH")
+    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings")
+    parser.add_argument(
+        "--features", nargs="*", default=[], metavar="NAME=CSV", help="`features` tables: Table 7"
     )
-    out = Path(args.out)
-    with replacing(out / "recall.csv") as beside:
-        tables.table.to_csv(beside, index=False, float_format="%.6f")
-    with replacing(out / "sweep.csv") as beside:
-        tables.sweep.to_csv(beside, index=False, float_format="%.6f")
-    if tables.cosines is not None:
-        with replacing(out / "cosines.parquet") as beside:
-            tables.cosines.to_parquet(beside)
-    settings = {k: v for k, v in vars(args).items() if k != "what"}
-    best = {"embeddings": tables.best[0], "correction": tables.best[1]}
-    write_json(out / "settings.json", {"evaluation": "recall", **settings, "best": best})
-    shown = tables.table.pivot(
-        index=["embeddings", "correction"], columns="database", values="recall"
+    parser.add_argument(
+        "--shapes",
+        metavar="JSON",
+        help='{"NAME": {"size": "L", "patch": 8, "crops": 3.5e9}}: the scaling plots',
     )
-    print(shown.round(3).to_string())
-    print(out / "recall.csv")
 
 
-def _read_embeddings(args: argparse.Namespace) -> "dict[str, Profiles]":
-    """NAME=PATH or PATH (named by its last part), checked."""
-    from mae_jax.cli.correct import layout_of
-    from mae_jax.errors import InputError
-    from mae_jax.evaluation.profiles import Profiles
-
-    found: dict[str, Profiles] = {}
-    for given in args.embeddings:
-        name, equals, path = given.partition("=")
-        if not equals:
-            name, path = Path(given).name.split(".")[0], given
-        if name in found:
-            raise InputError(f"Two embeddings are called '{name}'; name them with NAME=PATH.")
-        found[name] = Profiles.read(path).checked(
-            nan=args.nan, duplicates=args.duplicates, layout=layout_of(args)
-        )
-    return found
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "recall": _recall,
+    "retrieval": _retrieval,
+    "siblings": _siblings,
+    "cpjump1": _cpjump1,
+    "genesets": _genesets,
+    "features": _features,
+    "replicates": _replicates,
+    "compare": _compare,
+    "blocks": _compare,
+    "flops": _flops,
+    "paper": _paper,
+}

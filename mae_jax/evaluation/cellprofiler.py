@@ -107,10 +107,15 @@ class FeaturePrediction:
 
     def by_category(self) -> pd.DataFrame:
         """Table 7: category, features, median R², median absolute deviation."""
+        return self.summarise(self.table)
+
+    @staticmethod
+    def summarise(table: pd.DataFrame) -> pd.DataFrame:
+        """`by_category` of any table with the columns category and r2."""
         from scipy.stats import median_abs_deviation
 
         rows = []
-        for name, group in self.table.dropna(subset=["r2"]).groupby("category"):
+        for name, group in table.dropna(subset=["r2"]).groupby("category"):
             r2 = group["r2"].to_numpy()
             spread = float(median_abs_deviation(r2))
             rows.append((str(name), len(r2), float(np.median(r2)), spread))

@@ -126,3 +126,86 @@ def test_evaluation_does_not_need_models() -> None:
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "extra", "files"),
+    [
+        ("retrieval", ["--perturbation", "Metadata_Gene"], ["retrieval.csv"]),
+        ("siblings", ["--perturbation", "Metadata_Gene"], ["siblings.csv"]),
+        ("replicates", ["--perturbation", "Metadata_Gene", "--permutations", "50"],
+         ["consistency.csv", "strength.csv"]),
+    ],
+)  # fmt: skip
+def test_parts_on_wells(folder: Path, what: str, extra: list[str], files: list[str]) -> None:
+    out = folder / "out"
+    command = ["evaluate", what, "--embeddings", str(folder / "mae"), *extra]
+    assert main([*command, "--correction", "tvn-centered", "--out", str(out)]) == 0
+    for name in files:
+        assert (pd.read_csv(out / name)["embeddings"] == "mae").all()
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["evaluation"] == what
+    assert settings["correction"] == "tvn-centered"
+
+
+@pytest.mark.parametrize("what", ["compare", "blocks", "genesets"])
+def test_parts_on_maps(folder: Path, what: str) -> None:
+    out = folder / "out"
+    (folder / "sets.json").write_text(json.dumps({"all": [f"G{i:02d}" for i in range(24)]}))
+    command = ["evaluate", what, "--embeddings", f"A={folder / 'mae'}", f"B={folder / 'mae'}"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--out", str(out)]
+    command += ["--sets", str(folder / "sets.json")] if what == "genesets" else []
+    assert main(command) == 0
+    table = pd.read_csv(out / f"{what}.csv")
+    assert len(table) == {"compare": 1, "blocks": 2, "genesets": 2}[what]
+    if what == "compare":
+        assert table["difference"].tolist() == [0]  # the same embeddings twice
+
+
+def test_features_and_flops(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Profiles.read(folder / "mae")
+    names = ("Cells_AreaShape_Area", "Nuclei_Texture_Var")
+    mixed = whole.features @ np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
+    for experiment in ("E0", "E1"):
+        mine = (whole.metadata["Metadata_Experiment"] == experiment).to_numpy()
+        whole.take(mine).write(folder / f"{experiment}.parquet")
+        Profiles(whole.metadata, mixed, names).take(mine).write(folder / f"{experiment}_cp.parquet")
+    pairs = {
+        e: [str(folder / f"{e}.parquet"), str(folder / f"{e}_cp.parquet")] for e in ("E0", "E1")
+    }
+    command = ["evaluate", "features", "--train", *pairs["E0"], "--test", *pairs["E1"]]
+    assert main([*command, "--out", str(folder / "out")]) == 0
+    table = pd.read_csv(folder / "out" / "features.csv")
+    assert table["category"].tolist() == ["AreaShape", "Texture"]
+    assert (folder / "out" / "features.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(["evaluate", "flops", "--size", "L", "--patch", "8", "--crops", "3.5e9"]) == 0
+    assert "5.8" in capsys.readouterr().out  # 61.6e9 · 1.69 · 16 · 3.5e9 = 5.83e21
+
+
+def test_paper_mode(folder: Path) -> None:
+    (folder / "shapes.json").write_text(json.dumps({"MAE": {"size": "S", "crops": 1e6}}))
+    (folder / "arms.csv").write_text(
+        "gene,chromosome_arm\n" + "".join(f"G{i:02d},chr1p\n" for i in range(24))
+    )
+    out = folder / "paper"
+    command = ["evaluate", "paper", "--embeddings", f"MAE={folder / 'mae'}", "--random", "32"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "all"]
+    command += ["--shapes", str(folder / "shapes.json"), "--arms", str(folder / "arms.csv")]
+    assert main([*command, "--out", str(out)]) == 0
+    text = (out / "paper.html").read_text()
+    assert "no expression table was given" in text
+    assert "Table 2" in text
+    assert {"table2.csv", "table3.csv", "scaling.csv", "settings.json"} <= {
+        p.name for p in out.iterdir()
+    }
+    (folder / "shapes.json").write_text(json.dumps({"MAE": {"sise": "S", "crops": 1e6}}))
+    assert main([*command, "--out", str(folder / "other")]) == 2
+    assert not (folder / "other").exists()
+
+
+def test_correct_streaming_gives_the_same(folder: Path) -> None:
+    command = ["correct", "--embeddings", str(folder / "mae"), "--method", "standardize-plate"]
+    assert main([*command, "--out", str(folder / "a.parquet")]) == 0
+    assert main([*command, "--stream", "--out", str(folder / "b.parquet")]) == 0
+    a, b = Profiles.read(folder / "a.parquet"), Profiles.read(folder / "b.parquet")
+    np.testing.assert_allclose(a.features, b.features, atol=1e-5)

@@ -129,3 +129,17 @@ def test_real_profiles(shared_data: Path) -> None:
     assert plate.controls("Metadata_broad_sample=DMSO").sum() == 24
     assert plate.checked().width == 454
     assert plate.metadata["Metadata_pert_id"].iloc[0] == ""  # missing there
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_anndata_files(kind: str) -> None:
+    """Two small files that anndata itself wrote."""
+    got = Profiles.read(Path(__file__).parent / f"{kind}.h5ad")
+    np.testing.assert_array_equal(got.features, [[1, 2], [0, 4], [5, 0.5]])
+    assert got.names == ("Image_MAE_0000", "Image_MAE_0001")
+    assert got.metadata.to_dict("list") == {
+        "Metadata_Plate": ["P1", "P1", "P2"],
+        "Metadata_Well": ["A01", "A02", "A01"],
+        "Metadata_Gene": ["TP53", "", "MDM2"],
+        "Metadata_count": ["3", "4", "5"],
+    }

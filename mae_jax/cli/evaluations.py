@@ -1,0 +1,392 @@
+"""What each `mae-jax evaluate` sub-command does: read, score, write tables, say where they are."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mae_jax.cli.correct import layout_of
+from mae_jax.config import from_dict
+from mae_jax.errors import InputError
+from mae_jax.evaluation import aggregate
+from mae_jax.evaluation import cpjump1 as jump
+from mae_jax.evaluation import recall as recall_of
+from mae_jax.evaluation.arms import correct_arms, read_arms, read_unexpressed
+from mae_jax.evaluation.compare import compare_recall, probe_blocks
+from mae_jax.evaluation.corrections import CORRECTIONS, correct
+from mae_jax.evaluation.databases import read_database
+from mae_jax.evaluation.flops import Shape, embedding_flops, paper_flops, training_flops
+from mae_jax.evaluation.gene_sets import recall_at_false_positives
+from mae_jax.evaluation.profiles import Profiles
+from mae_jax.evaluation.recall_tables import RecallTables, random_profiles, recall_tables
+from mae_jax.evaluation.relationships import Relationships
+from mae_jax.evaluation.replicates import perturbation_strength, replicate_consistency
+from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
+from mae_jax.files import read_json, replacing, write_json
+
+
+def recall(args: argparse.Namespace) -> None:
+    """recall.csv, sweep.csv, cosines.parquet."""
+    tables = _recall_tables(args, _embeddings(args), _databases(args))
+    out = Path(args.out)
+    _csv(out / "recall.csv", tables.table)
+    _csv(out / "sweep.csv", tables.sweep)
+    if tables.cosines is not None:
+        with replacing(out / "cosines.parquet") as beside:
+            tables.cosines.to_parquet(beside)
+    best = {"embeddings": tables.best[0], "correction": tables.best[1]}
+    _settings(args, best=best)
+    shown = tables.table.pivot(
+        index=["embeddings", "correction"], columns="database", values="recall"
+    )
+    print(shown.round(3).to_string())
+    print(out / "recall.csv")
+
+
+def retrieval(args: argparse.Namespace) -> None:
+    """retrieval.csv: one row per perturbation and embeddings."""
+    layout, rows = layout_of(args), []
+    for name, profiles in _embeddings(args).items():
+        found = perturbation_retrieval(
+            _corrected(args, profiles),
+            by=args.perturbation,
+            layout=layout,
+            rule=args.rule,
+            null_size=args.null_size,
+            seed=args.seed,
+        )
+        rows.append(found.groups.assign(embeddings=name))
+        print(f"{name}: {_share(found.fraction)} of {len(found.groups)} retrieved {found.note}")
+    _finish(args, "retrieval.csv", pd.concat(rows))
+
+
+def siblings(args: argparse.Namespace) -> None:
+    """siblings.csv: one row per label and embeddings."""
+    layout, rows = layout_of(args), []
+    for name, profiles in _embeddings(args).items():
+        fixed = _corrected(args, profiles)
+        options = {
+            "by": args.perturbation,
+            "layout": layout,
+            "rule": args.rule,
+            "null_size": args.null_size,
+            "seed": args.seed,
+        }
+        first = perturbation_retrieval(fixed, **options)
+        passed = first.groups.loc[first.groups["retrieved"].astype(bool), args.perturbation]
+        found = sibling_retrieval(
+            fixed, passed.tolist(), siblings=args.siblings, absolute=args.absolute, **options
+        )
+        rows.append(found.groups.assign(embeddings=name))
+        print(f"{name}: {_share(found.fraction)} of {len(found.groups)} labels {found.note}")
+    _finish(args, "siblings.csv", pd.concat(rows))
+
+
+def cpjump1(args: argparse.Namespace) -> None:
+    """conditions.csv (Tables 8 and 9) and summary.csv (Table 4)."""
+    conditions, summaries = [], []
+    for name, profiles in _embeddings(args).items():
+        table = _jump(args, profiles, args.correction, args.rule)
+        conditions.append(table.assign(embeddings=name))
+        summaries.append(jump.summary(table).assign(embeddings=name))
+    _csv(Path(args.out) / "conditions.csv", pd.concat(conditions))
+    summary = pd.concat(summaries)
+    print(summary.to_string(index=False))
+    _finish(args, "summary.csv", summary)
+
+
+def genesets(args: argparse.Namespace) -> None:
+    """genesets.csv (Table 5)."""
+    sets, rows = _sets(args.sets), []
+    for name, profiles in _embeddings(args).items():
+        genes = _gene_map(args, _corrected(args, profiles))
+        for database in _databases(args):
+            table = recall_at_false_positives(genes, database, sets, by=args.by)
+            rows.append(table.assign(embeddings=name, database=database.name))
+    result = pd.concat(rows)
+    print(result.to_string(index=False))
+    _finish(args, "genesets.csv", result)
+
+
+def features(args: argparse.Namespace) -> None:
+    """features.csv (one row per feature), categories.csv (Table 7), features.png (Fig. 6)."""
+    from mae_jax.evaluation import figures
+    from mae_jax.evaluation.cellprofiler import predict_features
+
+    train, test = ([Profiles.read(p) for p in paths] for paths in (args.train, args.test))
+    found = predict_features(
+        (train[0].checked(nan="rows"), train[1].checked(nan="features")),
+        (test[0].checked(nan="rows"), test[1].checked(nan="features")),
+        on=args.on,
+        each=args.each,
+        patience=None if args.full_path else 10,
+        workers=args.workers,
+        progress=_progress,
+    )
+    out = Path(args.out)
+    _csv(out / "features.csv", found.table)
+    categories = found.by_category()
+    with replacing(out / "features.png") as beside:
+        figures.features({Path(args.train[0]).name: found.table}).savefig(beside)
+    print(categories.round(3).to_string(index=False))
+    _finish(args, "categories.csv", categories)
+
+
+def replicates(args: argparse.Namespace) -> None:
+    """consistency.csv and strength.csv."""
+    layout, consistency, strength = layout_of(args), [], []
+    for name, profiles in _embeddings(args).items():
+        fixed = _corrected(args, profiles)
+        options = {
+            "by": args.perturbation,
+            "layout": layout,
+            "permutations": args.permutations,
+            "seed": args.seed,
+        }
+        consistency.append(replicate_consistency(fixed, **options).assign(embeddings=name))
+        strength.append(perturbation_strength(fixed, **options).assign(embeddings=name))
+        for what, table in (("consistent", consistency[-1]), ("strong", strength[-1])):
+            print(f"{name}: {(table['q'] < 0.05).mean():.3f} of {len(table)} {what} (q < 0.05)")
+    _csv(Path(args.out) / "consistency.csv", pd.concat(consistency))
+    _finish(args, "strength.csv", pd.concat(strength))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """compare.csv: every two embeddings on every database."""
+    results, databases = {}, _databases(args)
+    for name, profiles in _embeddings(args).items():
+        genes = _gene_map(args, _corrected(args, profiles))
+        results[name] = recall_of(genes, databases, by=args.by, seed=args.seed)
+    table = compare_recall(results, resamples=10 * args.resamples, seed=args.seed)
+    print(table.round(4).to_string(index=False))
+    _finish(args, "compare.csv", table)
+
+
+def blocks(args: argparse.Namespace) -> None:
+    """blocks.csv (recall by block, in the order given) and against_last.csv."""
+    table, against = probe_blocks(
+        _embeddings(args),
+        _databases(args),
+        correction=args.correction,
+        by=args.by,
+        batch=args.batch,
+        layout=layout_of(args),
+        resamples=args.resamples,
+        seed=args.seed,
+    )
+    print(table.round(3).to_string(index=False))
+    _csv(Path(args.out) / "against_last.csv", against)
+    _finish(args, "blocks.csv", table)
+
+
+def flops(args: argparse.Namespace) -> None:
+    """Prints both counts."""
+    shape = Shape(
+        size=args.size,
+        patch=args.patch,
+        crop=args.crop,
+        channels=args.channels,
+        channel_agnostic=args.channel_agnostic,
+        mask_ratio=args.mask_ratio,
+    )
+    print(f"as the paper counts:   {paper_flops(shape, args.crops):.3e} FLOPs")
+    print(f"true count (training): {training_flops(shape, args.crops):.3e} FLOPs")
+    print(f"embedding one crop:    {embedding_flops(shape):.3e} FLOPs")
+
+
+def paper(args: argparse.Namespace) -> None:
+    """table<N>.csv, figures as PNG, paper.html."""
+    from mae_jax.evaluation import figures
+    from mae_jax.evaluation.cellprofiler import FeaturePrediction
+    from mae_jax.evaluation.paper import Paper, with_flops
+
+    result = Paper()
+    embeddings, databases = _embeddings(args), _databases(args)
+    names = args.corrections
+    args.corrections = names if names == ["all"] else list(dict.fromkeys([*names, args.main]))
+    tables = _recall_tables(args, embeddings, databases, notes=result.notes)
+    result.add_recall(tables.table, args.main)
+    chosen = tables.sweep[tables.sweep["correction"] == args.main]
+    result.figures["fig5_percentiles"] = figures.percentiles(chosen)
+    if tables.cosines is not None:
+        title = f"{tables.best[0]}, {tables.best[1]}"
+        result.figures["cosines"] = figures.heatmap(tables.cosines, title)
+    if args.shapes:
+        shapes = {k: _shape(k, v) for k, v in read_json(args.shapes).items()}
+        main = tables.table[tables.table["correction"] == args.main]
+        counted = with_flops(main, shapes)
+        if counted.empty:
+            raise InputError(f"{args.shapes} names none of the embeddings {', '.join(embeddings)}.")
+        _csv(Path(args.out) / "scaling.csv", counted)
+        result.figures["fig5_scaling_papers_count"] = figures.scaling(counted, "paper_flops")
+        result.figures["fig8_scaling_true_count"] = figures.scaling(counted, "true_flops")
+    if args.sets:
+        sets = _sets(args.sets)
+        for name, profiles in embeddings.items():
+            fixed = correct(profiles, args.main, batch=args.batch, layout=layout_of(args))
+            table = recall_at_false_positives(
+                _gene_map(args, fixed), databases[-1], sets, by=args.by
+            )
+            result.add_gene_sets(name, table)
+        result.notes.append(f"Table 5 was measured on {databases[-1].name}.")
+    for given in args.cpjump1:
+        if not args.design:
+            raise InputError("--cpjump1 needs --design, the folder of CPJUMP1's metadata.")
+        name, path = _named(given)
+        table = _jump(args, Profiles.read(path), args.main, "2023")
+        result.add_cpjump1(name, table, jump.summary(table))
+    measured = {}
+    for given in args.features:
+        name, path = _named(given)
+        measured[name] = pd.read_csv(path)
+        by_category = FeaturePrediction.summarise(measured[name])
+        result.add_features(name, by_category)
+    if measured:
+        result.figures["fig6_features"] = figures.features(measured)
+    for database in databases:
+        result.notes.append(
+            f"{database.name}: {len(database):,} pairs; {database.self_pairs:,} self-pairs and "
+            f"{database.duplicates:,} repeats left out."
+        )
+    page = result.write(args.out)
+    _csv(Path(args.out) / "recall.csv", tables.table)
+    _csv(Path(args.out) / "sweep.csv", tables.sweep)
+    _settings(args)
+    print(page)
+
+
+def _recall_tables(
+    args: argparse.Namespace,
+    embeddings: dict[str, Profiles],
+    databases: Sequence[Relationships],
+    notes: list[str] | None = None,
+) -> RecallTables:
+    if args.random:
+        first = next(iter(embeddings.values()))
+        embeddings = {**embeddings, "random": random_profiles(first, args.random, args.seed)}
+    everything = args.corrections == ["all"]
+    return recall_tables(
+        embeddings,
+        databases,
+        list(CORRECTIONS) if everything else args.corrections,
+        by=args.by,
+        through=args.through,
+        fit_on=args.fit_on,
+        batch=args.batch,
+        layout=layout_of(args),
+        arms=_arms(args, notes),
+        resamples=args.resamples,
+        seed=args.seed,
+        progress=lambda message: print(message, flush=True),
+    )
+
+
+def _arms(
+    args: argparse.Namespace, notes: list[str] | None = None
+) -> Callable[[Profiles], Profiles] | None:
+    if not args.arms:
+        return None
+    arms = read_arms(args.arms)
+    silent = read_unexpressed(args.unexpressed) if args.unexpressed else None
+    said: set[str] = set()
+
+    def apply(genes: Profiles) -> Profiles:
+        found = correct_arms(genes, arms, unexpressed=silent, by=args.by)
+        if found.note not in said:
+            said.add(found.note)
+            print(found.note, flush=True)
+            if notes is not None:
+                notes.append(found.note)
+        return found.genes
+
+    return apply
+
+
+def _gene_map(args: argparse.Namespace, corrected: Profiles) -> Profiles:
+    genes = aggregate(corrected, args.by, through=args.through, controls=args.controls)
+    arms = _arms(args)
+    return arms(genes) if arms else genes
+
+
+def _corrected(args: argparse.Namespace, profiles: Profiles) -> Profiles:
+    layout = layout_of(args)
+    return correct(profiles, args.correction, fit_on=args.fit_on, batch=args.batch, layout=layout)
+
+
+def _jump(args: argparse.Namespace, profiles: Profiles, method: str, rule: str) -> pd.DataFrame:
+    known = jump.annotate(profiles, args.design)
+    batch = args.batch or "plate"
+
+    def fixed(part: Profiles) -> Profiles:
+        return correct(part, method, fit_on=args.fit_on, batch=batch, layout=jump.LAYOUT)
+
+    table, _ = jump.benchmark(
+        known, rule=rule, null_size=args.null_size, seed=args.seed, correct=fixed, progress=print
+    )
+    return table
+
+
+def _databases(args: argparse.Namespace) -> list[Relationships]:
+    return [read_database(given) for given in args.relationships]
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, equals, path = given.partition("=")
+    return (name, path) if equals else (Path(given).name.split(".")[0], given)
+
+
+def _embeddings(args: argparse.Namespace) -> dict[str, Profiles]:
+    """NAME=PATH or PATH (named by its last part), checked."""
+    found: dict[str, Profiles] = {}
+    for given in args.embeddings:
+        name, path = _named(given)
+        if name in found:
+            raise InputError(f"Two embeddings are called '{name}'; name them with NAME=PATH.")
+        found[name] = Profiles.read(path).checked(
+            nan=args.nan, duplicates=args.duplicates, layout=layout_of(args)
+        )
+    return found
+
+
+def _sets(path: str) -> dict[str, list[str]]:
+    if path.endswith(".json"):
+        return {str(k): list(v) for k, v in read_json(path).items()}
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; give gene sets as JSON or as CSV set,gene.")
+    table = pd.read_csv(path, dtype=str)
+    if not {"set", "gene"} <= set(table.columns):
+        raise InputError(f"{path} needs the columns set and gene.")
+    return {str(k): v["gene"].tolist() for k, v in table.groupby("set", sort=False)}
+
+
+def _shape(name: str, values: dict[str, object]) -> tuple[Shape, float]:
+    crops = values.pop("crops", None)
+    if not isinstance(crops, int | float):
+        raise InputError(f"The shape of {name} lacks 'crops', the crops seen in training.")
+    return from_dict(Shape, values, where=name), float(crops)
+
+
+def _share(fraction: float) -> str:
+    return "none could be tested" if fraction != fraction else f"{fraction:.3f}"
+
+
+def _progress(done: int, of: int) -> None:
+    if done % 10 == 0 or done == of:
+        print(f"{done}/{of} features", flush=True)
+
+
+def _csv(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as beside:
+        table.to_csv(beside, index=False, float_format="%.6g")
+
+
+def _settings(args: argparse.Namespace, **more: object) -> None:
+    settings = {k: v for k, v in vars(args).items() if k != "what"}
+    write_json(Path(args.out) / "settings.json", {"evaluation": args.what, **settings, **more})
+
+
+def _finish(args: argparse.Namespace, name: str, table: pd.DataFrame) -> None:
+    _csv(Path(args.out) / name, table)
+    _settings(args)
+    print(Path(args.out) / name)

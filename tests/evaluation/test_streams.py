@@ -1,0 +1,76 @@
+"""Reading, fitting and correcting block by block gives what the whole in memory gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation import CORRECTIONS, VARIANTS, Profiles, fit
+from mae_jax.evaluation.corrections import Source
+from mae_jax.evaluation.moments import Moments, inverse_root
+from mae_jax.evaluation.streams import ProfilesStream, correct_stream, fit_stream
+
+
+@pytest.fixture
+def folder(screen: Profiles, tmp_path: Path) -> Path:
+    for part, rows in enumerate(np.array_split(np.arange(len(screen)), 3)):
+        screen.take(rows).write(tmp_path / "mae" / "parts" / f"{part:05d}.parquet")
+    return tmp_path / "mae"
+
+
+def test_blocks_are_the_rows(screen: Profiles, folder: Path) -> None:
+    stream = ProfilesStream(folder, rows=50)
+    assert isinstance(stream, Source)
+    blocks = list(stream.blocks())
+    assert max(map(len, blocks)) <= 50
+    np.testing.assert_array_equal(np.concatenate([b.features for b in blocks]), screen.features)
+    assert (stream.metadata.to_numpy() == screen.metadata.to_numpy()).all()
+    assert stream.names == screen.names
+    rows = np.array([3, 140, 141, 359])
+    np.testing.assert_array_equal(stream.take(rows).features, screen.features[rows])
+    assert len(stream.take(np.zeros(len(screen), bool))) == 0
+
+
+@pytest.mark.parametrize("fit_on", ["controls", "all"])
+@pytest.mark.parametrize("method", [*CORRECTIONS, *VARIANTS])
+def test_is_what_memory_gives(
+    screen: Profiles, folder: Path, tmp_path: Path, method: str, fit_on: str
+) -> None:
+    stream = ProfilesStream(folder, rows=64)
+    fitted = fit_stream(stream, method, fit_on=fit_on)
+    got = Profiles.read(correct_stream(stream, fitted, tmp_path / "out.parquet"))
+    want = fit(screen, method, fit_on=fit_on).apply(screen)
+    assert got.names == want.names
+    a, b = got.features, want.features
+    if "pca" in method or "tvn" in method:  # the signs of axes are free
+        a, b = a @ a.T, b @ b.T
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
+def test_a_batch_without_controls_is_named(screen: Profiles, tmp_path: Path) -> None:
+    lone = screen.take(~(screen.controls() & (screen.batches("plate") == "E1/P0")))
+    stream = ProfilesStream(lone.write(tmp_path / "p.parquet"))
+    with pytest.raises(InputError, match="E1/P0 has 0"):
+        correct_stream(stream, fit_stream(stream, "center-plate"), tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_only_parquet_streams(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    with pytest.raises(InputError, match="not parquet"):
+        ProfilesStream(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="does not exist"):
+        ProfilesStream(tmp_path / "none")
+
+
+def test_moments_of_blocks_are_those_of_the_whole() -> None:
+    x = np.random.default_rng(0).standard_normal((97, 4)) * 3 + 100
+    moments = Moments.empty(4, full=True)
+    for block in np.array_split(x, [1, 1, 30]):
+        moments.add(block)
+    np.testing.assert_allclose(moments.covariance(ddof=1), np.cov(x, rowvar=False))
+    np.testing.assert_allclose(moments.deviation(), x.std(axis=0))
+    assert moments.count == 97
+    root = inverse_root(moments.covariance())
+    np.testing.assert_allclose(root @ moments.covariance() @ root, np.eye(4), atol=1e-10)
