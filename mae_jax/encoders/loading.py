@@ -8,9 +8,13 @@ from mae_jax.config import nearest
 from mae_jax.encoders.base import Encoder
 from mae_jax.encoders.intensity import IntensityEncoder
 from mae_jax.encoders.mae import MAEEncoder
+from mae_jax.encoders.networks import DenseNetEncoder, MUNetEncoder, PlainViTEncoder
 from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
 from mae_jax.models.config import EncoderConfig, MAEConfig
+from mae_jax.models.densenet import DenseNetConfig
+from mae_jax.models.plain_vit import PlainViTConfig
+from mae_jax.models.unet import UNetConfig
 from mae_jax.weights.pretrained import from_pretrained
 
 # Baselines that need no weights, by name.
@@ -20,13 +24,21 @@ BASELINES: dict[str, Callable[[], Encoder]] = {
 }
 
 
-def load_encoder(where: str | os.PathLike[str], *, revision: str | None = None) -> Encoder:
+def load_encoder(
+    where: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    channels: tuple[str, ...] | None = None,
+    bias_layout: str = "legacy",
+) -> Encoder:
     """The encoder of a saved model or a baseline.
 
     Args:
       where: a baseline's name, the folder of a saved model, a training's work folder, or
         anything else that `from_pretrained` reads.
       revision: of a model on the hub.
+      channels: names of a foreign model's channels; RGB models are adapted to so many.
+      bias_layout: of a foreign masked autoencoder.
 
     Raises:
       InputError: nothing of that name exists, or its files do not fit together.
@@ -38,7 +50,14 @@ def load_encoder(where: str | os.PathLike[str], *, revision: str | None = None) 
             f"no encoder is called '{where}' and no such folder exists: "
             f"{nearest(str(where), list(BASELINES))}"
         )
-    config, params, preprocessing = from_pretrained(where, revision=revision)
+    config, params, preprocessing = from_pretrained(
+        where, revision=revision, channels=channels, bias_layout=bias_layout
+    )
     if isinstance(config, MAEConfig | EncoderConfig):
         return MAEEncoder(config, params, preprocessing)
-    raise InputError(f"{where} holds a {type(config).__name__}, which is no encoder.")
+    networks = {
+        PlainViTConfig: PlainViTEncoder,
+        DenseNetConfig: DenseNetEncoder,
+        UNetConfig: MUNetEncoder,
+    }
+    return networks[type(config)](config, params, preprocessing)

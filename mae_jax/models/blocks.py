@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from mae_jax.models.attention import attention, attention_weights
 
-# jax.nn.initializers.truncated_normal rescales, so that 0.02 is the deviation after truncation.
-backbone_init = nn.initializers.truncated_normal(0.02)
+# The reference truncates at 2, a hundred deviations away: a plain normal.
+backbone_init = nn.initializers.normal(0.02)
 decoder_init = nn.initializers.xavier_uniform()
 
 
