@@ -68,7 +68,7 @@ class Screen:
         for name in metadata.columns:
             values, codes = np.unique(metadata[name].to_numpy(str), return_inverse=True)
             columns[name] = {"values": values.tolist(), "codes": codes.reshape(-1).tolist()}
-        values = {name: _rounded(numbers) for name, numbers in self.values().items()}
+        numbers = {name: _rounded(found) for name, found in self.values().items()}
         places = self.places - self.places.min(axis=0)
         places = places / max(float(places.max()), 1e-9)
         return {
@@ -79,7 +79,7 @@ class Screen:
             "x": _rounded(places[:, 0]),
             "y": _rounded(places[:, 1]),
             "columns": columns,
-            "values": values,
+            "values": numbers,
             "grid": _grid(metadata["Metadata_Well"].tolist()),
             "images": [row is not None for row in self._rows],
         }

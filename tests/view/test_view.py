@@ -138,7 +138,7 @@ def test_only_whole_plates_are_left_out() -> None:
     assert screen.total == 120
 
 
-@pytest.mark.parametrize("method", ["umap", "tsne", "pca"])
+@pytest.mark.parametrize("method", [pytest.param("umap", marks=pytest.mark.slow), "tsne", "pca"])
 def test_flat_maps_keep_groups_together(method) -> None:
     if method == "umap":
         pytest.importorskip("umap", reason="umap-learn is not installed")
