@@ -162,6 +162,15 @@ def _context(cache_bytes: int) -> Any:
 def _store(path: str) -> Any:
     if not is_url(path):
         return {"driver": "file", "path": os.path.abspath(path) + "/"}
+    if path.startswith("s3://") and os.environ.get("FSSPEC_S3_ANON", "").lower() == "true":
+        bucket, _, inside = path.removeprefix("s3://").partition("/")
+        anonymous = {"type": "anonymous"}  # as fsspec reads public buckets with that setting
+        return {
+            "driver": "s3",
+            "bucket": bucket,
+            "path": inside.rstrip("/") + "/",
+            "aws_credentials": anonymous,
+        }
     return path.rstrip("/") + "/"
 
 

@@ -213,6 +213,12 @@ class FillBatch:
             "problems": problems,
         }
 
+    def close(self) -> None:
+        """Ends the reading threads of this process."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
     def _started(self, plan: Planned) -> Any:
         reader = self.readers[plan.set]
         if self.threads < 2 or reader.cached(plan.row):

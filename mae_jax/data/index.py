@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -15,6 +17,7 @@ import pandas as pd
 
 from mae_jax.config import nearest
 from mae_jax.data import locators
+from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
 from mae_jax.files import replacing
 
@@ -77,20 +80,21 @@ class Index:
         import pyarrow
         import pyarrow.parquet as parquet
 
-        path = Path(path)
-        if path.is_dir():  # a store
-            path = path / "index.parquet"
+        where = os.fspath(path)
+        if os.path.isdir(where) or (locators.is_url(where) and not where.endswith(".parquet")):
+            where = posixpath.join(where, "index.parquet")  # of a store
         try:
-            read = parquet.read_table(path)
+            source = BytesIO(read_bytes(where)) if locators.is_url(where) else where
+            read = parquet.read_table(source)
         except FileNotFoundError:
-            raise InputError(f"{path} does not exist; make it with `mae-jax index`.") from None
+            raise InputError(f"{where} does not exist; make it with `mae-jax index`.") from None
         except (pyarrow.ArrowException, OSError) as problem:
-            raise InputError(f"{path} is no parquet file ({problem}).") from None
+            raise InputError(f"{where} is no parquet file ({problem}).") from None
         record = json.loads((read.schema.metadata or {}).get(_KEY, b"{}"))
         try:
-            return cls(read.to_pandas(), _root(record, path))
+            return cls(read.to_pandas(), _root(record, where))
         except InputError as problem:
-            raise InputError(f"{path} is no index: {problem}") from None
+            raise InputError(f"{where} is no index: {problem}") from None
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes the index as one parquet file, whole or not at all.
@@ -212,12 +216,18 @@ def _place(index: Index, row: int, channel: str) -> int:
     return names.index(channel)
 
 
-def _root(record: Mapping[str, Any], path: Path) -> str:
-    if "relative" in record:
-        beside = os.path.normpath(path.absolute().parent / record["relative"])
+def _root(record: Mapping[str, Any], path: str) -> str:
+    """Where the paths of the index at `path` count from."""
+    if locators.is_url(path):  # copied there together with what it names, as a store is
+        if not record.get("relative", "..").startswith(".."):
+            return posixpath.join(posixpath.dirname(path), record["relative"]).removesuffix("/.")
+    elif "relative" in record:
+        beside = os.path.normpath(
+            os.path.join(os.path.dirname(os.path.abspath(path)), record["relative"])
+        )
         if os.path.isdir(beside):
             return beside
-    return str(record.get("root", path.absolute().parent))
+    return str(record.get("root", os.path.dirname(os.path.abspath(path))))
 
 
 def _words(metadata: Mapping[str, Any]) -> str:

@@ -108,10 +108,11 @@ def crop_batches(
     names = channels_of(index, rows, channels)
     order: Order = _order(index, rows, sampling, batch // crops_per_site, seed, weights)
     reader = CropReader(index, names, crop, SiteCache(cache_bytes // max(workers, 1)))
+    fill = FillBatch([reader], [rows], threads)
     notes = Path(tempfile.mkdtemp(prefix="mae-jax-notes-"))
     ready = _iterate(
         order,
-        FillBatch([reader], [rows], threads),
+        fill,
         local=batch // world // crops_per_site,
         seed=seed,
         first=start_step * world + rank,
@@ -122,7 +123,7 @@ def crop_batches(
         notes=notes,
     )
     sets = (CropSet("", index, names),)
-    return CropBatches(ready, sets, len(rows), start_step, max_broken, notes)
+    return CropBatches(ready, sets, len(rows), start_step, max_broken, notes, fill)
 
 
 def mixed_batches(
@@ -171,10 +172,11 @@ def mixed_batches(
     cache = cache_bytes // max(workers, 1) // len(sets)
     readers = [CropReader(s.index, s.channels, crop, SiteCache(cache)) for s in sets]
     most = max(len(s.channels) for s in sets)
+    fill = FillBatch(readers, rows, threads)
     notes = Path(tempfile.mkdtemp(prefix="mae-jax-notes-"))
     ready = _iterate(
         Mixed(orders, shares, batch // crops_per_site, seed),
-        FillBatch(readers, rows, threads),
+        fill,
         local=batch // world // crops_per_site,
         seed=seed,
         first=start_step * world + rank,
@@ -184,7 +186,7 @@ def mixed_batches(
         ahead=_ahead(prefetch_bytes, batch // world, most, crop, workers),
         notes=notes,
     )
-    return CropBatches(ready, tuple(sets), sum(map(len, rows)), start_step, max_broken, notes)
+    return CropBatches(ready, tuple(sets), sum(map(len, rows)), start_step, max_broken, notes, fill)
 
 
 def sets_by_channels(index: Index, channels: Sequence[str] | None = None) -> list[CropSet]:
@@ -293,8 +295,9 @@ class CropBatches:
         start_step: int,
         max_broken: float,
         notes: Path,
+        fill: FillBatch,
     ) -> None:
-        self._notes = notes
+        self._notes, self._fill = notes, fill
         self._iterator = iter(batches)
         self._sites = sites
         self._max_broken = max_broken
@@ -325,6 +328,7 @@ class CropBatches:
     def close(self) -> None:
         """Stops the reading threads and worker processes; the iterator must not be used after."""
         self._iterator.close()
+        self._fill.close()
         shutil.rmtree(self._notes, ignore_errors=True)
 
     def _explain(self, problem: Exception) -> None:

@@ -1,6 +1,7 @@
 """Remote files: retries, time limits, a cache on disk; over memory:// and a server on loopback."""
 
 import http.server
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ import pytest
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.loaddata import read_loaddata
+from mae_jax.data.pack import PackSettings, pack
+from mae_jax.data.pipeline import crop_batches
+from mae_jax.data.sources import read_source
 from mae_jax.data.storage import Remote, list_remote, read_bytes, read_remote
 from mae_jax.errors import InputError
 
@@ -45,7 +49,21 @@ class _Server(http.server.ThreadingHTTPServer):
                     outer.fails -= 1
                     self.send_error(503)
                     return
-                super().do_GET()
+                if "Range" in self.headers:
+                    self.send_range(self.headers["Range"])
+                else:
+                    super().do_GET()
+
+            def send_range(self, asked: str) -> None:
+                raw = Path(self.translate_path(self.path)).read_bytes()
+                start, end = asked.removeprefix("bytes=").split("-")
+                first = int(start) if start else len(raw) - int(end)
+                last = min(int(end), len(raw) - 1) if start and end else len(raw) - 1
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(raw)}")
+                self.send_header("Content-Length", str(last + 1 - first))
+                self.end_headers()
+                self.wfile.write(raw[first : last + 1])
 
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -135,6 +153,27 @@ def test_a_screen_in_memory(screen: Callable[..., Path]) -> None:
         assert np.array_equal(read_site(again, 2), read_site(local, 2))
     finally:
         memory.rm("/screen", recursive=True)
+
+
+def test_a_packed_store_over_http(
+    screen: Callable[..., Path], server: _Server, tmp_path: Path
+) -> None:
+    local = read_loaddata(str(screen()))
+    pack(local, tmp_path / "served" / "store", PackSettings(chunk=8))
+    packed = Index.read(tmp_path / "served" / "store")
+    remote = Index.read(f"{server.url}/store")  # its arrays are read by tensorstore, in ranges
+    assert remote.root == f"{server.url}/store"
+    assert np.array_equal(read_site(remote, 5), read_site(packed, 5))
+    batches = [
+        crop_batches(index, crop=16, batch=4, seed=0, split=None) for index in (remote, packed)
+    ]
+    for over_http, from_disk in itertools.islice(zip(*batches, strict=True), 3):
+        assert np.array_equal(over_http["pixels"], from_disk["pixels"])
+    for found in batches:
+        found.close()
+    plate = read_source(f"{server.url}/store/plates/lab/E1/0001.zarr")
+    assert plate.channels == ("DNA", "ER", "Mito")
+    assert len(plate) == 3
 
 
 def test_a_screen_over_http(screen: Callable[..., Path], server: _Server, tmp_path: Path) -> None:
