@@ -175,14 +175,25 @@ class Wells:
         return np.stack([site[:, y : y + size, x : x + size] for y, x in offsets])
 
 
-def torch_loop(index: Index, network: Any, crop: int, batch: int, workers: int) -> np.ndarray:
+def torch_loader(index: Index, crop: int, workers: int, device: str) -> Any:
+    """The loader; its workers are spawned, since JAX has threads, and stay for all rounds."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        Wells(index, crop),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device == "cuda",
+        multiprocessing_context="spawn",
+        persistent_workers=True,
+    )
+
+
+def torch_loop(loader: Any, network: Any, batch: int) -> np.ndarray:
     """Embeddings of all wells by the plain loop."""
     import torch
 
     device = next(network.parameters()).device
-    loader = torch.utils.data.DataLoader(
-        Wells(index, crop), batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"
-    )
     found = []
     with torch.inference_mode():
         for crops in loader:
@@ -241,7 +252,8 @@ def main() -> None:
             return embed_index(encoder, index, folder / out, batch=args.batch, progress=False)
 
         ours("warm")  # compiles
-        plain = torch_loop(index, network, config.crop, args.batch, args.workers)
+        loader = torch_loader(index, config.crop, args.workers, device)
+        plain = torch_loop(loader, network, args.batch)
         made = read_embeddings(folder / "warm")[1]
         difference = float(np.abs(made - plain).max() / np.abs(plain).max())
         runner = Runner(encoder, pooling="mean", block=None, batch=args.batch)
@@ -249,7 +261,7 @@ def main() -> None:
         rates, waits, crops = [], [], 0
         for turn in range(args.rounds):
             start = time.perf_counter()
-            torch_loop(index, network, config.crop, args.batch, args.workers)
+            torch_loop(loader, network, args.batch)
             seconds["torch"].append(time.perf_counter() - start)
             start = time.perf_counter()
             report = ours(f"round{turn}")
