@@ -104,13 +104,14 @@ def read_string(
     gene = dict(zip(names[identifier], names["preferred_name"], strict=True))
     pairs: list[tuple[str, str]] = []
     try:
-        chunks = pd.read_csv(links, sep=" ", chunksize=1_000_000, compression="infer")
-        for chunk in chunks:
-            strong = chunk[chunk["combined_score"] > score]
-            a, b = strong["protein1"].map(gene), strong["protein2"].map(gene)
-            known = a.notna() & b.notna()
-            pairs.extend(zip(a[known], b[known], strict=True))
-    except (FileNotFoundError, KeyError, pd.errors.ParserError):
+        kinds = {"protein1": str, "protein2": str, "combined_score": int}
+        with pd.read_csv(links, sep=" ", chunksize=1_000_000, dtype=kinds) as chunks:
+            for chunk in chunks:
+                strong = chunk[chunk["combined_score"] > score]
+                a, b = strong["protein1"].map(gene), strong["protein2"].map(gene)
+                known = a.notna() & b.notna()
+                pairs.extend(zip(a[known], b[known], strict=True))
+    except (FileNotFoundError, KeyError, ValueError):
         raise InputError(
             f"{links} is not STRING's protein.links file (protein1 protein2 combined_score)."
         ) from None

@@ -59,7 +59,7 @@ def features(tables: Mapping[str, pd.DataFrame]) -> "Figure":
       tables: model -> table with category and r2.
     """
     categories = sorted({c for t in tables.values() for c in t["category"]})
-    figure, (ax,) = _panels(1, width=8)
+    figure, (ax,) = _panels(1, width=8.0)
     step = 0.8 / max(len(tables), 1)
     for i, (name, table) in enumerate(tables.items()):
         values = [table.loc[table["category"] == c, "r2"].dropna().to_numpy() for c in categories]
@@ -89,7 +89,7 @@ def heatmap(cosines: pd.DataFrame, title: str = "") -> "Figure":
         distance = (distance + distance.T) / 2
         np.fill_diagonal(distance, 0)
         order = leaves_list(linkage(squareform(distance, checks=False), "average"))
-    figure, (ax,) = _panels(1, width=6, height=5.5)
+    figure, (ax,) = _panels(1, width=6.0, height=5.5)
     shown = ax.imshow(values[np.ix_(order, order)], vmin=-1, vmax=1, cmap="RdBu_r")
     figure.colorbar(shown, ax=ax, label="cosine")
     names = [str(n) for n in cosines.index[order]]

@@ -42,7 +42,9 @@ def parquet_files(path: Path) -> list[Path]:
     """The parquet files of an embeddings folder (its `parts/`, or the folder itself), sorted."""
     if not path.is_dir():
         return [path]
-    found = sorted((path / "parts").glob("*.parquet")) or sorted(path.glob("*.parquet"))
+    # Hidden ones are still being written.
+    parts = [*(path / "parts").glob("*.parquet")] or [*path.glob("*.parquet")]
+    found = sorted(p for p in parts if not p.name.startswith("."))
     if not found:
         raise InputError(f"{path} holds no parquet file (nor parts/*.parquet); embed first.")
     return found

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import special_ortho_group
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
@@ -159,3 +163,35 @@ def test_a_mean_far_from_zero_costs_no_digits(screen: Profiles) -> None:
     near = Profiles(screen.metadata, far.features - np.float32(4096), screen.names)
     a, b = (correct(p, "tvn").features for p in (far, near))
     np.testing.assert_allclose(a @ a.T, b @ b.T, rtol=1e-3, atol=2e-2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_what_each_correction_must_not_mind(seed: int) -> None:
+    """Units, rotation and each batch's own gain and offset, where the definition removes them."""
+    rng = np.random.default_rng(seed)
+    batch = np.repeat([0, 1, 2], 60)
+    x = rng.standard_normal((180, 5))
+    names = tuple("abcde")
+    metadata = pd.DataFrame(
+        {
+            "Metadata_Experiment": np.char.add("E", batch.astype(str)),
+            "Metadata_ControlType": np.where(np.arange(180) % 60 < 30, "negcon", ""),
+        }
+    )
+
+    def inner(values: np.ndarray, method: str) -> np.ndarray:
+        out = correct(Profiles(metadata, values.astype(np.float32), names), method).features
+        return out @ out.T
+
+    def same(a: np.ndarray, b: np.ndarray) -> None:
+        np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-3 * np.abs(b).max())
+
+    units = np.exp(rng.standard_normal(5))
+    same(inner(x * units + units, "tvn"), inner(x, "tvn"))
+    rotation = special_ortho_group.rvs(5, random_state=seed)
+    same(inner(x @ rotation, "pca-standardize-experiment"), inner(x, "pca-standardize-experiment"))
+    gain, offset = np.exp(0.5 * rng.standard_normal((2, 3, 5)))
+    moved = x * gain[batch] + offset[batch]
+    same(inner(moved, "standardize-experiment"), inner(x, "standardize-experiment"))
+    same(inner(x + offset[batch], "center-experiment"), inner(x, "center-experiment"))

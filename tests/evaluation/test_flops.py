@@ -13,10 +13,10 @@ from mae_jax.evaluation.flops import (
 
 
 def test_papers_count() -> None:
-    assert paper_flops(Shape("L", 16), 1) == pytest.approx(61.6e9 * 1.69)
+    assert paper_flops(Shape("L", 16), 1.0) == pytest.approx(61.6e9 * 1.69)
     assert paper_flops(Shape("L", 8), 3.5e9) == pytest.approx(61.6e9 * 1.69 * 16 * 3.5e9)
     with pytest.raises(InputError, match="patch 16 or 8"):
-        paper_flops(Shape("L", 14), 1)
+        paper_flops(Shape("L", 14), 1.0)
 
 
 @pytest.mark.parametrize(("size", "giga"), [("S", 4.6), ("B", 17.5), ("L", 61.6)])
@@ -28,13 +28,13 @@ def test_true_count_gives_touvrons_figures(size: str, giga: float) -> None:
 
 def test_masking_and_channels() -> None:
     whole, masked = Shape("L", 8, mask_ratio=0.0), Shape("L", 8, mask_ratio=0.75)
-    assert training_flops(masked, 1) < 0.5 * training_flops(whole, 1)
+    assert training_flops(masked, 1.0) < 0.5 * training_flops(whole, 1.0)
     joint, agnostic = Shape("B"), Shape("B", channel_agnostic=True)
     assert agnostic.tokens == 6 * joint.tokens == 1536
-    assert training_flops(agnostic, 1) > 4 * training_flops(joint, 1)
-    assert training_flops(joint, 10) == 10 * training_flops(joint, 1)
+    assert training_flops(agnostic, 1.0) > 4 * training_flops(joint, 1.0)
+    assert training_flops(joint, 10.0) == 10 * training_flops(joint, 1.0)
     # ViT-L/8 at 75 %: about 690 GFLOP a crop, forward and backward.
-    assert training_flops(masked, 1) / 1e9 == pytest.approx(690, rel=0.15)
+    assert training_flops(masked, 1.0) / 1e9 == pytest.approx(690, rel=0.15)
 
 
 def test_one_block_by_hand() -> None:

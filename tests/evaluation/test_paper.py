@@ -11,7 +11,7 @@ from mae_jax.evaluation import CORRECTIONS, Profiles, Relationships
 from mae_jax.evaluation.cpjump1 import summary
 from mae_jax.evaluation.figures import features, heatmap, percentiles, scaling
 from mae_jax.evaluation.flops import Shape
-from mae_jax.evaluation.paper import COLUMNS, OURS, Paper, published, with_flops
+from mae_jax.evaluation.paper import OURS, Paper, published, with_flops
 from mae_jax.evaluation.recall_tables import recall_tables
 
 PAIRS = Relationships.of("CORUM", [(f"G{i:03d}", f"G{i + 1:03d}") for i in range(0, 40, 2)])
@@ -45,8 +45,8 @@ def test_table_4_is_the_mean_of_8_and_9() -> None:
         got = summary(pd.DataFrame({"perturbation": ours["value"], "siblings": ours["value"]}))
         four = published("4")
         four = four[(four["model"] == "CA-MAE ViT-L/16+") & (four["metric"] == task)].iloc[0]
-        assert round(got["mean"].iloc[0], 2) == four["value"]
-        assert round(got["std"].iloc[0], 2) == four["spread"]
+        assert got["mean"].iloc[0] == pytest.approx(four["value"], abs=0.0051)
+        assert got["std"].iloc[0] == pytest.approx(four["spread"], abs=0.0051)
 
 
 @pytest.fixture
