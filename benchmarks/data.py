@@ -292,7 +292,7 @@ def main() -> None:
 
 def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
     """One layout's measurement."""
-    sizes = {"tiff": sum(f.stat().st_size for f in (folder / "tiff").glob("*.tiff"))}
+    sizes = {"tiff": 1.0 * sum(f.stat().st_size for f in (folder / "tiff").glob("*.tiff"))}
     sizes["tiff"] /= len(list((folder / "tiff").glob("*_0.tiff")))
     if name == "latency":
         return behind_latency(folder, args.latency, args.seconds, sizes)

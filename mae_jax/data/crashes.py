@@ -32,8 +32,10 @@ def reading(path: str) -> Iterator[None]:
         name = f"{os.getpid()}-{threading.get_ident()}"
         note = _local.note = os.open(_folder / name, os.O_CREAT | os.O_WRONLY)
     _write(note, path)
-    yield
-    _write(note, "")
+    try:
+        yield
+    finally:  # which a process that crashes does not reach
+        _write(note, "")
 
 
 def left_notes(folder: Path) -> list[str]:
