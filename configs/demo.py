@@ -16,20 +16,20 @@ def get_config() -> ConfigDict:
         width=96,
         depth=3,
         heads=3,
-        crop=64,
+        crop=32,
         channels=("DNA", "RNA", "ER", "AGP", "Mito"),
         drop_path=0.0,
     )
     decoder = DecoderConfig(width=64, depth=1, heads=2, cross_heads=2, norm_eps=1e-5)
     config = as_config_dict(TrainConfig(model=MAEConfig(encoder=encoder, decoder=decoder)))
-    config.steps = 600
+    config.steps = 1300
     config.keep_untrained = True
-    config.data.batch = 16
+    config.data.batch = 48
     config.data.validation_crops = 128
     # Lion's rate falls with the width and with the size of the batch: ViT-S to L use 3e-5 to 1e-4.
-    config.optimizer.lr = 7e-4
-    config.checkpoint.every = 200
+    config.optimizer.lr = 1e-3
+    config.checkpoint.every = 300
     config.log.scalars = 20
     config.log.validation = 100
-    config.log.panels = 200
+    config.log.panels = 500
     return config

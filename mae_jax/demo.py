@@ -62,7 +62,8 @@ class Run:
         """Runs all commands in order; each knows by itself what it has done before."""
         at, seed = self.folder, str(self.seed)
         quick = QUICK if self.quick else {"synth": [], "train": []}
-        self._run("synth", "--out", at / "screen", "--seed", seed, *quick["synth"])
+        self._run("synth", "--out", at / "screen", "--seed", seed, "--phenotype-strength", "3.5",
+                  *quick["synth"])  # fmt: skip
         index = at / "index.parquet"
         if not index.exists():
             last = f"EXP-{read_json(at / 'screen' / 'screen.json')['experiments']}"
@@ -77,8 +78,8 @@ class Run:
             "random": "random",
         }
         for name, encoder in encoders.items():
-            self._run("embed", "--encoder", encoder, "--index", index,
-                      "--out", at / "embeddings" / name)  # fmt: skip
+            self._run("embed", "--encoder", encoder, "--index", index, "--pooling", "channel",
+                      "--crop", "64", "--out", at / "embeddings" / name)  # fmt: skip
         folders = [at / "embeddings" / name for name in encoders]
         self._run("correct", "--embeddings", folders[0], "--method", "tvn",
                   "--out", at / "corrected.parquet")  # fmt: skip

@@ -30,7 +30,7 @@ def test_columns_of_the_parquet_parts(folder: Path) -> None:
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     assert {kind for name, kind in kinds.items() if name.startswith("Metadata_")} == {"string"}
     features = [name for name in kinds if not name.startswith("Metadata_")]
-    assert features == [f"Image_MAE_{i:04d}" for i in range(30)]
+    assert features == [f"Image_MAE_{i:04d}" for i in range(15)]
     assert {kinds[name] for name in features} == {"float"}
 
 
@@ -61,7 +61,7 @@ def test_pycytominer_aggregates_and_normalizes(folder: Path) -> None:
         image_features=True,
         operation="median",
     )
-    names = [f"Image_MAE_{i:04d}" for i in range(30)]
+    names = [f"Image_MAE_{i:04d}" for i in range(15)]
     assert [name for name in whole if name.startswith("Image_")] == names
     wanted = table.groupby(["Metadata_Plate", "Metadata_Gene"])[names].median()
     np.testing.assert_allclose(whole[names].to_numpy(), wanted.to_numpy(), rtol=1e-5)
@@ -101,7 +101,7 @@ def test_h5ad_by_the_letter(folder: Path) -> None:
 
     with h5py.File(write_anndata(folder)) as file:
         assert dict(file.attrs) == {"encoding-type": "anndata", "encoding-version": "0.1.0"}
-        assert file["X"].shape == (12, 30)
+        assert file["X"].shape == (12, 15)
         assert file["X"].attrs["encoding-type"] == "array"
         obs = file["obs"]
         assert obs.attrs["encoding-type"] == "dataframe"
