@@ -148,7 +148,7 @@ class PlainViT(nn.Module):
     def _positions(self, rows: int, columns: int) -> jax.Array:
         grid = self.config.grid
         if (rows, columns) == (grid, grid):
-            return self.pos_embed
+            return jnp.asarray(self.pos_embed)
         table = self.pos_embed[0, 1:].reshape(grid, grid, -1)
         resized = jax.image.resize(table, (rows, columns, table.shape[-1]), "bicubic")
         flat = resized.reshape(1, rows * columns, -1)

@@ -57,7 +57,9 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
         theirs = vit.forward_features(torch.from_numpy(x)).numpy()
         logits = vit(torch.from_numpy(x)).numpy()
     close(jax.jit(PlainViT(config).apply)({"params": params}, x), theirs)
-    close(PlainViT(config).apply({"params": params}, x, method=PlainViT.logits), logits)
+    close(
+        PlainViT(config).apply({"params": params}, jnp.asarray(x), method=PlainViT.logits), logits
+    )
     exported = export_foreign(params, config)
     assert exported.keys() == state.keys()
     for name in state:
@@ -111,7 +113,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
 
     x = rng.normal(size=(2, 2, 16, 16)).astype(np.float32)
     noise = rng.random((2, 16)).astype(np.float32)
-    out = MUNet(config).apply({"params": params}, x, noise=noise)
+    out = MUNet(config).apply({"params": params}, jnp.asarray(x), noise=noise)
     p = {name: torch.from_numpy(value) for name, value in state.items()}
     f = torch.nn.functional
 
@@ -124,7 +126,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
             i += 1
         return y
 
-    blanked = torch.from_numpy(np.array(x * (1 - out.mask)))
+    blanked = torch.from_numpy(np.array(x * (1 - np.asarray(out.mask))))
     top = level("down.0", blanked)
     deep = level("down.1", f.max_pool2d(top, 2))
     up = f.conv_transpose2d(deep, p["upsample.0.weight"], p["upsample.0.bias"], stride=2)
@@ -133,7 +135,11 @@ def test_a_torch_mu_net_agrees(torch_reference):
     close(out.prediction, expected.numpy(), 2e-5)
     whole = torch.from_numpy(x)
     pooled = level("down.1", f.max_pool2d(level("down.0", whole), 2)).mean((2, 3))
-    close(MUNet(config).apply({"params": params}, x, method=MUNet.embed), pooled.numpy(), 2e-5)
+    close(
+        MUNet(config).apply({"params": params}, jnp.asarray(x), method=MUNet.embed),
+        pooled.numpy(),
+        2e-5,
+    )
 
 
 def test_an_unknown_layout_is_told():
