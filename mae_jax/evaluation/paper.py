@@ -156,7 +156,10 @@ def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[Shape, float]])
 
 
 def _wide(rows: pd.DataFrame) -> dict[str, object]:
-    """One line per model, one column per metric; ours first, as texts."""
+    """One line per model (and correction, in Table 2), one column per metric; ours first."""
+    parts = rows["metric"].str.rpartition("|")
+    named = (rows["model"] + ": " + parts[0]).where(parts[0] != "", rows["model"])
+    rows = rows.assign(model=named, metric=parts[2])
     metrics = list(dict.fromkeys(rows["metric"]))
     lines = []
     for (model, dataset, source), group in rows.groupby(

@@ -96,6 +96,8 @@ def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) ->
     assert "<script>" not in text
     assert "http" not in text  # one file, nothing loaded from elsewhere
     assert "0.622" in text
+    assert "<td>MAE ViT-L/8+: TVN</td>" in text
+    assert "<td>large: No transformation</td>" in text
     assert "0.500 ± 0.100" in text
     found = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"table2.csv", "table3.csv", "table6.csv", "table7.csv", "fig5.png", "fig8.png"} <= found
