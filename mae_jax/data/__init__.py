@@ -1,10 +1,9 @@
 """From any plate to batches: indexes of screens, readers of images, pipelines of crops."""
 
+from mae_jax.data.batches import CropBatches, CropSet
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.pipeline import (
-    CropBatches,
-    CropSet,
     crop_batches,
     mixed_batches,
     sets_by_channels,

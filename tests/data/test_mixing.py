@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mae_jax.data.batches import CropBatches, CropSet
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.loaddata import read_loaddata
 from mae_jax.data.pipeline import (
-    CropBatches,
-    CropSet,
     crop_batches,
     mixed_batches,
     sets_by_channels,
