@@ -1,6 +1,6 @@
 """The demo's network: a channel-agnostic MAE with the Fourier loss, small enough for two cores.
 
-    mae-jax train --config configs/demo.py --config.data.index=index.parquet --workdir runs/mine
+mae-jax train --config configs/demo.py --config.data.index=index.parquet --workdir runs/mine
 """
 
 from ml_collections import ConfigDict

@@ -123,7 +123,9 @@ def _as(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise InputError(f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+            raise InputError(
+                f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}."
+            )
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):

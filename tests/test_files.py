@@ -11,9 +11,14 @@ from mae_jax.files import read_json, replacing, write_json
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"version": 1})
-    with pytest.raises(RuntimeError), replacing(path) as beside:
-        beside.write_text("half")
-        raise RuntimeError("the power went")
+
+    def interrupted() -> None:
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError("the power went")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert json.loads(path.read_text()) == {"version": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0],
                         help="one whole run for each; the report compares them")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="a small screen and a short training, to see that all runs")  # fmt: skip
+                        help="a small screen and a short training: does all run?")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:

@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mae-jax {name}: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nmae-jax {name}: interrupted; the same command goes on from here.", file=sys.stderr)
+        print(
+            f"\nmae-jax {name}: interrupted; the same command goes on from here.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:  # `mae-jax … | head`: the reader has gone, which is its right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,8 +48,8 @@ def recall_against_percentile(sweep: pd.DataFrame, correction: str, names: Seque
     figure, axes = _axes(5.6, 3.4)
     part = sweep[sweep["correction"] == correction]
     for name, colour in colours(names).items():
-        rows = part[part["embeddings"] == name].sort_values("share")
-        axes.plot(100 * rows["share"], rows["recall"], color=colour, label=name)
+        rows = part[part["embeddings"] == name].sort_values("percentile")
+        axes.plot(2 * rows["percentile"], rows["recall"], color=colour, label=name)
     axes.plot([0, 100], [0, 1], ":", color=INK, lw=1, label="by chance")
     axes.set(
         xlabel="share of all pairs in the two tails (%)",

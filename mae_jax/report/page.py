@@ -119,7 +119,7 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
         databases.append(
             {
                 "name": database,
-                "pairs": int(rows["pairs"].max()),
+                "pairs": int(rows["pairs_used"].max()),
                 "rows": [_row(rows, c, labels[c], names) for c in corrections],
                 "bars": figures.recall_bars(rows, names, corrections),
                 "sweep": None
@@ -145,7 +145,8 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
             table = pd.read_csv(sources.complexes, dtype=str)
             groups = dict(zip(table["gene"], table["complex"], strict=True))
         values["cosines"] = figures.cosine_map(pd.read_parquet(cosines), groups)
-        values["map_of"] = f"{names[0]}, {labels[best]}"
+        shown = read_json(sources.evaluation / "settings.json")["best"]
+        values["map_of"] = f"{shown['embeddings']}, {labels[shown['correction']]}"
     return values
 
 
@@ -154,11 +155,11 @@ def _row(rows: pd.DataFrame, correction: str, label: str, names: Sequence[str]) 
     top = part["recall"].max()
     cells = [
         {
-            "recall": f"{part.loc[name, 'recall']:.2f}",
-            "interval": f"{part.loc[name, 'low']:.2f}–{part.loc[name, 'high']:.2f}",
-            "best": part.loc[name, "recall"] == top,
+            "recall": f"{row['recall']:.2f}",
+            "interval": f"{row['low']:.2f}–{row['high']:.2f}",
+            "best": row["recall"] == top,
         }
-        for name in names
+        for row in part.loc[list(names), ["recall", "low", "high"]].to_dict("records")
     ]
     return {"label": label, "cells": cells}
 

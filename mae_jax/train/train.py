@@ -124,7 +124,8 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
             if held_out and due(step, config.log.panels, config.steps):
                 picture = draw(state.params, held_out[0], validation_key)
                 if records:
-                    records.panel(step, triplet_sheet(*map(np.asarray, picture), names))
+                    masked, drawn, original = map(np.asarray, picture)
+                    records.panel(step, triplet_sheet(masked, drawn, original, names))
             checkpoints.save(step, state, force=step == config.steps)
             bar.update()
             if stop.requested(step):
@@ -133,6 +134,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
         if pending is not None:
             report(pending, rate, meter, bar, records)
     finally:
+        batches.close()
         checkpoints.close()
         bar.close()
         if records:
@@ -220,9 +222,9 @@ def validation_batches(config: TrainConfig, index: Index, mesh: Any) -> list[jax
         world=hosts,
         rank=jax.process_index(),
     )
-    # The last batch is filled up with blanks unless the sizes divide: left out, it biases nothing.
-    return [meshes.to_devices(batch["pixels"], mesh) for batch, _ in zip(
-        found, range(crops // part), strict=False)]  # fmt: skip
+    # Whole batches alone, so that neither fillers nor a broken site's blank enter the loss; every
+    # host leaves out the same ones only if it sees the same files, as hosts of one run do.
+    return [meshes.to_devices(b["pixels"], mesh) for b in found if b["mask"].all()]
 
 
 class StopSignal:
@@ -254,8 +256,10 @@ class Meter:
     """Crops per second, and the share of the time that was spent waiting for data."""
 
     def __init__(self, batch: int) -> None:
-        self._batch, self._since, self._step, self._waited = batch, time.monotonic(), None, 0.0
-        self._began = 0.0
+        self._batch = batch
+        self._step: int | None = None
+        self._since = self._began = time.monotonic()
+        self._waited = 0.0
 
     def waiting(self) -> "Meter":
         return self
@@ -269,7 +273,7 @@ class Meter:
     def read(self, step: int) -> dict[str, float]:
         """The means since the last reading, which was at an earlier step."""
         now = time.monotonic()
-        values = {}
+        values: dict[str, float] = {}
         if self._step is not None:  # the first interval holds the compilation
             seconds = now - self._since
             values["speed/crops_per_second"] = self._batch * (step - self._step) / seconds
