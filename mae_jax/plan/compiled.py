@@ -87,9 +87,9 @@ def needs(config: TrainConfig, devices: Sequence[Any] | None = None) -> Needs:
         donate_argnums=0,
     )
     compiled = step.lower(state, crops).compile()
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     found = Counter(
-        re.findall(rf"= \S+ ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text())
+        re.findall(rf"= \S+ ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text() or "")
     )
     return Needs(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),

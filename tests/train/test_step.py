@@ -109,7 +109,11 @@ def test_micro_batches_average_to_the_whole():
     for number in range(2):
         key = jax.random.fold_in(jax.random.fold_in(step_key, 0), number)
         loss, _ = loss_of_crops(
-            first_state(parts).params, jnp.asarray(crops(0)[number::2]), key, MODEL, train=True
+            jax.tree.map(jnp.asarray, first_state(parts).params),
+            jnp.asarray(crops(0)[number::2]),
+            key,
+            MODEL,
+            train=True,
         )
         own.append(float(loss))
     np.testing.assert_allclose(losses, [np.mean(own)], rtol=1e-5)
