@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--channels", nargs="+", metavar="NAME", help="channels to show (all the decoder knows)")
     missing = "also predict these stains from the others"
     add("--missing", nargs="+", default=[], metavar="NAME", help=missing)
+    add("--crop", type=int, help="side of a crop in pixels (that of training)")
     add("--seed", type=int, default=0, help="of the masks and the choice of wells (0)")
 
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         count=args.count,
         channels=args.channels,
         missing=args.missing,
+        crop=args.crop,
         seed=args.seed,
     )
     print(page)

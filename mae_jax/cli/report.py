@@ -12,7 +12,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
     parser.add_argument("--reconstructions", type=Path, nargs="*", default=[],
                         help="pictures to show instead of the training's last panel")  # fmt: skip
-    parser.add_argument("--complexes", type=Path, help="CSV of gene,complex: orders the heat map")
+    parser.add_argument(
+        "--complexes", type=Path, help="CSV of Metadata_Gene and Complex: orders the heat map"
+    )
     parser.add_argument("--title", default="mae_jax report")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
 

@@ -54,6 +54,7 @@ def reconstruct_index(
     count: int = 4,
     channels: Sequence[str] | None = None,
     missing: Sequence[str] = (),
+    crop: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Masks, reconstructs and draws the centre crops of some wells (Figures 2 and 7).
@@ -68,6 +69,7 @@ def reconstruct_index(
       count: how many wells, where none are named.
       channels: channels to show, by name; None for all of a site that the decoder knows.
       missing: channels to predict from all others, whether a site has them or not.
+      crop: side of a crop in pixels, a multiple of the patch; None for that of training.
       seed: of the masks, and of the choice of wells.
 
     Returns:
@@ -85,7 +87,7 @@ def reconstruct_index(
     samples, broken = [], []
     for row in _chosen(index, wells, count, seed):
         try:
-            samples.append(_sample(encoder, index, row, channels))
+            samples.append(_sample(encoder, index, row, channels, crop))
         except InputError as problem:
             broken.append(str(problem))
     if not samples:
@@ -117,7 +119,9 @@ def _chosen(index: Index, names: Sequence[str], count: int, seed: int) -> list[i
     return rows
 
 
-def _sample(encoder: Encoder, index: Index, row: int, channels: Sequence[str] | None) -> Sample:
+def _sample(
+    encoder: Encoder, index: Index, row: int, channels: Sequence[str] | None, crop: int | None
+) -> Sample:
     available = index.sites[row][0]
     wanted = available if channels is None else tuple(channels)
     known = [name for name in encoder.preprocessing.channels if name in wanted]
@@ -131,7 +135,7 @@ def _sample(encoder: Encoder, index: Index, row: int, channels: Sequence[str] | 
         )
     names = encoder.order_channels(known)
     image = read_site(index, row, names)
-    crop = encoder.preprocessing.crop
+    crop = crop or encoder.preprocessing.crop
     if min(image.shape[1:]) < crop:
         raise InputError(
             f"{index.describe(row)} is {image.shape[1]} × {image.shape[2]} pixels, less than a "

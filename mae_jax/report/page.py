@@ -25,7 +25,7 @@ class Sources:
       train: a training work folder (metrics, panels, config).
       evaluation: a folder of `mae-jax evaluate recall`.
       reconstructions: pictures of triplets, instead of the training's last panel.
-      complexes: a CSV of `gene` and `complex` that orders the heat map.
+      complexes: a CSV of `Metadata_Gene` and `Complex` that orders the heat map.
       commands: (command line, seconds) of what was run, in order.
       seeds: recalls of other seeds of the same run: seed → {embeddings: recall}.
     """
@@ -143,7 +143,17 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
         groups = {}
         if sources.complexes is not None:
             table = pd.read_csv(sources.complexes, dtype=str)
-            groups = dict(zip(table["gene"], table["complex"], strict=True))
+            lacking = {"Metadata_Gene", "Complex"} - set(table.columns)
+            if lacking:
+                raise InputError(
+                    f"{sources.complexes} has no column {min(lacking)}; it needs Metadata_Gene "
+                    "and Complex."
+                )
+            groups = {
+                gene: complex_
+                for gene, complex_ in zip(table["Metadata_Gene"], table["Complex"], strict=True)
+                if isinstance(complex_, str) and complex_
+            }
         values["cosines"] = figures.cosine_map(pd.read_parquet(cosines), groups)
         shown = read_json(sources.evaluation / "settings.json")["best"]
         values["map_of"] = f"{shown['embeddings']}, {labels[shown['correction']]}"

@@ -210,7 +210,10 @@ def validation_batches(config: TrainConfig, index: Index, mesh: Any) -> list[jax
     sites = int((index.table["Metadata_Split"] == "validation").sum())
     crops = min(config.data.validation_crops, sites) // ways * ways
     if not crops:
-        log.warning("%s has no validation split: no validation loss.", config.data.index)
+        log.warning(
+            "%s has %d validation sites for %d devices: no validation loss.",
+            config.data.index, sites, ways,
+        )  # fmt: skip
         return []
     part = min(crops, config.data.batch // config.optimizer.accumulate)
     found = validation_crops(
