@@ -1,5 +1,6 @@
 """Reads a config file with its overrides, as ml-collections does, and explains what is wrong."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        rest = values(argv)
+        with warnings.catch_warnings():  # ml_collections loads the file by a deprecated call
+            warnings.simplefilter("ignore", DeprecationWarning)
+            rest = values(argv)
     except (AttributeError, KeyError) as problem:
         known = _known_keys(path)
         wrong = [o for o in overrides if _key(o) not in known and o.startswith("--config.")]

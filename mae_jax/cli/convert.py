@@ -4,12 +4,12 @@ import argparse
 
 HELP = "Read the weights of other implementations into a saved model, or write them back."
 EXAMPLE = """\
-  # A released checkpoint (torch zip or safetensors; nothing in it is executed)
   mae-jax convert model.safetensors models/openphenom --channels DNA,ER,AGP,RNA,Mito,BF
-  # An ImageNet ViT of timm, its patch kernel adapted to five stains
+      (a released checkpoint: torch zip or safetensors; nothing in it is executed)
   mae-jax convert vit_base_patch16.pth models/vit_b16 --channels DNA,ER,RNA,AGP,Mito
-  # A saved model as a PyTorch state dict (safetensors)
-  mae-jax convert runs/demo/train exported.safetensors --export"""
+      (an ImageNet ViT of timm, its patch kernel adapted to five stains)
+  mae-jax convert runs/demo/train exported.safetensors --export
+      (a saved model as a PyTorch state dict)"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,93 @@
+"""The page holds the figures that stand in the tables, and says what it lacks."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from mae_jax.errors import InputError
+from mae_jax.files import write_json
+from mae_jax.report.page import Sources, write_report
+
+RECALLS = {("trained", "none"): 0.21, ("trained", "tvn"): 0.64,
+           ("untrained", "none"): 0.11, ("untrained", "tvn"): 0.17}  # fmt: skip
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    rows = [
+        {"embeddings": name, "correction": correction, "database": "complexes",
+         "label": {"none": "No transformation", "tvn": "TVN"}[correction],
+         "recall": value, "low": value - 0.05, "high": value + 0.05, "pairs_used": 48}
+        for (name, correction), value in RECALLS.items()
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "recall.csv", index=False)
+    sweep = [
+        {"embeddings": name, "correction": correction, "database": "complexes",
+         "percentile": percentile, "recall": value * percentile / 50}
+        for (name, correction), value in RECALLS.items() for percentile in (5, 25, 50)
+    ]  # fmt: skip
+    pd.DataFrame(sweep).to_csv(folder / "sweep.csv", index=False)
+    genes = ["G1", "G2", "G3"]
+    pd.DataFrame(
+        [[1, 0.9, -0.2], [0.9, 1, 0.1], [-0.2, 0.1, 1]], index=genes, columns=genes
+    ).to_parquet(folder / "cosines.parquet")
+    best = {"embeddings": "trained", "correction": "tvn"}
+    write_json(folder / "settings.json", {"best": best})
+    return folder
+
+
+def test_the_figures_of_the_tables_stand_in_the_page(evaluation, tmp_path):
+    complexes = tmp_path / "complexes.csv"
+    complexes.write_text("Metadata_Gene,Complex\nG1,A\nG2,A\nG3,\n")
+    sources = Sources(
+        evaluation=evaluation,
+        complexes=complexes,
+        commands=[("mae-jax evaluate recall", 3.4)],
+        seeds={0: {"trained": 0.64, "untrained": 0.17}, 1: {"trained": 0.59, "untrained": 0.2}},
+    )
+    page = write_report(tmp_path / "report.html", sources).read_text()
+    assert "After TVN, trained recalls 0.64 of the known pairs" in page
+    assert "Yes: it stands above all of them." in page
+    for value in ("0.21", "0.59–0.69", "48 known pairs", "0.59", "mae-jax evaluate recall   # 3 s"):
+        assert value in page
+    assert page.count("data:image/svg+xml") == 3  # bars, sweep, map
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is fetched
+
+
+def test_a_network_that_did_not_learn_is_told(evaluation, tmp_path):
+    table = pd.read_csv(evaluation / "recall.csv")
+    table.loc[table["embeddings"] == "untrained", "recall"] = 0.9
+    table.to_csv(evaluation / "recall.csv", index=False)
+    page = write_report(tmp_path / "r.html", Sources(evaluation=evaluation)).read_text()
+    assert "No, not above all." in page
+
+
+def test_a_training_alone(tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    config = {
+        "model": {
+            "encoder": {"channel_agnostic": True, "width": 96, "depth": 3, "patch": 8,
+                        "crop": 32, "channels": ["DNA"]},
+            "mask_ratio": 0.75,
+            "fourier_weight": 0.01,
+        },
+        "optimizer": {"name": "lion", "lr": 1e-3},
+        "data": {"batch": 48},
+    }  # fmt: skip
+    write_json(workdir / "config.json", config)
+    rows = [{"step": step, "train/loss": 1 / step, "speed/crops_per_second": 100 + step,
+             "speed/data_wait": 0.01} for step in (1, 2, 3)]  # fmt: skip
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(tmp_path / "r.html", Sources(train=workdir)).read_text()
+    assert "width 96" in page
+    assert "102 crops/s (median), 1.0 % of the time waiting for data" in page
+
+
+def test_nothing_to_report_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="needs --train, --evaluation or both"):
+        write_report(tmp_path / "r.html", Sources())
+    assert not (tmp_path / "r.html").exists()
