@@ -1,5 +1,6 @@
 """The loop: an interrupted run ends as one that never stopped, and says what is wrong."""
 
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,6 @@ from mae_jax.errors import InputError
 from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.train import TrainConfig, train
 from mae_jax.train import mesh as meshes
-from mae_jax.train import train as package_train
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig
 from mae_jax.train.records import read_metrics
 from mae_jax.weights import load_model
@@ -99,19 +99,19 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
     index, finished, tmp_path, monkeypatch
 ):
     """The parameters of both runs are equal to the bit."""
-    module = package_train.__globals__
-    real = module["report"]
+    module = importlib.import_module("mae_jax.train.train")
+    real = module.report
 
     def report(pending, *rest):
         real(pending, *rest)
         if pending[0] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setitem(module, "report", report)
+    monkeypatch.setattr(module, "report", report)
     workdir = tmp_path / "killed"
     train(config_for(index), workdir)
     assert not (workdir / "model").exists()
-    monkeypatch.setitem(module, "report", real)
+    monkeypatch.setattr(module, "report", real)
     train(config_for(index), workdir)
     ours, theirs = load_model(workdir / "model")[1], load_model(finished / "model")[1]
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
