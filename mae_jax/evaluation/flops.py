@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mae_jax.errors import InputError
 
-# GFLOPs (multiply-adds) of one 224 × 224 × 3 image, patch 16, as DeiT III's Table 1 has them.
+# GFLOPs (multiply-adds) of one 224 × 224 × 3 image, patch 16: Table 1 of Touvron et al. (2022),
+# "Three things everyone should know about vision transformers", which the paper builds on.
 TOUVRON = {"S": 4.6, "B": 17.5, "L": 61.6}
 # (16·16/(14·14))²: tokens of a 256 px crop over those of a 224 px one, squared, as the paper says.
 CROP_FACTOR = 1.69
