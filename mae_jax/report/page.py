@@ -196,8 +196,13 @@ def _verdict(recall: pd.DataFrame, names: Sequence[str], best: str, label: str) 
     text = f"After {label}, {names[0]} recalls {ours:.2f} of the known pairs (chance {CHANCE:.2f})"
     if others:
         text += "; " + ", ".join(f"{name} {value:.2f}" for name, value in others.items())
-    ahead = all(ours > value for value in others.values()) and ours > CHANCE
-    return text + (". Yes: it stands above all of them." if ahead else ". No, not above all.")
+    rivals = [*others.values(), CHANCE]
+    rows = recall[(recall["correction"] == best) & (recall["embeddings"] == names[0])]
+    if not all(ours > value for value in rivals):
+        return text + ". No, not above all."
+    if not all(rows["low"].mean() > value for value in rivals):
+        return text + ". It leads, but others stand within its 95 % interval."
+    return text + ". Yes: it stands above all of them."
 
 
 def _listing(name: str, path: Path) -> dict[str, str]:
