@@ -1,7 +1,6 @@
 """The whole product on a synthetic screen, through the commands that a real screen uses."""
 
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +133,3 @@ def config_file(name: str) -> Path:
         raise InputError(f"{path} does not exist; run the demo from a clone, with `make demo`.")
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-if __name__ == "__main__":
-    sys.exit(0 if demo("runs/demo") else 1)

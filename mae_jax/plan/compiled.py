@@ -72,9 +72,7 @@ def needs(config: TrainConfig, devices: Sequence[Any] | None = None) -> Needs:
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(partial(initial_state, config, transform), key)
     places = meshes.state_sharding(shapes, mesh, config.mesh)
-    state = jax.tree.map(
-        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places
-    )
+    state = meshes.placed(shapes, places)
     encoder = config.model.encoder
     crops = jax.ShapeDtypeStruct(
         (config.data.batch, len(encoder.channels), encoder.crop, encoder.crop),

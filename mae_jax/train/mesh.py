@@ -80,6 +80,13 @@ def _over_fsdp(shape: Sequence[int], mesh: Mesh) -> P:
     return P(*("fsdp" if i == largest else None for i in range(len(shape))))
 
 
+def placed(shapes: Any, shardings: Any) -> Any:
+    """`shapes` with their places: arrays to come, for lowering a step or restoring a state."""
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
+    )
+
+
 def to_devices(arrays: Any, mesh: Mesh) -> Any:
     """Global arrays from this host's part of a batch (numpy arrays, batch first)."""
     sharding = batch_sharding(mesh)

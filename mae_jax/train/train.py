@@ -45,13 +45,14 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
       InputError: the index or the config is wrong, or the folder holds another run.
     """
     workdir = Path(workdir)
-    stop = StopSignal()
 
     # ---- folder: one run, one resolved config
     index = Index.read(config.data.index)
     check_channels(config, index)
     claim(workdir, config)
     model = workdir / "model"
+    if model.exists():  # written last: the run is finished
+        return model
     first = jax.process_index() == 0
 
     # ---- mesh, optimiser, state: shapes first, so that nothing is ever whole on one device
@@ -68,12 +69,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
         if config.keep_untrained and first:
             save_model(workdir / "untrained", state.params, config.model, preprocessing(config))
     else:
-        like = jax.tree.map(
-            lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-            shapes,
-            sharding,
-        )
-        state = checkpoints.restore(like)
+        state = checkpoints.restore(meshes.placed(shapes, sharding))
     start = int(state.step)
 
     # ---- step
@@ -106,6 +102,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     meter = Meter(config.data.batch)
     pending: tuple[int, Any] | None = None
     step = start
+    stop = StopSignal()
     try:
         while step < config.steps:
             with meter.waiting():
@@ -141,7 +138,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
             records.close()
         stop.restore()
 
-    if step >= config.steps and first and not model.exists():
+    if step >= config.steps and first:
         save_model(model, state.params, config.model, preprocessing(config))
     if stop.received:
         log.warning("stopped at step %d of %d; the same command goes on.", step, config.steps)
