@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mae_jax.plan.flops import crop_flops
+from mae_jax.models.flops import crop_flops
 from mae_jax.train import mesh as meshes
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer
