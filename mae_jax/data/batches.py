@@ -5,35 +5,24 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mae_jax.data.crashes import left_notes
 from mae_jax.data.crops import FillBatch
-from mae_jax.data.index import Index
+from mae_jax.data.sets import CropSet, Numbering
 from mae_jax.errors import InputError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CropSet:
-    """One of several screens that are trained on together, each with channels of its own."""
-
-    name: str
-    index: Index
-    channels: tuple[str, ...]
-    share: float | int | None = None  # of the steps; None: by its number of sites
 
 
 class CropBatches:
     """Iterator over batches that counts and names what it had to leave out.
 
     Attributes:
-      sets: the screens, with names and channels; a batch's "set" is a number among them.
+      sets: the screens, with names and channels; a batch's "set" is the name of one.
+      labels: names of the labels; a batch's "label" holds places in them.
+      domains: names of the plates ('source/experiment/plate') that a batch's "domain" counts in.
       step: the number of the batch that comes next.
       crops: crops delivered so far by this iterator.
       broken: how many sites drawn could not be read and were replaced by another one.
@@ -44,7 +33,10 @@ class CropBatches:
     def __init__(
         self,
         batches: Any,
+        *,
         sets: tuple[CropSet, ...],
+        labels: Numbering,
+        domains: Numbering,
         sites: int,
         start_step: int,
         max_broken: float,
@@ -56,16 +48,18 @@ class CropBatches:
         self._sites = sites
         self._max_broken = max_broken
         self.sets = sets
+        self.labels, self.domains = labels.names, domains.names
+        self._numbers = labels.numbers, domains.numbers
         self.step = start_step
         self.crops = 0
         self.broken = 0
         self.problems: dict[str, int] = {}
         self.data_wait = 0.0
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict[str, Any]:
         started = time.perf_counter()
         try:
             batch = next(self._iterator)
@@ -76,8 +70,17 @@ class CropBatches:
             raise
         self.data_wait = time.perf_counter() - started
         self.step += 1
-        self._count(len(batch["row"]), batch.pop("problems"))
-        return batch
+        rows, number = batch["row"], int(batch["set"])
+        self._count(len(rows), batch["problems"])
+        labels, domains = self._numbers
+        return {
+            "pixels": batch["pixels"],
+            "channels": self.sets[number].channels,
+            "set": self.sets[number].name,
+            "row": rows,
+            "label": labels[number][rows],
+            "domain": domains[number][rows],
+        }
 
     def close(self) -> None:
         """Stops the reading threads and worker processes; the iterator must not be used after."""

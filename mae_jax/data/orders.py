@@ -6,11 +6,11 @@ ask for any of them and a run resumes anywhere.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mae_jax.errors import InputError
 
@@ -38,47 +38,40 @@ class Shuffled(Order):
         return int(self.rows[_permutation(len(self.rows), self.seed, epoch)[place]])
 
 
-class ByPerturbation(Order):
-    """A perturbation first, by weight, then one of its sites: for weakly supervised learning.
+class ByLabel(Order):
+    """A label first, by weight, then one of its sites: for weakly supervised learning.
 
-    Drawn with replacement. Without `weights` every perturbation is as likely as any other,
-    however many wells it has; with them, a perturbation that is not named is left out.
+    Drawn with replacement.
+
+    Args:
+      rows: row numbers.
+      labels: the label of each.
+      seed: of the order.
+      weights: for each label its weight; equal ones balance labels however many sites they have.
 
     Raises:
-      InputError: a weight is negative, or names a perturbation that is not in the index.
+      InputError: no label of these rows has a weight.
     """
 
     def __init__(
         self,
         rows: Int[np.ndarray, " rows"],
-        perturbations: Sequence[str],
+        labels: Int[np.ndarray, " rows"],
         seed: int,
-        weights: Mapping[str, float | int] | None = None,
+        weights: Float[np.ndarray, " labels"],
     ) -> None:
-        names, members = np.unique(
-            np.asarray(perturbations, object).astype(str), return_inverse=True
-        )
-        known = {str(name): number for number, name in enumerate(names)}
-        share = np.ones(len(names))
-        if weights is not None:
-            share[:] = 0
-            for name, weight in weights.items():
-                if name not in known or not weight >= 0:
-                    what = "is not in the index" if name not in known else f"has weight {weight}"
-                    raise InputError(f"cannot sample by weight: perturbation '{name}' {what}.")
-                share[known[name]] = weight
+        order = np.argsort(labels, kind="stable")
+        self.rows, self.seed = rows[order], seed
+        self.starts = np.searchsorted(labels[order], np.arange(len(weights) + 1))
+        share = np.where(np.diff(self.starts) > 0, weights, 0.0)
         if not share.sum() > 0:
             raise InputError("cannot sample by weight: all weights are 0.")
-        order = np.argsort(members, kind="stable")
-        self.rows, self.seed = rows[order], seed
-        self.starts = np.searchsorted(members[order], np.arange(len(names) + 1))
         self.limits = np.cumsum(share / share.sum())
 
     def __getitem__(self, position: int) -> int:
-        draw, place = np.random.Generator(np.random.Philox(key=self.seed, counter=position)).random(
-            2
-        )
-        group = min(int(np.searchsorted(self.limits, draw, side="right")), len(self.limits) - 1)
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=position))
+        draw, place = rng.random(2) * (self.limits[-1], 1.0)
+        group = int(np.searchsorted(self.limits, draw, side="right"))
         start, end = self.starts[group], self.starts[group + 1]
         return int(self.rows[start + int(place * (end - start))])
 
@@ -92,16 +85,19 @@ class ByPlate(Order):
 
     Args:
       rows: row numbers.
-      plates: the plate of each.
+      plates: the number of the plate of each.
       count: sites in a global batch.
       seed: of the order.
     """
 
     def __init__(
-        self, rows: Int[np.ndarray, " rows"], plates: Sequence[str], count: int, seed: int
+        self,
+        rows: Int[np.ndarray, " rows"],
+        plates: Int[np.ndarray, " rows"],
+        count: int,
+        seed: int,
     ) -> None:
-        names, members = _grouped(plates)
-        self.groups = [rows[members == number] for number in range(len(names))]
+        self.groups = [rows[plates == number] for number in np.unique(plates)]
         self.count, self.seed = count, seed
         self.batches = [
             (plate, number)
@@ -123,6 +119,9 @@ class Mixed:
 
     Sets share out the steps by `shares`, exactly so in every cycle of `CYCLE` steps, in an order
     shuffled by the seed; within its own batches each set keeps its own order.
+
+    Attributes:
+      per_cycle: for each set its batches in a cycle.
     """
 
     CYCLE = 1000
@@ -135,8 +134,6 @@ class Mixed:
         turns = np.floor(exact).astype(int)
         for number in np.argsort(turns - exact, kind="stable")[: self.CYCLE - turns.sum()]:
             turns[number] += 1
-        if (turns == 0).any():
-            raise InputError(f"a share of less than one step in {self.CYCLE} is none; raise it.")
         self.orders, self.count, self.seed = list(orders), count, seed
         self.turns = np.repeat(np.arange(len(turns)), turns)
         self.per_cycle = turns
@@ -167,11 +164,6 @@ class Mixed:
                 kept.clear()
             kept[cycle] = sets, before
         return kept[cycle]
-
-
-def _grouped(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels, sorted, and for each label its number among them."""
-    return np.unique(np.asarray(labels, object).astype(str), return_inverse=True)
 
 
 @lru_cache(maxsize=512)

@@ -12,15 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mae_jax.data.batches import CropBatches, CropSet
+from mae_jax.data.batches import CropBatches
 from mae_jax.data.images import read_site
-from mae_jax.data.index import Index
+from mae_jax.data.index import Index, with_split
 from mae_jax.data.loaddata import read_loaddata
-from mae_jax.data.pipeline import (
-    crop_batches,
-    mixed_batches,
-    sets_by_channels,
-)
+from mae_jax.data.pipeline import crop_batches
+from mae_jax.data.sets import CropSet, labels_of, sets_by_channels
 from mae_jax.errors import InputError
 
 
@@ -51,19 +48,43 @@ def test_one_plate_batches(screen: Callable[..., Path]) -> None:
         assert np.array_equal(together, whole[step]["pixels"])
 
 
-def test_by_perturbation(screen: Callable[..., Path]) -> None:
+def test_labels_and_plates_of_a_batch(screen: Callable[..., Path]) -> None:
     index = read_loaddata(str(screen()))
-    batches = crop_batches(
-        index,
-        crop=16,
-        batch=8,
-        seed=0,
-        split=None,
-        sampling="perturbation",
-        weights={"GENE1": 1.0},
-    )
-    rows = np.concatenate([b["row"] for b in _take(batches, 3)])
+    batches = crop_batches(index, crop=16, batch=8, seed=0, split=None)
+    assert batches.labels == ("", "GENE1", "GENE2")  # of an untreated well, and of the others
+    assert batches.domains == ("lab/E1/0000", "lab/E1/0001", "lab/E2/0010", "lab/E2/0011")
+    for batch in _take(batches, 2):
+        table = index.table.iloc[batch["row"]]
+        assert [batches.labels[n] for n in batch["label"]] == table["Metadata_Gene"].tolist()
+        plates = [batches.domains[n].split("/")[2] for n in batch["domain"]]
+        assert plates == table["Metadata_Plate"].tolist()
+    by_well = crop_batches(index, crop=16, batch=8, seed=0, split=None, label="Metadata_Well")
+    assert by_well.labels == ("A01", "A02", "A03")
+    by_well.close()
+    with pytest.raises(InputError, match="no column 'Metadata_Genes': did you mean"):
+        crop_batches(index, crop=16, batch=8, seed=0, split=None, label="Metadata_Genes")
+
+
+def test_numbers_of_labels_hold_over_sets_and_splits(screen: Callable[..., Path]) -> None:
+    index = read_loaddata(str(screen()))
+    parts = [CropSet(name, index.select(Experiment=name)) for name in ("E1", "E2")]
+    fewer = CropSet("fewer", index.select(Perturbation="GENE2"))
+    found = labels_of([fewer, *parts])
+    assert found.names == ("", "GENE1", "GENE2")
+    assert found.numbers[0].tolist() == [2] * 4
+    assert found.numbers[1].tolist() == [0, 1, 2] * 2
+
+
+def test_labels_drawn_by_weight(screen: Callable[..., Path]) -> None:
+    index = read_loaddata(str(screen()))
+    settings = {"crop": 16, "batch": 8, "seed": 0, "split": None, "sampling": "label"}
+    only = crop_batches(index, **settings, weights={"GENE1": 1.0})  # type: ignore[arg-type]
+    rows = np.concatenate([b["row"] for b in _take(only, 3)])
     assert set(index.table.iloc[rows]["Metadata_Perturbation"]) == {"GENE1"}
+    with pytest.raises(InputError, match="label 'GENE9' is not in the index"):
+        crop_batches(index, **settings, weights={"GENE9": 1.0})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="label 'GENE1' has weight -1"):
+        crop_batches(index, **settings, weights={"GENE1": -1})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean 'plate'"):
         crop_batches(index, crop=16, batch=8, seed=0, sampling="plates")
 
@@ -84,11 +105,15 @@ def test_sets_of_unlike_channels(screen: Callable[..., Path]) -> None:
         ("Mito+ER+DNA", ("Mito", "ER", "DNA"), 6),
         ("Mito+DNA", ("Mito", "DNA"), 6),
     ]
+    held_out = Index(with_split(index.table, experiments=["E2"]), index.root)
+    assert [s.name for s in sets_by_channels(held_out)] == ["DNA+ER+Mito"]
     settings = {"crop": 24, "batch": 4, "seed": 1, "split": None}
-    whole = _take(mixed_batches(sets, **settings), 12)  # type: ignore[arg-type]
-    assert {int(b["set"]) for b in whole} == {0, 1}
+    whole = _take(crop_batches(sets, **settings), 12)  # type: ignore[arg-type]
+    named = {one.name: one for one in sets}
+    assert {b["set"] for b in whole} == set(named)
     for batch in whole:
-        chosen = sets[int(batch["set"])]
+        chosen = named[batch["set"]]
+        assert batch["channels"] == chosen.channels
         assert batch["pixels"].shape == (4, len(chosen.channels), 24, 24)
         site = read_site(chosen.index, int(batch["row"][0]), chosen.channels)
         crop = batch["pixels"][0]
@@ -96,11 +121,11 @@ def test_sets_of_unlike_channels(screen: Callable[..., Path]) -> None:
             np.array_equal(crop[:, ::up, ::over], site) for up in (1, -1) for over in (1, -1)
         )
     resumed = [
-        _take(mixed_batches(sets, **settings, world=2, rank=r, start_step=5), 7)  # type: ignore[arg-type]
+        _take(crop_batches(sets, **settings, world=2, rank=r, start_step=5), 7)  # type: ignore[arg-type]
         for r in (0, 1)
     ]
     for step in range(7):
-        assert int(resumed[0][step]["set"]) == int(whole[step + 5]["set"])
+        assert resumed[0][step]["set"] == resumed[1][step]["set"] == whole[step + 5]["set"]
         together = np.concatenate([host[step]["pixels"] for host in resumed])
         assert np.array_equal(together, whole[step + 5]["pixels"])
 
@@ -111,13 +136,16 @@ def test_shares_of_sets(screen: Callable[..., Path]) -> None:
         CropSet("rare", index, ("DNA",), 0.1),
         CropSet("common", index, ("DNA", "ER"), 0.9),
     ]
-    batches = mixed_batches(sets, crop=8, batch=1, seed=0, split=None)
-    numbers = [int(b["set"]) for b in _take(batches, 1000)]
-    assert numbers.count(0) == 100
+    batches = crop_batches(sets, crop=8, batch=1, seed=0, split=None)
+    names = [b["set"] for b in _take(batches, 1000)]
+    assert names.count("rare") == 100
+    rarer = CropSet("rarer", index, ("ER",), 1e-9)
+    with pytest.raises(InputError, match="set 'rarer' would give less than one batch in 1000"):
+        crop_batches([*sets, rarer], crop=8, batch=1, seed=0, split=None)
     with pytest.raises(InputError, match="names of their own"):
-        mixed_batches([sets[0], sets[0]], crop=8, batch=1, seed=0)
+        crop_batches([sets[0], sets[0]], crop=8, batch=1, seed=0)
     with pytest.raises(InputError, match="lacks the channel 'RNA'"):
-        mixed_batches([CropSet("x", index, ("RNA",))], crop=8, batch=1, seed=0)
+        crop_batches([CropSet("x", index, ("RNA",))], crop=8, batch=1, seed=0)
 
 
 def test_a_dead_worker_names_its_file(screen: Callable[..., Path]) -> None:

@@ -15,7 +15,8 @@ from mae_jax.data.crops import SiteCache
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index, with_split
 from mae_jax.data.loaddata import read_loaddata
-from mae_jax.data.pipeline import crop_batches, validation_crops
+from mae_jax.data.pipeline import crop_batches
+from mae_jax.data.validation import validation_crops
 from mae_jax.errors import InputError
 
 BATCH = 8

@@ -1,0 +1,82 @@
+"""The crops that a run is validated on: fixed, in batches that all hosts have equally many of."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mae_jax.data.crops import CropReader
+from mae_jax.data.index import Index
+from mae_jax.data.pipeline import check_shares
+from mae_jax.data.sets import channels_of, rows_of
+from mae_jax.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def validation_crops(
+    index: Index,
+    *,
+    crop: int,
+    batch: int,
+    channels: Sequence[str] | None = None,
+    split: str | None = "validation",
+    limit: int | None = None,
+    seed: int = 0,
+    world: int = 1,
+    rank: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The centre crops of the validation sites, in batches that all hosts have equally many of.
+
+    Args:
+      index, crop, batch, channels, world, rank: as for `crop_batches`.
+      split: the rows to take by `Metadata_Split`; None for all.
+      limit: take this many sites only, drawn once by `seed`; None for all, in order.
+
+    Yields: {"pixels": (batch / world, channels, crop, crop), "row": (batch / world,), "mask":
+      (batch / world,) bool}; where `mask` is False a crop only fills the last batch up. A site that
+      cannot be read is logged and masked. Nothing at all where the split has no rows.
+
+    Raises:
+      InputError: sizes that do not divide, a channel that sites lack, or no site can be read.
+    """
+    check_shares(batch, world, rank, 1)
+    try:
+        rows = rows_of(index, split)
+    except InputError:
+        return
+    names = channels_of(index, rows, channels)
+    if limit is not None and limit < len(rows):
+        rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    reader = CropReader(index, names, crop)
+    local = batch // world
+    blank: np.ndarray | None = None
+    for start in range(0, len(rows), batch):
+        mine = rows[start + rank * local : min(start + (rank + 1) * local, start + batch)]
+        mask = np.zeros(local, bool)
+        crops: list[np.ndarray | None] = [None] * local
+        for place, row in enumerate(mine):
+            try:
+                crops[place] = blank = reader.centre(int(row))
+                mask[place] = True
+            except InputError as problem:
+                log.warning("left out of validation: %s", problem)
+        if blank is None:
+            blank = _first_readable(reader, rows)
+        filler = np.zeros_like(blank)
+        pixels = [filler if c is None else c for c in crops]
+        padded = np.concatenate([mine, np.full(local - len(mine), -1)]).astype(np.int64)
+        kinds = {c.dtype for c in pixels}
+        if len(kinds) > 1:
+            raise InputError(f"validation mixes images of types {sorted(map(str, kinds))}.")
+        yield {"pixels": np.stack(pixels), "row": padded, "mask": mask}
+
+
+def _first_readable(reader: CropReader, rows: np.ndarray) -> np.ndarray:
+    problem: InputError | None = None
+    for row in rows:
+        try:
+            return reader.centre(int(row))
+        except InputError as error:
+            problem = error
+    raise InputError(f"no validation site can be read, the last because: {problem}")
