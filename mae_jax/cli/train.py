@@ -14,6 +14,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a file of configs/; any key of it can be "
                         "changed with --config.KEY=VALUE")  # fmt: skip
     parser.add_argument("--workdir", required=True, help="where the run stands; made if missing")
+    parser.add_argument("--distributed", action="store_true", help="train with the other processes "
+                        "of this job (TPU slice, srun, Kubernetes)")  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="show the config and stop")
 
 
@@ -27,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     if args.print_config:
         print(values)
         return
-    from mae_jax.train import train
+    from mae_jax.train import hosts, train
 
+    hosts.join(args.distributed)
     print(train(config, args.workdir))

@@ -1,0 +1,38 @@
+"""The processes of one run: how they find each other, and how they end together."""
+
+import os
+
+import jax
+
+from mae_jax.errors import InputError
+
+# A host that sends no sign of life for so long is dead, and JAX then ends all the others.
+HEARTBEAT_SECONDS = 30
+
+
+def join(distributed: bool = False) -> None:
+    """Joins the other processes of the run; to be called before anything touches a device.
+
+    Three variables name the others: `JAX_COORDINATOR_ADDRESS` (host:port of the first process),
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. With `distributed`, what is not named is asked of
+    Cloud TPU, SLURM (under srun) or Kubernetes (Job, JobSet). With neither, the process is alone.
+
+    Raises:
+      InputError: `distributed`, and nothing says who the others are.
+    """
+    if not distributed and "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return
+    number = {name: int(os.environ[name]) if name in os.environ else None
+              for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")}  # fmt: skip
+    try:
+        jax.distributed.initialize(
+            num_processes=number["JAX_NUM_PROCESSES"],
+            process_id=number["JAX_PROCESS_ID"],
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as problem:
+        raise InputError(
+            f"the other processes of this run cannot be found ({problem}) Start it under srun, in "
+            "a Kubernetes Job or on a TPU slice, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
+            "and JAX_PROCESS_ID, or leave --distributed out."
+        ) from None
