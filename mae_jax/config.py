@@ -54,6 +54,9 @@ def as_config_dict(config: Any) -> ml_collections.ConfigDict:
 def from_dict(schema: type[Schema], values: Any, where: str = "config") -> Schema:
     """Builds the dataclass `schema` from nested mappings `values`, checking every key and type.
 
+    A schema in which one key says what another one holds has `narrowed(values, where)`, which
+    gives the types of such fields.
+
     Raises:
       InputError: an unknown key (with its nearest neighbour) or a value of the wrong type; the
         message names the key by its full path.
@@ -61,6 +64,8 @@ def from_dict(schema: type[Schema], values: Any, where: str = "config") -> Schem
     if not isinstance(values, Mapping):
         raise InputError(f"{where} must be a table of keys, not {values!r}.")
     hints = typing.get_type_hints(schema)
+    if hasattr(schema, "narrowed"):
+        hints |= schema.narrowed(values, where)
     known = [f.name for f in dataclasses.fields(typing.cast(Any, schema))]
     for key in values:
         if key not in known:

@@ -4,17 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mae_jax.models.flops import crop_flops
 from mae_jax.train import mesh as meshes
 from mae_jax.train.config import TrainConfig
-from mae_jax.train.optimizer import optimizer
-from mae_jax.train.step import initial_state, train_step
+from mae_jax.train.program import program
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -67,31 +64,15 @@ def needs(config: TrainConfig, devices: Sequence[Any] | None = None) -> Needs:
     Raises:
       InputError: the mesh or the batch does not fit the devices.
     """
-    mesh = meshes.make_mesh(config.mesh, devices)
-    transform = optimizer(config.optimizer, config.steps)
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(partial(initial_state, config, transform), key)
-    places = meshes.state_sharding(shapes, mesh, config.mesh)
-    state = meshes.placed(shapes, places)
-    encoder = config.model.encoder
-    crops = jax.ShapeDtypeStruct(
-        (config.data.batch, len(encoder.channels), encoder.crop, encoder.crop),
-        jnp.uint16,
-        sharding=meshes.batch_sharding(mesh),
-    )
-    step = jax.jit(
-        train_step(config, transform, key),
-        out_shardings=(places, meshes.replicated(mesh)),
-        donate_argnums=0,
-    )
-    compiled = step.lower(state, crops).compile()
+    run = program(config, meshes.make_mesh(config.mesh, devices))
+    compiled = run.step.lower(run.state, run.batch, None).compile()
     memory: Any = compiled.memory_analysis()
     found = Counter(
         re.findall(rf"= \S+ ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text() or "")
     )
     return Needs(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes.params)),
-        devices=mesh.size,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
+        devices=run.mesh.size,
         state_bytes=memory.argument_size_in_bytes,
         working_bytes=memory.temp_size_in_bytes,
         step_flops=crop_flops(config.model) * config.data.batch,

@@ -73,21 +73,32 @@ def restore_encoder(workdir: str | Path) -> Any:
 
 
 def _split(state: TrainState) -> tuple[Any, Any]:
-    others = {name: value for name, value in state.params.items() if name != "encoder"}
+    """The encoder's parameters (all of a network without a decoder), and the rest."""
+    params = state.params
+    others = {name: value for name, value in params.items() if name != "encoder"}
+    encoder, others = (params["encoder"], others) if "encoder" in params else (params, {})
     rest = {
         "step": state.step,
         "skipped": state.skipped,
         "params": others,
-        # As a flat list: an optimiser's state is made of tuples, whose types a reader lacks.
+        # As flat lists: an optimiser's state is made of tuples, whose types a reader lacks.
         "opt_state": jax.tree.leaves(state.opt_state),
+        "model_state": jax.tree.leaves(state.model_state),
+        "ema": jax.tree.leaves(state.ema),
     }
-    return state.params["encoder"], rest
+    return encoder, rest
 
 
 def _joined(encoder: Any, rest: Any, like: TrainState) -> TrainState:
+    def shaped(name: str) -> Any:
+        return jax.tree.unflatten(jax.tree.structure(getattr(like, name)), rest[name])
+
+    whole = "encoder" not in like.params
     return TrainState(
         step=rest["step"],
         skipped=rest["skipped"],
-        params={**rest["params"], "encoder": encoder},
-        opt_state=jax.tree.unflatten(jax.tree.structure(like.opt_state), rest["opt_state"]),
+        params=encoder if whole else {**rest["params"], "encoder": encoder},
+        opt_state=shaped("opt_state"),
+        model_state=shaped("model_state"),
+        ema=shaped("ema"),
     )

@@ -1,10 +1,24 @@
 """Everything a training run is made of, as one tree of frozen dataclasses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.models import MAEConfig
+from mae_jax.models.densenet import DenseNetConfig
+from mae_jax.models.plain_vit import PlainViTConfig
+from mae_jax.models.unet import UNetConfig
+from mae_jax.weights.architectures import kind_of
+
+# What `network` may say, and the schema that `model` then has.
+NETWORKS: dict[str, type] = {
+    "mae": MAEConfig,
+    "mu-net": UNetConfig,
+    "densenet": DenseNetConfig,
+    "vit": PlainViTConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -14,6 +28,9 @@ class DataConfig:
     Attributes:
       index: the screen's index, a parquet file made by `mae-jax index`.
       batch: crops in one optimiser step, over all devices and hosts.
+      sampling: "sites" visits every site once an epoch; "perturbation" draws perturbations
+        equally often; "plate" fills each batch from one plate (AdaBN).
+      label: the index's column that classifiers learn to tell.
       workers: processes that decode images for each host; 0 decodes in threads.
       cache_bytes: decoded sites that are kept in memory, at most.
       validation_crops: centre crops of the validation split, for the validation loss.
@@ -22,6 +39,8 @@ class DataConfig:
 
     index: str = ""
     batch: int = 4096
+    sampling: Literal["sites", "perturbation", "plate"] = "sites"
+    label: str = "Metadata_Perturbation"
     workers: int = 0
     cache_bytes: int = 2 * 1024**3
     validation_crops: int = 1024
@@ -40,6 +59,8 @@ class OptimizerConfig:
       warmup: the share of all steps in which the rate rises.
       final_lr: the rate at the end, as a share of the maximum.
       accumulate: micro-batches whose gradients are averaged in one step.
+      ema: how much of a running mean of the weights each step keeps (0.9999, say), which is then
+        what is evaluated and saved; 0 for none.
     """
 
     name: Literal["lion", "adamw", "sgd"] = "lion"
@@ -50,6 +71,7 @@ class OptimizerConfig:
     warmup: float = 0.1
     final_lr: float = 0.0
     accumulate: int = 1
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,9 +119,21 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. `keep_untrained` also saves the network as it was before the first step."""
+    """A training run.
 
-    model: MAEConfig = field(default_factory=MAEConfig)
+    Attributes:
+      network: what is trained: "mae" (joint or channel-agnostic), "mu-net", or the classifiers
+        "densenet" and "vit".
+      model: the network's config, of the schema that `network` names.
+      steps: optimiser steps of the whole run.
+      seed: of the parameters, the crops, the masks and the dropped paths.
+      keep_untrained: also save the network as it was before the first step.
+    """
+
+    network: Literal["mae", "mu-net", "densenet", "vit"] = "mae"
+    model: MAEConfig | UNetConfig | DenseNetConfig | PlainViTConfig = field(
+        default_factory=MAEConfig
+    )
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -110,6 +144,11 @@ class TrainConfig:
     keep_untrained: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.model) is not NETWORKS[self.network]:
+            raise InputError(
+                f"network is '{self.network}', but model is that of '{kind_of(self.model)}'; "
+                "make them fit."
+            )
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, not {self.steps}.")
         if self.data.batch % self.optimizer.accumulate:
@@ -117,3 +156,17 @@ class TrainConfig:
                 f"data.batch ({self.data.batch}) must be a multiple of optimizer.accumulate "
                 f"({self.optimizer.accumulate})."
             )
+
+    @staticmethod
+    def narrowed(values: Mapping[str, Any], where: str) -> dict[str, type]:
+        """The schema of `model`, which `network` names (`mae_jax.config.from_dict`).
+
+        Raises:
+          InputError: there is no such network.
+        """
+        network = values.get("network", "mae")
+        if network not in NETWORKS:
+            raise InputError(
+                f"{where}.network cannot be '{network}': {nearest(str(network), list(NETWORKS))}"
+            )
+        return {"model": NETWORKS[network]}

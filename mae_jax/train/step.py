@@ -1,20 +1,18 @@
 """One optimiser step, and the state it carries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import PRNGKeyArray
 
-from mae_jax.losses import mae_loss
-from mae_jax.models import MAE, MAEConfig, reconstruct, self_standardize
 from mae_jax.train.config import TrainConfig
+from mae_jax.train.tasks import Batch, Scalars, task_of
 
-Scalars = dict[str, Float[Array, ""]]
-StepFunction = Callable[["TrainState", Any], tuple["TrainState", Scalars]]
+StepFunction = Callable[..., tuple["TrainState", Scalars]]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -24,111 +22,115 @@ class TrainState(flax.struct.PyTreeNode):
       step: optimiser steps done.
       skipped: steps whose loss or gradient was not finite, and which therefore changed nothing.
       params, opt_state: plain nested dicts and the optimiser's state, float32.
+      model_state: what the network changes itself (running statistics); {} where nothing.
+      ema: the running mean of the parameters, or None.
     """
 
     step: Any
     skipped: Any
     params: Any
     opt_state: Any
+    model_state: Any
+    ema: Any
+
+    @property
+    def weights(self) -> Any:
+        """The parameters to evaluate and to save: their mean, where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def initial_state(
     config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
 ) -> TrainState:
     """A fresh state; pure, so that it can run under `jax.eval_shape` and under `jax.jit`."""
-    encoder = config.model.encoder
-    image = jnp.zeros((1, len(encoder.channels), encoder.crop, encoder.crop), jnp.float32)
-    rngs = {"params": key, "mask": key, "drop_path": key}
-    params = MAE(config.model).init(rngs, image)["params"]
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(step=zero, skipped=zero, params=params, opt_state=transform.init(params))
-
-
-def loss_of_crops(
-    params: Any,
-    pixels: Shaped[Array, "batch channels height width"],
-    key: PRNGKeyArray,
-    config: MAEConfig,
-    *,
-    train: bool,
-    scale: float | None = None,
-) -> tuple[Float[Array, ""], Scalars]:
-    """L_MAE+ (Eq. 3) of raw crops, and its parts; masks and dropped paths are drawn from `key`.
-
-    `scale` divides the pixels before they are self-standardised; None is their type's maximum.
-    """
-    mask_key, path_key = jax.random.split(key)
-    images = self_standardize(pixels, scale)
-    rngs = {"mask": mask_key, "drop_path": path_key}
-    output: Any = MAE(config).apply({"params": params}, images, train=train, rngs=rngs)
-    return mae_loss(output, config)
-
-
-def reconstruct_crops(
-    params: Any,
-    pixels: Shaped[Array, "batch channels height width"],
-    key: PRNGKeyArray,
-    config: MAEConfig,
-    count: int,
-) -> tuple[
-    Float[Array, "shown channels height width"],
-    Float[Array, "shown channels height width"],
-    Float[Array, "shown channels height width"],
-]:
-    """The first `count` crops masked, reconstructed and as they are, all self-standardised."""
-    images = self_standardize(pixels[:count])
-    found = reconstruct(MAE(config), params, images, rng=key)
-    return found.masked, found.reconstruction, found.original
+    params, model_state = task_of(config.model).init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=transform.init(params),
+        model_state=model_state,
+        # A copy: the state's buffers are donated, and none may be given away twice.
+        ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
+    )
 
 
 def train_step(
     config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
 ) -> StepFunction:
-    """The step `(state, pixels) -> (state, scalars)` for a global batch of raw crops.
+    """The step `(state, batch, channels=None) -> (state, scalars)` for a global batch.
+
+    `channels` is static: which of the network's channels the crops hold; None for all.
 
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
-    masks. A step with a loss or gradient that is not finite leaves the parameters as they are and
-    is counted.
+    masks. A step with a loss or gradient that is not finite leaves everything as it is and is
+    counted.
     """
-    parts = config.optimizer.accumulate
+    task, parts, decay = task_of(config.model), config.optimizer.accumulate, config.optimizer.ema
 
-    def gradient(params: Any, pixels: Array, key: PRNGKeyArray) -> tuple[Any, Scalars]:
-        def loss(params: Any) -> tuple[Array, Scalars]:
-            return loss_of_crops(params, pixels, key, config.model, train=True)
+    def gradient(
+        params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, channels: Any
+    ) -> tuple[tuple[Any, Scalars], Any]:
+        def loss(params: Any) -> tuple[Any, tuple[Scalars, Any]]:
+            total, (scalars, changed) = task.loss(
+                params, model_state, batch, key, train=True, channels=channels
+            )
+            return total, ({"loss": total, **scalars}, changed)
 
-        (total, scalars), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return grads, {"loss": total, **scalars}
+        grads, (scalars, changed) = jax.grad(loss, has_aux=True)(params)
+        return (grads, scalars), changed
 
-    def step(state: TrainState, pixels: Array) -> tuple[TrainState, Scalars]:
+    def in_parts(
+        state: TrainState, batch: Batch, key: PRNGKeyArray, channels: Any
+    ) -> tuple[tuple[Any, Scalars], Any]:
+        # Every parts-th crop goes to one micro-batch, so that no crop changes its device.
+        split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), batch)
+
+        def add(carry: Any, part: Any) -> tuple[Any, None]:
+            (total, model_state), (number, crops) = carry, part
+            new, model_state = gradient(
+                state.params, model_state, crops, jax.random.fold_in(key, number), channels
+            )
+            total = jax.tree.map(lambda a, b: a + b / parts, total, new)
+            return (total, model_state), None
+
+        first = jax.tree.map(lambda a: a[0], split)
+        shapes, _ = jax.eval_shape(
+            lambda: gradient(state.params, state.model_state, first, key, channels)
+        )
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry = (zeros, state.model_state)
+        return jax.lax.scan(add, carry, (jnp.arange(parts), split))[0]
+
+    def step(
+        state: TrainState, batch: Batch, channels: Sequence[str] | None = None
+    ) -> tuple[TrainState, Scalars]:
         step_key = jax.random.fold_in(key, state.step)
         if parts == 1:
-            grads, scalars = gradient(state.params, pixels, step_key)
+            (grads, scalars), model_state = gradient(
+                state.params, state.model_state, batch, step_key, channels
+            )
         else:
-            # Every parts-th crop goes to one micro-batch, so that no crop changes its device.
-            split = pixels.reshape(-1, parts, *pixels.shape[1:]).swapaxes(0, 1)
-
-            def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
-                number, crops = part
-                new = gradient(state.params, crops, jax.random.fold_in(step_key, number))
-                return jax.tree.map(lambda a, b: a + b / parts, carry, new), None
-
-            shapes = jax.eval_shape(gradient, state.params, split[0], step_key)
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            (grads, scalars), _ = jax.lax.scan(add, zeros, (jnp.arange(parts), split))
+            (grads, scalars), model_state = in_parts(state, batch, step_key, channels)
 
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema and averaged(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(scalars["loss"])
-        changed = (optax.apply_updates(state.params, updates), opt_state)
-        kept = (state.params, state.opt_state)
-        params, opt_state = jax.tree.map(lambda a, b: jnp.where(good, a, b), changed, kept)
-        scalars = {**scalars, "gradient_norm": norm}
-        state = TrainState(
-            step=state.step + 1,
-            skipped=state.skipped + (~good).astype(jnp.int32),
-            params=params,
-            opt_state=opt_state,
+        changed = state.replace(
+            params=params, opt_state=opt_state, model_state=model_state, ema=ema
         )
-        return state, scalars
+        state = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, state)
+        state = state.replace(
+            step=state.step + 1, skipped=state.skipped + (~good).astype(jnp.int32)
+        )
+        return state, {**scalars, "gradient_norm": norm}
 
     return step
+
+
+def averaged(mean: Any, params: Any, decay: float, step: Any) -> Any:
+    """The running mean of the parameters after one more step; it forgets faster at first."""
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, mean, params)

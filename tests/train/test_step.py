@@ -14,7 +14,8 @@ from mae_jax.train import mesh as meshes
 from mae_jax.train.checkpoints import Checkpoints, restore_encoder
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
 from mae_jax.train.optimizer import optimizer
-from mae_jax.train.step import initial_state, loss_of_crops, train_step
+from mae_jax.train.step import initial_state, train_step
+from mae_jax.train.tasks.mae import MAETask
 
 MODEL = MAEConfig(
     EncoderConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("DNA", "ER"),
@@ -59,7 +60,7 @@ def run(
     step = jax.jit(train_step(config, transform, step_key), donate_argnums=0)
     losses = []
     for number in range(steps):
-        state, scalars = step(state, meshes.to_devices(crops(number), mesh))
+        state, scalars = step(state, meshes.to_devices({"pixels": crops(number)}, mesh))
         losses.append(float(scalars["loss"]))
     return losses, state
 
@@ -108,13 +109,9 @@ def test_micro_batches_average_to_the_whole():
     own = []
     for number in range(2):
         key = jax.random.fold_in(jax.random.fold_in(step_key, 0), number)
-        loss, _ = loss_of_crops(
-            jax.tree.map(jnp.asarray, first_state(parts).params),
-            jnp.asarray(crops(0)[number::2]),
-            key,
-            MODEL,
-            train=True,
-        )
+        params = jax.tree.map(jnp.asarray, first_state(parts).params)
+        batch = {"pixels": jnp.asarray(crops(0)[number::2])}
+        loss, _ = MAETask(MODEL).loss(params, {}, batch, key, train=True)
         own.append(float(loss))
     np.testing.assert_allclose(losses, [np.mean(own)], rtol=1e-5)
     assert int(state.step) == 1
@@ -125,11 +122,11 @@ def test_a_step_without_finite_loss_changes_nothing_and_is_counted():
     state = first_state(CONFIG)
     step = jax.jit(train_step(CONFIG, transform, jax.random.key(1)))
     broken = jnp.full((16, 2, 16, 16), jnp.nan, jnp.float32)
-    after, _ = step(state, broken)
+    after, _ = step(state, {"pixels": broken})
     assert int(after.skipped) == 1
     assert int(after.step) == 1
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
-    after, _ = step(after, jnp.asarray(crops(0), jnp.float32))
+    after, _ = step(after, {"pixels": jnp.asarray(crops(0), jnp.float32)})
     assert int(after.skipped) == 1
 
 

@@ -1,0 +1,93 @@
+"""The compiled functions of a run: the same for training, for planning and for tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from mae_jax.train import mesh as meshes
+from mae_jax.train.config import TrainConfig
+from mae_jax.train.optimizer import optimizer, schedule
+from mae_jax.train.step import TrainState, initial_state, train_step
+from mae_jax.train.tasks import Batch, Task, task_of
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a config becomes on a mesh; nothing is computed or compiled before it is called.
+
+    Attributes:
+      task: the network and what it learns.
+      mesh: the devices.
+      state: shapes of the state with their places: what a checkpoint is restored into.
+      batch: shapes of a global batch with their places.
+      rate: the learning rate by step.
+      init: () -> the first state, made already divided.
+      step: (state, batch, channels) -> (state, scalars); the state given is used up.
+      evaluate: (weights, model state, batch, channels) -> (loss, scalars) of crops held out.
+      draw: (weights, model state, batch) -> masked, reconstructed and original crops.
+    """
+
+    task: Task
+    mesh: Mesh
+    state: TrainState
+    batch: Batch
+    rate: optax.Schedule
+    init: Callable[[], TrainState]
+    step: Any
+    evaluate: Any
+    draw: Any
+
+
+def program(config: TrainConfig, mesh: Mesh) -> Program:
+    """The program of `config` on `mesh`.
+
+    Raises:
+      InputError: a rule that fits no parameter, or a batch that the mesh does not divide.
+    """
+    task = task_of(config.model)
+    transform = optimizer(config.optimizer, config.steps)
+    init_key, step_key, held_out_key = jax.random.split(jax.random.key(config.seed), 3)
+    # Shapes first, so that nothing is ever whole on one device.
+    first = partial(initial_state, config, transform)
+    shapes = jax.eval_shape(first, init_key)
+    places = meshes.state_sharding(shapes, mesh, config.mesh)
+    crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    made = jax.jit(first, out_shardings=places)
+
+    def evaluate(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+        loss, (scalars, _) = task.loss(
+            weights, model_state, batch, held_out_key, train=False, channels=channels
+        )
+        return loss, scalars
+
+    def draw(weights: Any, model_state: Any, batch: Batch) -> Any:
+        return task.draw(weights, model_state, batch, held_out_key, config.log.panel_crops)
+
+    looked_at = (places.weights, places.model_state, crops)
+    return Program(
+        task=task,
+        mesh=mesh,
+        state=meshes.placed(shapes, places),
+        batch=jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=crops),
+            task.batch(config.data.batch),
+        ),
+        rate=schedule(config.optimizer, config.steps),
+        init=lambda: made(init_key),
+        step=jax.jit(
+            train_step(config, transform, step_key),
+            static_argnums=2,
+            in_shardings=(places, crops),
+            out_shardings=(places, everywhere),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            evaluate, static_argnums=3, in_shardings=looked_at, out_shardings=everywhere
+        ),
+        draw=jax.jit(draw, in_shardings=looked_at, out_shardings=everywhere),
+    )

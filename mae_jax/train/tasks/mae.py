@@ -1,0 +1,63 @@
+"""Masked autoencoders, joint and channel-agnostic: Equations 1 to 3 on the masked patches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mae_jax.losses import mae_loss
+from mae_jax.models import MAE, MAEConfig, reconstruct, self_standardize
+from mae_jax.train.tasks.base import Batch, Scalars, Task
+from mae_jax.weights import Preprocessing
+from mae_jax.weights.architectures import init_params
+
+
+class MAETask(Task):
+    """L_MAE+ (Equation 3) of raw crops, self-standardised; scalars "mae" and "fourier"."""
+
+    draws = True
+    model: MAEConfig
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.model.encoder.channels
+
+    @property
+    def crop(self) -> int:
+        return self.model.encoder.crop
+
+    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+        return init_params(self.model, key), {}
+
+    def loss(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        train: bool,
+        channels: Sequence[str] | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+        mask_key, path_key = jax.random.split(key)
+        output: Any = MAE(self.model).apply(
+            {"params": params},
+            self_standardize(batch["pixels"]),
+            channels=channels,
+            train=train,
+            rngs={"mask": mask_key, "drop_path": path_key},
+        )
+        loss, parts = mae_loss(output, self.model)
+        return loss, (parts, model_state)
+
+    def draw(
+        self, params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, count: int
+    ) -> tuple[Array, Array, Array]:
+        images = self_standardize(batch["pixels"][:count])
+        found = reconstruct(MAE(self.model), params, images, rng=key)
+        return found.masked, found.reconstruction, found.original
+
+    def preprocessing(self) -> Preprocessing:
+        agnostic = self.model.encoder.channel_agnostic
+        return Preprocessing(channels=self.channels, any_channels=agnostic, crop=self.crop)
