@@ -1,51 +1,62 @@
-"""Batches as the step takes them: crops of the index, with labels where a network needs them."""
+"""Batches as the step takes them: crops of one screen or several, on the devices."""
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import pandas as pd
 from jax.sharding import Mesh
 
-from mae_jax.data import Index, crop_batches, validation_crops
+from mae_jax.data import CropSet, Index, crop_batches, labels_of, validation_crops
 from mae_jax.errors import InputError
 from mae_jax.train import mesh as meshes
-from mae_jax.train.config import TrainConfig
+from mae_jax.train.config import SetConfig, TrainConfig
 from mae_jax.train.tasks import Batch, Task
 
 log = logging.getLogger(__name__)
+
+Channels = tuple[str, ...] | None
+
+
+class Ready(NamedTuple):
+    """A batch on the devices, and the network's channels that its crops hold (None: all)."""
+
+    batch: Batch
+    channels: Channels
 
 
 class Crops:
     """The crops of a run: endless batches for training, and fixed ones that are held out.
 
     Raises:
-      InputError: the index lacks a channel, or its labels are not as many as the classes.
+      InputError: an index lacks a channel, or has not as many labels as the network has classes.
     """
 
     def __init__(self, config: TrainConfig, task: Task, mesh: Mesh) -> None:
         self._config, self._task, self._mesh = config, task, mesh
-        self._index = Index.read(config.data.index)
-        missing = [name for name in task.channels if name not in self._index.channels]
-        if missing:
+        data = config.data
+        one = SetConfig(name="", index=data.index, channels=task.channels)
+        self._places: dict[str, Channels] = {}
+        self._sets = [self._opened(each) for each in data.sets or (one,)]
+        self._labels = labels_of(self._sets, data.label) if task.labelled else None
+        if self._labels and len(self._labels.names) != task.model.classes:
+            found = len(self._labels.names)
             raise InputError(
-                f"{config.data.index} has no channel '{missing[0]}' (it has "
-                f"{', '.join(self._index.channels)}); set the channels of the model."
+                f"{data.index} has {found} different {data.label}, but the network "
+                f"{task.model.classes} classes; give --config.model.classes={found}."
             )
-        self._labels = self._numbered() if task.labelled else None
 
-    def training(self, start: int) -> Iterator[Batch]:
-        """This host's batches of step `start`, `start + 1`, …, as global arrays; close it."""
+    def training(self, start: int) -> Iterator[Ready]:
+        """The batches of step `start`, `start + 1`, …; close it when it is no longer needed."""
         data = self._config.data
         found = crop_batches(
-            self._index,
+            self._sets,
             crop=self._task.crop,
             batch=data.batch,
             seed=self._config.seed,
-            channels=self._task.channels,
             sampling=data.sampling,
+            label=data.label,
             start_step=start,
             world=jax.process_count(),
             rank=jax.process_index(),
@@ -55,51 +66,64 @@ class Crops:
         )
         try:
             for crops in found:
-                yield self._placed(crops)
+                label = crops["label"] if self._labels else None
+                yield self._ready(crops["set"], crops["pixels"], label)
         finally:
             found.close()
 
-    def held_out(self) -> list[Batch]:
+    def held_out(self) -> list[Ready]:
         """Fixed centre crops of experiments unseen in training; none where there are none."""
-        data, hosts = self._config.data, jax.process_count()
-        ways = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        sites = int((self._index.table["Metadata_Split"] == "validation").sum())
-        crops = min(data.validation_crops, sites) // ways * ways
-        if not crops:
-            log.warning(
-                "%s has %d validation sites for %d devices: no validation loss.",
-                data.index, sites, ways,
-            )  # fmt: skip
-            return []
-        found = validation_crops(
-            self._index,
-            crop=self._task.crop,
-            batch=min(crops, data.batch // self._config.optimizer.accumulate),
-            channels=self._task.channels,
-            limit=crops,
-            world=hosts,
-            rank=jax.process_index(),
-        )
-        # Whole batches alone, so that neither fillers nor a broken site's blank enter the loss;
-        # hosts leave out the same ones only if they see the same files, as those of one run do.
-        return [self._placed(batch) for batch in found if batch["mask"].all()]
-
-    def _placed(self, crops: dict[str, np.ndarray]) -> Batch:
-        batch: dict[str, Any] = {"pixels": crops["pixels"]}
-        if self._labels is not None:
-            batch["label"] = self._labels[crops["row"]]
-        return meshes.to_devices(batch, self._mesh)
-
-    def _numbered(self) -> np.ndarray:
-        """The class of each row of the index; -1 where training has no site of its label."""
-        table, column = self._index.table, self._config.data.label
-        if column not in table.columns:
-            raise InputError(f"{self._config.data.index} has no column '{column}'; set data.label.")
-        known = sorted(table.loc[table["Metadata_Split"] == "train", column].unique())
-        if len(known) != self._task.model.classes:
-            raise InputError(
-                f"{self._config.data.index} has {len(known)} different {column} for training, but "
-                f"the network {self._task.model.classes} classes; "
-                f"give --config.model.classes={len(known)}."
+        data, ways = self._config.data, self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        ready = []
+        for number, one in enumerate(self._sets):
+            sites = int((one.index.table["Metadata_Split"] == "validation").sum())
+            crops = min(data.validation_crops // len(self._sets), sites) // ways * ways
+            if not crops:
+                log.warning(
+                    "%s has %d validation sites for %d devices: no validation loss.",
+                    one.name or data.index, sites, ways,
+                )  # fmt: skip
+                continue
+            found = validation_crops(
+                one.index,
+                crop=self._task.crop,
+                batch=min(crops, data.batch // self._config.optimizer.accumulate),
+                channels=one.channels,
+                limit=crops,
+                world=jax.process_count(),
+                rank=jax.process_index(),
             )
-        return pd.Categorical(table[column], categories=known).codes.astype(np.int32)
+            for batch in found:
+                # Whole batches alone, so that neither fillers nor a broken site's blank enter the
+                # loss. Hosts leave out the same ones if they see the same files, as those of one
+                # run do.
+                if batch["mask"].all():
+                    label = self._labels and self._labels.numbers[number][batch["row"]]
+                    ready.append(self._ready(one.name, batch["pixels"], label))
+        return ready
+
+    def _opened(self, one: SetConfig) -> CropSet:
+        index = Index.read(one.index)
+        channels = one.channels or index.channels
+        for name in channels:
+            if name not in index.channels:
+                raise InputError(
+                    f"{one.index} has no channel '{name}' (it has {', '.join(index.channels)}); "
+                    "set the channels of the model."
+                )
+        served = one.decoders or channels
+        unknown = [name for name in served if name not in self._task.channels]
+        if unknown or len(served) != len(channels):
+            raise InputError(
+                f"{one.index}: the network knows no channel '{(unknown or served)[0]}' (it knows "
+                f"{', '.join(self._task.channels)}); give data.sets channels, or a decoder for "
+                "each of them."
+            )
+        self._places[one.name] = None if served == self._task.channels else served
+        return CropSet(one.name, index, channels, one.share)
+
+    def _ready(self, name: str, pixels: np.ndarray, label: np.ndarray | None) -> Ready:
+        arrays: dict[str, Any] = {"pixels": pixels}
+        if label is not None:
+            arrays["label"] = label.astype(np.int32)
+        return Ready(meshes.to_devices(arrays, self._mesh), self._places[name])

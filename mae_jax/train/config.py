@@ -22,14 +22,35 @@ NETWORKS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
+class SetConfig:
+    """One of several screens that are trained on together (channel-agnostic networks).
+
+    Attributes:
+      name: tells it from the others.
+      index: the screen's index.
+      channels: those of its channels to train on; () for all of them.
+      decoders: which of the network's channels reconstructs each of them; () for those of the
+        same names. So a stain can have a decoder of its own in every set.
+      share: of the steps; None for its number of sites.
+    """
+
+    name: str
+    index: str
+    channels: tuple[str, ...] = ()
+    decoders: tuple[str, ...] = ()
+    share: float | None = None
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where the crops come from.
 
     Attributes:
       index: the screen's index, a parquet file made by `mae-jax index`.
+      sets: several screens in its place; each step's crops come from one of them.
       batch: crops in one optimiser step, over all devices and hosts.
-      sampling: "sites" visits every site once an epoch; "perturbation" draws perturbations
-        equally often; "plate" fills each batch from one plate (AdaBN).
+      sampling: "sites" visits every site once an epoch; "label" draws labels equally
+        often; "plate" fills each batch from one plate (AdaBN).
       label: the index's column that classifiers learn to tell.
       workers: processes that decode images for each host; 0 decodes in threads.
       cache_bytes: decoded sites that are kept in memory, at most.
@@ -38,8 +59,9 @@ class DataConfig:
     """
 
     index: str = ""
+    sets: tuple[SetConfig, ...] = ()
     batch: int = 4096
-    sampling: Literal["sites", "perturbation", "plate"] = "sites"
+    sampling: Literal["sites", "label", "plate"] = "sites"
     label: str = "Metadata_Perturbation"
     workers: int = 0
     cache_bytes: int = 2 * 1024**3

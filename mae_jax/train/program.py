@@ -29,7 +29,8 @@ class Program:
       init: () -> the first state, made already divided.
       step: (state, batch, channels) -> (state, scalars); the state given is used up.
       evaluate: (weights, model state, batch, channels) -> (loss, scalars) of crops held out.
-      draw: (weights, model state, batch) -> masked, reconstructed and original crops.
+      draw: (weights, model state, batch, channels) -> its first crops masked, reconstructed
+        and as they are.
     """
 
     task: Task
@@ -65,8 +66,9 @@ def program(config: TrainConfig, mesh: Mesh) -> Program:
         )
         return loss, scalars
 
-    def draw(weights: Any, model_state: Any, batch: Batch) -> Any:
-        return task.draw(weights, model_state, batch, held_out_key, config.log.panel_crops)
+    def draw(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+        shown = jax.tree.map(lambda a: a[: config.log.panel_crops], batch)
+        return task.draw(weights, model_state, shown, held_out_key, channels=channels)
 
     looked_at = (places.weights, places.model_state, crops)
     return Program(
@@ -89,5 +91,5 @@ def program(config: TrainConfig, mesh: Mesh) -> Program:
         evaluate=jax.jit(
             evaluate, static_argnums=3, in_shardings=looked_at, out_shardings=everywhere
         ),
-        draw=jax.jit(draw, in_shardings=looked_at, out_shardings=everywhere),
+        draw=jax.jit(draw, static_argnums=3, in_shardings=looked_at, out_shardings=everywhere),
     )

@@ -76,8 +76,8 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     try:
         while step < config.steps:
             with meter.waiting():
-                batch = next(batches)
-            state, scalars = run.step(state, batch, None)
+                batch, channels = next(batches)
+            state, scalars = run.step(state, batch, channels)
             step += 1
             if pending is not None:
                 report(pending, run.rate, meter, bar, records)
@@ -85,14 +85,15 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
             if step % config.log.scalars == 0 or step == config.steps:
                 pending = (step, scalars)
             if held_out and due(step, config.log.validation, config.steps):
-                losses = [run.evaluate(state.weights, state.model_state, b, None)[0]
-                          for b in held_out]  # fmt: skip
+                losses = [run.evaluate(state.weights, state.model_state, *each)[0]
+                          for each in held_out]  # fmt: skip
                 if records:
                     records.scalars(step, {"validation/loss": float(np.mean(losses))})
-            if run.task.draws and held_out and due(step, config.log.panels, config.steps):
-                pictures = run.draw(state.weights, state.model_state, held_out[0])
+            if held_out and run.task.draws and due(step, config.log.panels, config.steps):
+                pictures = run.draw(state.weights, state.model_state, *held_out[0])
                 if records:
-                    sheet = triplet_sheet(*map(np.asarray, pictures), run.task.channels)
+                    names = held_out[0].channels or run.task.channels
+                    sheet = triplet_sheet(*map(np.asarray, pictures), names)
                     records.panel(step, sheet)
             checkpoints.save(step, state, force=step == config.steps)
             bar.update()

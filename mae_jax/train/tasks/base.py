@@ -70,9 +70,15 @@ class Task(ABC):
         """
 
     def draw(
-        self, params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, count: int
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """The first `count` crops masked, reconstructed and as they are, all standardised."""
+        """The crops masked, reconstructed and as they are, all standardised."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to draw.")
 
     def saved(self, params: Any, model_state: Any) -> Any:

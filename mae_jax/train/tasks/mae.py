@@ -52,10 +52,16 @@ class MAETask(Task):
         return loss, (parts, model_state)
 
     def draw(
-        self, params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, count: int
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        images = self_standardize(batch["pixels"][:count])
-        found = reconstruct(MAE(self.model), params, images, rng=key)
+        images = self_standardize(batch["pixels"])
+        found = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
         return found.masked, found.reconstruction, found.original
 
     def preprocessing(self) -> Preprocessing:

@@ -39,9 +39,15 @@ class MUNetTask(Task):
         return loss, (parts, model_state)
 
     def draw(
-        self, params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, count: int
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        found = self._apply(params, batch["pixels"][:count], key)
+        found = self._apply(params, batch["pixels"], key)
         masked = found.target * (1 - found.mask)
         return masked, jnp.where(found.mask > 0, found.prediction, found.target), found.target
 
