@@ -116,10 +116,45 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When the whole state is saved, and how many of the last saves are kept."""
+    """When the whole state is saved, and which saves are kept.
+
+    Attributes:
+      every: steps between two saves.
+      keep: how many of the last saves are kept.
+      keep_best: how many more, of the lowest validation loss; only saves at steps at which it was
+        measured are compared.
+      keep_every: those of every so many steps are kept too; 0 for none.
+    """
 
     every: int = 1000
     keep: int = 3
+    keep_best: int = 1
+    keep_every: int = 0
+
+
+@dataclass(frozen=True)
+class FaultsConfig:
+    """What is done when a step goes wrong or hangs.
+
+    A step without finite loss and gradient is always skipped: counted, and nothing is changed.
+
+    Attributes:
+      spike: also skip a step whose loss exceeds the running mean by so many running standard
+        deviations; 0 skips none.
+      memory: steps over which mean and deviation run; before so many, no loss is called a spike.
+      limit, window: more than `limit` steps skipped within `window`, and the run goes back to the
+        last checkpoint before them and leaves out the batches since.
+      rollbacks: how often a run may go back before it gives up.
+      step_seconds: a step that takes longer ends the process, with the stacks of its threads, so
+        that the job is started again; 0 waits for ever.
+    """
+
+    spike: float = 10.0
+    memory: int = 100
+    limit: int = 10
+    window: int = 100
+    rollbacks: int = 3
+    step_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +196,7 @@ class TrainConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
     steps: int = 100_000
     seed: int = 0
     keep_untrained: bool = False

@@ -1,0 +1,69 @@
+"""Ends a process that hangs, with the stacks of all its threads, so that the job is restarted."""
+
+import faulthandler
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+
+log = logging.getLogger(__name__)
+
+EXIT_STATUS = 70  # EX_SOFTWARE: neither wrong input nor a signal
+
+
+def end_process() -> None:
+    """Ends at once: what hangs would also hang whatever is done on an orderly way out."""
+    os._exit(EXIT_STATUS)
+
+
+class Watchdog:
+    """Watches the body of `with watchdog:`, which must end within `seconds` each time.
+
+    The first body is not watched, since it holds the compilation; neither is anything outside
+    (validation, saving). Where a body takes longer, the watchdog says so, writes the stack of
+    every thread to stderr and ends the process with status 70.
+
+    Args:
+      seconds: the limit; 0 watches nothing.
+      end: what to do at the end; for tests.
+    """
+
+    def __init__(self, seconds: float | int, end: Callable[[], None] = end_process) -> None:
+        self._seconds, self._end = seconds, end
+        self._first = True
+        self._deadline: float | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        if seconds:
+            self._thread.start()
+
+    def __enter__(self) -> None:
+        if not self._first:
+            self._deadline = time.monotonic() + self._seconds
+        self._first = False
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline = None
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._seconds / 4)):
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                log.critical(
+                    "process %d: a step has not ended for %g seconds (faults.step_seconds), so "
+                    "this process ends; the same command goes on from the last checkpoint. A host "
+                    "that died, or data that cannot be read, may be the cause; where it stood:",
+                    jax.process_index(), self._seconds,
+                )  # fmt: skip
+                faulthandler.dump_traceback(2, all_threads=True)  # stderr itself
+                self._end()
+                return
+
+    def close(self) -> None:
+        """Stops watching for good."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()

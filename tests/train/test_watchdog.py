@@ -1,0 +1,60 @@
+"""A step that hangs ends the process and says where it stood; nothing else does."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mae_jax.train.watchdog import EXIT_STATUS, Watchdog
+
+
+def waits_for(event: threading.Event) -> None:
+    event.wait(60)
+
+
+def test_a_hanging_step_ends_the_process_with_its_stack(capfd, caplog):
+    ended = threading.Event()
+    watchdog = Watchdog(0.2, ended.set)
+    with watchdog:  # not watched: it compiles
+        assert not ended.wait(0.6)
+    assert not ended.wait(0.6)  # neither is this
+    with watchdog:
+        waits_for(ended)
+    assert ended.is_set()
+    assert "a step has not ended for 0.2 seconds" in caplog.text
+    assert "in waits_for" in capfd.readouterr().err
+    watchdog.close()
+
+
+@pytest.mark.slow
+def test_the_process_ends_though_its_main_thread_hangs():
+    words = (
+        "import time; from mae_jax.train.watchdog import Watchdog; watchdog = Watchdog(0.2)\n"
+        "for seconds in (0, 600):\n with watchdog: time.sleep(seconds)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, timeout=120)
+    assert done.returncode == EXIT_STATUS
+
+
+def test_steps_in_time_and_what_lies_between_them_pass():
+    ended = threading.Event()
+    watchdog = Watchdog(0.5, ended.set)
+    for _ in range(4):
+        with watchdog:
+            time.sleep(0.01)
+        time.sleep(0.2)
+    with pytest.raises(KeyError), watchdog:
+        raise KeyError
+    assert not ended.wait(0.7)
+    watchdog.close()
+
+
+def test_zero_seconds_watch_nothing():
+    before = threading.active_count()
+    watchdog = Watchdog(0)
+    with watchdog:
+        pass
+    assert threading.active_count() == before
+    watchdog.close()
