@@ -32,4 +32,5 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.train import hosts, train
 
     hosts.join(args.distributed)
-    print(train(config, args.workdir))
+    with hosts.naming_the_dead():
+        print(train(config, args.workdir))

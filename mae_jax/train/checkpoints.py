@@ -1,73 +1,266 @@
 """Checkpoints: the encoder alone, and all the rest of the state."""
 
+import dataclasses
 import logging
+import math
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from mae_jax.errors import InputError
 from mae_jax.train.config import CheckpointConfig
 from mae_jax.train.step import TrainState
 
 log = logging.getLogger(__name__)
 
+ITEMS = ("encoder", "rest")
+LOSS = "validation_loss"
+
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`.
 
-    Saving is asynchronous and ends with a rename, so a kill leaves the last whole one. The
-    encoder's parameters are an item of their own: fine-tuning reads them and nothing else.
+    Saving is asynchronous and ends with a rename, and old checkpoints go after that, so a kill
+    leaves the last whole one. A save that fails (a full disk) is told and does not stop the run.
+    The encoder's parameters are an item of their own: fine-tuning reads them and nothing else.
+    All hosts must call every method, in the same order.
     """
 
     def __init__(self, workdir: Path, config: CheckpointConfig) -> None:
-        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every save at length
+        # orbax tells every save at length, and every failure again
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._every = config.every
+        self._folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(
-            save_interval_steps=config.every, max_to_keep=config.keep, cleanup_tmp_directories=True
+            preservation_policy=Kept(config),
+            best_fn=lambda metrics: metrics[LOSS],
+            cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(), options=options, item_names=("encoder", "rest")
-        )
+        self._manager = _Manager(self._folder, options=options, item_names=ITEMS)
+        self._saving: int | None = None  # the step whose save is not known to have ended
+        self._lost: int | None = None  # the step whose save failed, until one succeeds
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are, one that is being written included."""
+        return list(self._manager.all_steps())
 
     @property
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint."""
+        """The step of the newest checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, *, force: bool = False) -> None:
-        """Saves when `step` is due, or always with `force`; returns before all is on disk."""
-        if step == self.latest or not (force or self._manager.should_save(step)):
-            return
-        encoder, rest = _split(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                encoder=ocp.args.StandardSave(encoder), rest=ocp.args.StandardSave(rest)
-            ),
-            force=True,
-        )
+    def save(
+        self, step: int, state: TrainState, *, loss: float | None = None, force: bool = False
+    ) -> None:
+        """Saves when `step` is due, or always with `force`; returns before all is on disk.
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest state; `like` holds shapes with the shardings wanted now, on any mesh."""
-        encoder, rest = _split(like)
-        found = self._manager.restore(
-            self.latest,
-            args=ocp.args.Composite(
-                encoder=ocp.args.StandardRestore(encoder), rest=ocp.args.StandardRestore(rest)
-            ),
-        )
-        return _joined(found["encoder"], found["rest"], like)
+        A state in trouble is not saved: a run that resumes replays the steps before it, and so
+        goes back as one that never stopped.
+
+        Args:
+          step: steps done.
+          state: what is saved; it may be used up afterwards.
+          loss: the validation loss of this very state, if it was measured.
+          force: save though it is not due.
+        """
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self._settle()
+        if step == self.latest or not (force or step % self._every == 0):
+            return
+        if int(state.faults.trouble) >= 0:
+            log.warning("step %d is not saved: too many steps before it were skipped.", step)
+            return
+        self._agree()
+        encoder, rest = _split(state)
+        known = loss is not None and math.isfinite(loss)
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    encoder=ocp.args.StandardSave(encoder), rest=ocp.args.StandardSave(rest)
+                ),
+                metrics={LOSS: loss if known else math.inf},
+                force=True,
+            )
+            self._saving = step
+        except OSError as problem:
+            self._failed(step, problem)
+
+    def finish(self) -> None:
+        """Waits until all is on disk.
+
+        Raises:
+          InputError: the last save failed.
+        """
+        self._agree()
+        if self._lost is not None:
+            raise InputError(
+                f"the state of step {self._lost} could not be saved in {self._folder} (see above); "
+                "make room and give the same command again: it goes on from step "
+                f"{self.latest or 0}."
+            )
 
     def close(self) -> None:
-        """Waits until all is on disk."""
-        self._manager.wait_until_finished()
+        """Waits for the save in hand and ends; says it if that save fails."""
+        self._settle()
         self._manager.close()
+
+    def restore(self, like: TrainState, until: int | None = None) -> TrainState:
+        """The newest saved state that can be read.
+
+        Those that cannot are told of and moved aside (`checkpoints/broken-STEP`).
+
+        Args:
+          like: shapes with the shardings wanted now, on any mesh and number of hosts.
+          until: consider only checkpoints at or before this step, and of those only the regular
+            ones: so a run goes back to the same place whether a signal interrupted it or not.
+
+        Raises:
+          InputError: there is none that can be read.
+        """
+        self._agree()
+        steps = self.steps
+        if until is not None:
+            steps = [s for s in steps if s <= until and s % self._every == 0]
+        broken: dict[int, str] = {}
+        for step in reversed(steps):
+            state, problem = self._read(step, like)
+            if state is not None:
+                if broken:
+                    self._set_aside(broken)
+                return state
+            broken[step] = problem
+            log.warning("the checkpoint of step %d cannot be read: %s", step, problem)
+        why = next((f"the newest because: {problem}" for problem in broken.values()), "")
+        raise InputError(
+            f"{self._folder} has no checkpoint that can be read"
+            f"{'' if until is None else f' of step {until} or before'}"
+            f"{why and f', {why}'}; restore one from a backup, or give another --workdir."
+        )
+
+    def drop_after(self, step: int) -> None:
+        """Deletes all newer checkpoints, the newest first: their steps are taken anew."""
+        self._settle()
+        for newer in reversed([s for s in self.steps if s > step]):
+            self._manager.delete(newer)
+
+    def _settle(self) -> None:
+        """Waits for the save in hand, and tells of it if it failed here."""
+        step, self._saving = self._saving, None
+        if step is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+            self._lost = None
+        except Exception as problem:  # whatever a disk, a network or another host can do
+            self._failed(step, problem)
+
+    def _agree(self) -> None:
+        """Settles on all hosts, so that all know the same checkpoints: those on the disk."""
+        self._settle()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints settled")
+            self._manager.reload()
+
+    def _failed(self, step: int, problem: Exception) -> None:
+        self._lost = step
+        log.error(
+            "the state of step %d could not be saved: %s. The checkpoint before it stands, and "
+            "the next save tries again.", step, _reason(problem),
+        )  # fmt: skip
+        if jax.process_index() == 0:  # what was written of it fills the disk
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+        self._manager.reload()
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
+        """The state, or why some host cannot read it; the hosts agree."""
+        encoder, rest = _split(like)
+        state, problem = None, ""
+        try:
+            # Without orbax's barriers, at which a host that fails would leave the others waiting.
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(),
+                active_processes={jax.process_index()},
+                barrier_sync_key_prefix=f"host{jax.process_index()}",
+            )
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, lightweight_initialize=True, multiprocessing_options=alone
+            )
+            with ocp.CheckpointManager(self._folder, options=options, item_names=ITEMS) as manager:
+                found = manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        encoder=ocp.args.StandardRestore(encoder),
+                        rest=ocp.args.StandardRestore(rest),
+                    ),
+                )
+            state = _joined(found["encoder"], found["rest"], like)
+        except Exception as failure:  # a torn file may raise anything
+            problem = _reason(failure)
+        if jax.process_count() > 1:
+            read = multihost_utils.process_allgather(np.array(state is not None))
+            if not read.all():
+                problem = problem or f"host {int(np.argmin(read))} cannot."
+                state = None
+        return state, problem
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        if jax.process_index() == 0:
+            for step in steps:
+                (self._folder / str(step)).rename(self._folder / f"broken-{step}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints set aside")
+        self._manager.reload()
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay; the config's attributes say how many.
+
+    One that a signal caused stays only while it is the newest, and takes no other's place.
+    """
+
+    config: CheckpointConfig
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Answers for each checkpoint (`step`, `metrics`), in order of steps; orbax asks this."""
+        config = self.config
+        regular = [c.step for c in checkpoints if c.step % config.every == 0]
+        kept = {*regular[-config.keep :], *(c.step for c in checkpoints[-1:])}
+        losses = {c.step: c.metrics[LOSS] for c in checkpoints if c.metrics}
+        measured = [step for step, loss in losses.items() if math.isfinite(loss)]
+        kept |= set(sorted(measured, key=losses.__getitem__)[: config.keep_best])
+        if config.keep_every:
+            kept |= {step for step in regular if step % config.keep_every == 0}
+        return [c.step in kept for c in checkpoints]
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """The loop alone asks JAX for that: asking from a thread would turn back JAX's count."""
+        return False
+
+    def metrics(self, step: int) -> Any:
+        """None where the file is broken, so that a broken checkpoint does not hide the others."""
+        try:
+            return super().metrics(step)
+        except Exception:
+            return None
 
 
 def restore_encoder(workdir: str | Path) -> Any:
     """The encoder's parameters of a run's newest checkpoint, and nothing else is read."""
     folder = Path(workdir).absolute() / "checkpoints"
-    with ocp.CheckpointManager(folder, item_names=("encoder", "rest")) as manager:
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(folder, options=options, item_names=ITEMS) as manager:
         args = ocp.args.Composite(encoder=ocp.args.StandardRestore())
         return manager.restore(manager.latest_step(), args=args)["encoder"]
 
@@ -77,28 +270,25 @@ def _split(state: TrainState) -> tuple[Any, Any]:
     params = state.params
     others = {name: value for name, value in params.items() if name != "encoder"}
     encoder, others = (params["encoder"], others) if "encoder" in params else (params, {})
-    rest = {
-        "step": state.step,
-        "skipped": state.skipped,
-        "params": others,
-        # As flat lists: an optimiser's state is made of tuples, whose types a reader lacks.
-        "opt_state": jax.tree.leaves(state.opt_state),
-        "model_state": jax.tree.leaves(state.model_state),
-        "ema": jax.tree.leaves(state.ema),
-    }
-    return encoder, rest
+    # As flat lists: these trees are made of tuples and classes, whose types a reader lacks.
+    lists = {name: jax.tree.leaves(getattr(state, name)) for name in _fields(state)}
+    return encoder, {"params": others, **lists}
 
 
 def _joined(encoder: Any, rest: Any, like: TrainState) -> TrainState:
-    def shaped(name: str) -> Any:
-        return jax.tree.unflatten(jax.tree.structure(getattr(like, name)), rest[name])
+    params = {**rest["params"], "encoder": encoder} if "encoder" in like.params else encoder
+    trees = {
+        name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), rest[name])
+        for name in _fields(like)
+    }
+    return like.replace(params=params, **trees)
 
-    whole = "encoder" not in like.params
-    return TrainState(
-        step=rest["step"],
-        skipped=rest["skipped"],
-        params=encoder if whole else {**rest["params"], "encoder": encoder},
-        opt_state=shaped("opt_state"),
-        model_state=shaped("model_state"),
-        ema=shaped("ema"),
-    )
+
+def _fields(state: TrainState) -> list[str]:
+    return [f.name for f in dataclasses.fields(state) if f.name != "params"]
+
+
+def _reason(problem: BaseException) -> str:
+    """The first line of what went wrong, or of what was behind it."""
+    text = str(problem) or type(problem).__name__
+    return text.strip().splitlines()[0][:300]

@@ -38,16 +38,14 @@ class Faults(flax.struct.PyTreeNode):
 
 def no_faults(config: FaultsConfig) -> Faults:
     """The memory of a run that has not begun."""
-    zero = jnp.zeros((), jnp.int32)
+    # Each an array of its own: the state's buffers are donated, and none may be given away twice.
+    counts = {name: jnp.zeros((), jnp.int32) for name in ("seen", "skipped", "offset", "rollbacks")}
     return Faults(
         mean=jnp.zeros((), jnp.float32),
         variance=jnp.zeros((), jnp.float32),
-        seen=zero,
-        skipped=zero,
         last=jnp.full(config.limit + 1, -config.window - 1, jnp.int32),
-        trouble=zero - 1,
-        offset=zero,
-        rollbacks=zero,
+        trouble=jnp.full((), -1, jnp.int32),
+        **counts,
     )
 
 

@@ -1,10 +1,15 @@
 """The processes of one run: how they find each other, and how they end together."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 
 from mae_jax.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # A host that sends no sign of life for so long is dead, and JAX then ends all the others.
 HEARTBEAT_SECONDS = 30
@@ -36,3 +41,19 @@ def join(distributed: bool = False) -> None:
             "a Kubernetes Job or on a TPU slice, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
             "and JAX_PROCESS_ID, or leave --distributed out."
         ) from None
+
+
+@contextmanager
+def naming_the_dead() -> Iterator[None]:
+    """Says what it means when a computation that all hosts share breaks off."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if jax.process_count() > 1:
+            log.error(
+                "host %d of %d: a computation shared with the other hosts broke off; most likely "
+                "one of them has died (its own log says why). This host ends too; the same command "
+                "on all hosts goes on from the last checkpoint.",
+                jax.process_index(), jax.process_count(),
+            )  # fmt: skip
+        raise

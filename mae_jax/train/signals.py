@@ -1,5 +1,6 @@
 """Asked to stop: SIGTERM and SIGINT, noted until the loop can save and end."""
 
+import os
 import signal
 from types import FrameType
 
@@ -8,22 +9,35 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop can save and end; a second SIGINT interrupts."""
+    """Notes SIGTERM and SIGINT, so that the loop can save and end; a second SIGINT interrupts.
+
+    Among several hosts SIGTERM is JAX's: it makes all of them agree on the step to stop at, even
+    where one host alone was told. SIGINT is passed on as SIGTERM there.
+    """
 
     def __init__(self) -> None:
         self.received = False
-        self._before = {name: signal.signal(name, self._note)
-                        for name in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
+        self._several = jax.process_count() > 1
+        self._asked = 0
+        self._interrupted = False
+        names = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
+        self._before = {name: signal.signal(name, self._note) for name in names}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
+        if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self.received = True
+        self._interrupted = number == signal.SIGINT
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.received = True
 
-    def requested(self, step: int) -> bool:
-        """Whether all hosts should stop after `step`; they agree on the step."""
-        if jax.process_count() > 1:
-            self.received |= bool(multihost_utils.reached_preemption_sync_point(step))
+    def requested(self) -> bool:
+        """Whether all hosts should stop now; to be asked once a step, by all of them."""
+        if self._several:
+            # Counts on where the step's number may go back: the hosts agree on a coming count.
+            self._asked += 1
+            self.received = multihost_utils.reached_preemption_sync_point(self._asked)
         return self.received
 
     def restore(self) -> None:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from mae_jax.train.config import TrainConfig
+from mae_jax.train.faults import judge, no_faults
 from mae_jax.train.tasks import Batch, Scalars, task_of
 
 StepFunction = Callable[..., tuple["TrainState", Scalars]]
@@ -20,18 +21,18 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: optimiser steps done.
-      skipped: steps whose loss or gradient was not finite, and which therefore changed nothing.
       params, opt_state: plain nested dicts and the optimiser's state, float32.
       model_state: what the network changes itself (running statistics); {} where nothing.
       ema: the running mean of the parameters, or None.
+      faults: what is remembered of losses and of steps that were skipped.
     """
 
     step: Any
-    skipped: Any
     params: Any
     opt_state: Any
     model_state: Any
     ema: Any
+    faults: Any
 
     @property
     def weights(self) -> Any:
@@ -46,12 +47,12 @@ def initial_state(
     params, model_state = task_of(config.model).init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=transform.init(params),
         model_state=model_state,
         # A copy: the state's buffers are donated, and none may be given away twice.
         ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
+        faults=no_faults(config.faults),
     )
 
 
@@ -63,8 +64,7 @@ def train_step(
     `channels` is static: which of the network's channels the crops hold; None for all.
 
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
-    masks. A step with a loss or gradient that is not finite leaves everything as it is and is
-    counted.
+    masks. A step that `faults.judge` finds bad leaves everything as it is and is counted.
     """
     task, parts, decay = task_of(config.model), config.optimizer.accumulate, config.optimizer.ema
 
@@ -117,15 +117,13 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema and averaged(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
-        good = jnp.isfinite(norm) & jnp.isfinite(scalars["loss"])
+        good, faults = judge(state.faults, state.step, scalars["loss"], norm, config.faults)
         changed = state.replace(
             params=params, opt_state=opt_state, model_state=model_state, ema=ema
         )
         state = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, state)
-        state = state.replace(
-            step=state.step + 1, skipped=state.skipped + (~good).astype(jnp.int32)
-        )
-        return state, {**scalars, "gradient_norm": norm}
+        scalars |= {"gradient_norm": norm, "skipped": faults.skipped, "trouble": faults.trouble}
+        return state.replace(step=state.step + 1, faults=faults), scalars
 
     return step
 

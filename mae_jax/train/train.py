@@ -21,8 +21,10 @@ from mae_jax.train.meter import Meter
 from mae_jax.train.program import Program, program
 from mae_jax.train.progress import progress_bar
 from mae_jax.train.records import Records
+from mae_jax.train.rollback import roll_back
 from mae_jax.train.signals import StopSignal
 from mae_jax.train.step import TrainState
+from mae_jax.train.watchdog import Watchdog
 from mae_jax.train.workdir import claim
 from mae_jax.weights import save_model
 
@@ -63,7 +65,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     start = int(state.step)
 
     # ---- data
-    batches = crops.training(start)
+    batches = crops.training(start + int(state.faults.offset))
     held_out = crops.held_out()
 
     # ---- loop: the numbers of a step are read after the next one has been dispatched
@@ -73,38 +75,53 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
     pending: tuple[int, Any] | None = None
     step = start
     stop = StopSignal()
+    watchdog = Watchdog(config.faults.step_seconds)
     try:
         while step < config.steps:
-            with meter.waiting():
-                batch, channels = next(batches)
-            state, scalars = run.step(state, batch, channels)
-            step += 1
-            if pending is not None:
-                report(pending, run.rate, meter, bar, records)
+            with watchdog:
+                with meter.waiting():
+                    batch, channels = next(batches)
+                state, scalars = run.step(state, batch, channels)
+                step += 1
+                trouble = pending and report(pending, run.rate, meter, bar, records)
                 pending = None
+            if trouble:
+                state = roll_back(state, trouble, run.state, checkpoints, config.faults)
+                step = int(state.step)
+                batches.close()
+                batches = crops.training(step + int(state.faults.offset))
+                bar.update(step - bar.n)
+                if records:
+                    records.close()
+                    records = Records(workdir, step)
+                continue
             if step % config.log.scalars == 0 or step == config.steps:
                 pending = (step, scalars)
+            loss: float | None = None
             if held_out and due(step, config.log.validation, config.steps):
                 losses = [run.evaluate(state.weights, state.model_state, *each)[0]
                           for each in held_out]  # fmt: skip
+                loss = float(np.mean(losses))
                 if records:
-                    records.scalars(step, {"validation/loss": float(np.mean(losses))})
+                    records.scalars(step, {"validation/loss": loss})
             if held_out and run.task.draws and due(step, config.log.panels, config.steps):
                 pictures = run.draw(state.weights, state.model_state, *held_out[0])
                 if records:
                     names = held_out[0].channels or run.task.channels
                     sheet = triplet_sheet(*map(np.asarray, pictures), names)
                     records.panel(step, sheet)
-            checkpoints.save(step, state, force=step == config.steps)
             bar.update()
-            if stop.requested(step):
-                checkpoints.save(step, state, force=True)
+            last = stop.requested() or step == config.steps
+            checkpoints.save(step, state, loss=loss, force=last)
+            if stop.received:
                 break
         if pending is not None:
             report(pending, run.rate, meter, bar, records)
+        checkpoints.finish()
     finally:
         batches.close()
         checkpoints.close()
+        watchdog.close()
         bar.close()
         if records:
             records.close()
@@ -119,8 +136,8 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
 
 def report(
     pending: tuple[int, Any], rate: Any, meter: Meter, bar: tqdm, records: Records | None
-) -> None:
-    """Reads a step's numbers from the device and shows them."""
+) -> int | None:
+    """Reads a step's numbers from the device and shows them; its number if it is in trouble."""
     step, scalars = pending
     values = {f"train/{name}": float(value) for name, value in scalars.items()}
     values |= {"train/learning_rate": float(rate(step - 1)), **meter.read(step)}
@@ -130,6 +147,7 @@ def report(
     bar.set_postfix(shown, refresh=False)
     if records:
         records.scalars(step, values)
+    return step if values["train/trouble"] >= 0 else None
 
 
 def due(step: int, every: int, last: int) -> bool:
