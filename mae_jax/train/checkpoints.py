@@ -1,8 +1,10 @@
 """Checkpoints: the encoder alone, and all the rest of the state."""
 
 import dataclasses
+import errno
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -78,6 +80,9 @@ class Checkpoints:
             log.warning("step %d is not saved: too many steps before it were skipped.", step)
             return
         self._agree()
+        if self._lost is not None and jax.process_index() == 0:  # its beginnings fill the disk
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         encoder, rest = _split(state)
         known = loss is not None and math.isfinite(loss)
         try:
@@ -175,9 +180,6 @@ class Checkpoints:
             "the state of step %d could not be saved: %s. The checkpoint before it stands, and "
             "the next save tries again.", step, _reason(problem),
         )  # fmt: skip
-        if jax.process_index() == 0:  # what was written of it fills the disk
-            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
         self._manager.reload()
 
     def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
@@ -289,6 +291,7 @@ def _fields(state: TrainState) -> list[str]:
 
 
 def _reason(problem: BaseException) -> str:
-    """The first line of what went wrong, or of what was behind it."""
+    """What went wrong in a line; a full disk, which tensorstore tells at length, by its name."""
     text = str(problem) or type(problem).__name__
-    return text.strip().splitlines()[0][:300]
+    full = [name for code in (errno.ENOSPC, errno.EDQUOT) if (name := os.strerror(code)) in text]
+    return full[0] if full else text.strip().splitlines()[0][:300]

@@ -31,8 +31,9 @@ def roll_back(
     Raises:
       InputError: the run went back too often, or no checkpoint is old enough.
     """
-    faults = state.faults
-    trouble, offset, rollbacks = (int(x) for x in (faults.trouble, faults.offset, faults.rollbacks))
+    trouble, offset, rollbacks, skipped = (
+        int(getattr(state.faults, name)) for name in ("trouble", "offset", "rollbacks", "skipped")
+    )
     why = (
         f"more than {config.limit} of {config.window} steps after step {trouble} had a loss that "
         "was not finite or a spike"
@@ -57,8 +58,9 @@ def roll_back(
         why, good, good + 1, step,
     )  # fmt: skip
     # The counts go on from the state in trouble: the checkpoint knows nothing of it.
-    counts = {
-        "offset": jax.device_put(np.int32(offset), like.faults.offset.sharding),
-        "rollbacks": jax.device_put(np.int32(rollbacks + 1), like.faults.rollbacks.sharding),
+    counts = {"offset": offset, "rollbacks": rollbacks + 1, "skipped": skipped}
+    placed = {
+        name: jax.device_put(np.int32(count), getattr(like.faults, name).sharding)
+        for name, count in counts.items()
     }
-    return restored.replace(faults=restored.faults.replace(**counts))
+    return restored.replace(faults=restored.faults.replace(**placed))

@@ -123,11 +123,11 @@ def test_a_step_without_finite_loss_changes_nothing_and_is_counted():
     step = jax.jit(train_step(CONFIG, transform, jax.random.key(1)))
     broken = jnp.full((16, 2, 16, 16), jnp.nan, jnp.float32)
     after, _ = step(state, {"pixels": broken})
-    assert int(after.skipped) == 1
+    assert int(after.faults.skipped) == 1
     assert int(after.step) == 1
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     after, _ = step(after, {"pixels": jnp.asarray(crops(0), jnp.float32)})
-    assert int(after.skipped) == 1
+    assert int(after.faults.skipped) == 1
 
 
 def test_a_mesh_that_does_not_fit_says_so():

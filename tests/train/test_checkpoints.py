@@ -1,0 +1,200 @@
+"""Checkpoints: which ones stay, and what happens when a disk is full or a file is torn."""
+
+import errno
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax.errors import InputError
+from mae_jax.train.checkpoints import Checkpoints, Kept, restore_encoder
+from mae_jax.train.config import CheckpointConfig, FaultsConfig
+from mae_jax.train.faults import no_faults
+from mae_jax.train.step import TrainState
+
+EVERY_STEP = CheckpointConfig(every=1, keep=3, keep_best=0)
+
+
+def state_of(step: int, size: int = 8) -> TrainState:
+    """A small state, all of whose numbers differ from step to step."""
+    noise = np.random.default_rng(step).standard_normal(size).astype(np.float32)
+    return TrainState(
+        step=jnp.int32(step),
+        params={"encoder": {"a": jnp.asarray(noise)}, "decoder": {"b": jnp.full(3, step)}},
+        opt_state=(jnp.asarray(noise[:8]), ()),
+        model_state={},
+        ema=None,
+        faults=no_faults(FaultsConfig()),
+    )
+
+
+def like(size: int = 8) -> TrainState:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state_of(0, size)
+    )
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    made = Checkpoints(tmp_path, EVERY_STEP)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "losses", "kept"),
+    [
+        (CheckpointConfig(every=2, keep=2), [2, 4, 6, 8], {}, [6, 8]),
+        # an extra save stays while it is the newest, and takes no other's place
+        (CheckpointConfig(every=2, keep=2), [2, 4, 6, 7], {}, [4, 6, 7]),
+        (CheckpointConfig(every=2, keep=2), [2, 4, 5, 6], {}, [4, 6]),
+        (CheckpointConfig(every=2, keep=1, keep_best=2), [2, 4, 6, 8, 10],
+         {2: 0.3, 4: 0.1, 6: 0.2, 8: float("inf")}, [4, 6, 10]),
+        (CheckpointConfig(every=2, keep=1, keep_best=0, keep_every=4), [2, 4, 6, 8, 9, 10],
+         {2: 0.1}, [4, 8, 10]),
+    ],
+)  # fmt: skip
+def test_the_last_the_best_and_every_kth_are_kept(config, steps, losses, kept):
+    infos = [
+        SimpleNamespace(step=s, metrics={"validation_loss": losses[s]} if s in losses else None)
+        for s in steps
+    ]
+    answers = Kept(config).should_preserve(infos, context=None)
+    assert [s for s, stays in zip(steps, answers, strict=True) if stays] == kept
+
+
+def test_the_best_survives_a_restart_and_later_saves(tmp_path):
+    config = CheckpointConfig(every=2, keep=1, keep_best=1)
+    losses = {2: 0.5, 4: 0.2, 6: 0.3, 8: float("nan"), 10: None}
+    for part in ((2, 4, 6), (8, 10)):
+        made = Checkpoints(tmp_path, config)
+        for step in part:
+            made.save(step - 1, state_of(step - 1))  # not due
+            made.save(step, state_of(step), loss=losses[step])
+        made.finish()
+        made.close()
+    assert made.steps == [4, 10]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "4"]
+
+
+def tear(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        tear,
+        lambda folder: shutil.rmtree(folder / "rest"),
+        lambda folder: (folder / "rest" / "manifest.ocdbt").unlink(),
+        lambda folder: [shutil.rmtree(path) for path in folder.glob("*/d")],
+    ],
+    ids=["torn", "item", "manifest", "arrays"],
+)
+def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(
+    tmp_path, checkpoints, damage, caplog
+):
+    for step in (1, 2):
+        checkpoints.save(step, state_of(step))
+    checkpoints.close()
+    damage(tmp_path / "checkpoints" / "2")
+    again = Checkpoints(tmp_path, EVERY_STEP)
+    found = again.restore(like())
+    jax.tree.map(np.testing.assert_array_equal, found, state_of(1))
+    assert "the checkpoint of step 2 cannot be read" in caplog.text
+    assert (tmp_path / "checkpoints" / "broken-2").is_dir()
+    again.save(2, state_of(2))  # its place is free
+    again.finish()
+    jax.tree.map(np.testing.assert_array_equal, again.restore(like()), state_of(2))
+    again.close()
+
+
+def test_what_fits_no_checkpoint_moves_none(tmp_path, checkpoints):
+    """As after a change of the network: nothing is wrong with the files."""
+    checkpoints.save(1, state_of(1))
+    checkpoints.finish()
+    with pytest.raises(InputError, match="no checkpoint that can be read, the newest because"):
+        checkpoints.restore(like(size=9))
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_going_back_takes_a_regular_checkpoint_and_drops_the_newer(tmp_path):
+    made = Checkpoints(tmp_path, CheckpointConfig(every=2, keep=3))
+    for step in (2, 4, 5, 6):
+        made.save(step, state_of(step), force=step == 5)
+        made.finish()
+    assert made.steps == [2, 4, 6]
+    assert int(made.restore(like(), until=5).step) == 4
+    made.drop_after(4)
+    assert made.steps == [2, 4]
+    with pytest.raises(InputError, match="of step 1 or before"):
+        made.restore(like(), until=1)
+    made.close()
+
+
+def test_a_state_in_trouble_is_not_saved(checkpoints):
+    state = state_of(1)
+    faults = state.faults.replace(trouble=jnp.int32(0))
+    checkpoints.save(1, state.replace(faults=faults), force=True)
+    checkpoints.finish()
+    assert checkpoints.steps == []
+
+
+def test_a_full_disk_is_told_and_later_saves_succeed(tmp_path, caplog):
+    """A small file system of its own, really full."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    size, room = 250_000, folder / "room"
+    try:
+        made = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=1))
+        made.save(1, state_of(1, size))
+        made.finish()
+        room.write_bytes(b"1" * 2_700_000)
+        made.save(2, state_of(2, size))
+        with pytest.raises(InputError, match=r"state of step 2 could not be saved.*make room"):
+            made.finish()
+        assert "No space left on device" in caplog.text
+        assert made.steps == [1]
+        room.write_bytes(b"1" * 1_000_000)  # enough, if what was begun of step 2 is swept away
+        made.save(3, state_of(3, size))
+        made.finish()
+        assert sorted(p.name for p in folder.iterdir()) == ["3", "room"]
+        jax.tree.map(np.testing.assert_array_equal, made.restore(like(size)), state_of(3, size))
+        made.close()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_save_that_fails_at_once_is_told_too(checkpoints, monkeypatch, caplog):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints.save(1, state_of(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "save", full)
+        checkpoints.save(2, state_of(2))
+    assert "state of step 2 could not be saved" in caplog.text
+    with pytest.raises(InputError, match="goes on from step 1"):
+        checkpoints.finish()
+    checkpoints.save(3, state_of(3))
+    checkpoints.finish()
+    assert checkpoints.steps == [1, 3]
+
+
+def test_the_encoder_is_read_alone(tmp_path, checkpoints):
+    checkpoints.save(1, state_of(1))
+    checkpoints.finish()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "rest")
+    found = restore_encoder(tmp_path)
+    np.testing.assert_array_equal(found["a"], state_of(1).params["encoder"]["a"])
