@@ -1,0 +1,88 @@
+kubectl create --filename=- --namespace=cells <<'END_OF_DOCUMENT'
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: vitl8
+  labels:
+    app.kubernetes.io/name: mae-jax
+    app.kubernetes.io/instance: vitl8
+  annotations:
+    # One job a slice, and nothing else on it.
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
+spec:
+  ttlSecondsAfterFinished: 604800
+  # All pods compute each step together: where one fails, all start again from the last checkpoint.
+  failurePolicy:
+    maxRestarts: 50
+    rules:
+    - name: wrongInput
+      action: FailJobSet
+      onJobFailureReasons: [PodFailurePolicy]
+  replicatedJobs:
+  - name: workers
+    replicas: 2
+    template:
+      spec:
+        completionMode: Indexed
+        completions: 64
+        parallelism: 64
+        backoffLimit: 0  # the JobSet restarts, not the job
+        podFailurePolicy:
+          rules:
+          - action: FailJob  # the same command would end the same way again
+            onExitCodes:
+              containerName: mae-jax
+              operator: In
+              values: [2]
+        template:
+          metadata:
+            labels:
+              app.kubernetes.io/name: mae-jax
+              app.kubernetes.io/instance: vitl8
+          spec:
+            restartPolicy: Never
+            terminationGracePeriodSeconds: 180  # SIGTERM saves the state
+            nodeSelector:
+              cloud.google.com/gke-spot: "true"
+              cloud.google.com/gke-tpu-accelerator: "tpu-v5-lite-podslice"
+              cloud.google.com/gke-tpu-topology: "16x16"
+            tolerations:
+            - key: google.com/tpu
+              operator: Exists
+              effect: NoSchedule
+            - key: cloud.google.com/gke-spot
+              operator: Equal
+              value: "true"
+              effect: NoSchedule
+            containers:
+            - name: mae-jax
+              image: "us-docker.pkg.dev/lab/mae-jax/tpu"
+              # The image starts mae-jax under tini, which hands SIGTERM on.
+              args:
+              - "train"
+              - "--config"
+              - "configs/demo.py"
+              - "--config.data.index=/share/index.parquet"
+              - "--workdir"
+              - "/share/runs/vitl8"
+              - "--distributed"
+              - "--stopped-status"
+              - "75"
+              securityContext:
+                privileged: true  # the TPU's driver locks memory
+              resources:
+                limits:
+                  google.com/tpu: 4
+              volumeMounts:
+              - name: shared-memory
+                mountPath: /dev/shm  # 64 MiB by default: too little for the processes that decode images
+              - name: volume-1
+                mountPath: "/share"
+            volumes:
+            - name: shared-memory
+              emptyDir:
+                medium: Memory
+            - name: volume-1
+              persistentVolumeClaim:
+                claimName: "share"
+END_OF_DOCUMENT

@@ -1,0 +1,70 @@
+kubectl create --filename=- <<'END_OF_DOCUMENT'
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: screen
+  labels:
+    app.kubernetes.io/name: mae-jax
+    app.kubernetes.io/instance: screen
+spec:
+  ttlSecondsAfterFinished: 604800
+  # One pod a share, each alone: mae-jax reads its share's number from JOB_COMPLETION_INDEX.
+  completionMode: Indexed
+  completions: 100
+  parallelism: 100
+  backoffLimitPerIndex: 50
+  podFailurePolicy:
+    rules:
+    - action: FailJob  # wrong input: the same command would end the same way again
+      onExitCodes:
+        containerName: mae-jax
+        operator: In
+        values: [2]
+    - action: Ignore  # evicted, preempted, drained
+      onPodConditions:
+      - type: DisruptionTarget
+        status: "True"
+  template:
+    metadata:
+      labels:
+        app.kubernetes.io/name: mae-jax
+        app.kubernetes.io/instance: screen
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 180  # SIGTERM saves the state
+      tolerations:
+      - key: nvidia.com/gpu
+        operator: Exists
+        effect: NoSchedule
+      containers:
+      - name: mae-jax
+        image: "us-docker.pkg.dev/lab/mae-jax/cuda12"
+        # The image starts mae-jax under tini, which hands SIGTERM on.
+        args:
+        - "embed"
+        - "--encoder"
+        - "/share/runs/vitl8/model"
+        - "--index"
+        - "/share/index.parquet"
+        - "--batch"
+        - "256"
+        - "--out"
+        - "/share/runs/screen"
+        - "--shards"
+        - "100"
+        resources:
+          limits:
+            nvidia.com/gpu: 1
+        volumeMounts:
+        - name: shared-memory
+          mountPath: /dev/shm  # 64 MiB by default: too little for the processes that decode images
+        - name: volume-1
+          mountPath: "/share"
+      volumes:
+      - name: shared-memory
+        emptyDir:
+          medium: Memory
+      - name: volume-1
+        persistentVolumeClaim:
+          claimName: "share"
+END_OF_DOCUMENT

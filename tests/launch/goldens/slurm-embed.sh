@@ -1,0 +1,58 @@
+mkdir -p /home/ada/mae-jax-logs /share/runs/screen
+sbatch <<'END_OF_DOCUMENT'
+#!/usr/bin/env bash
+#SBATCH --job-name=screen
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=2:00:00
+#SBATCH --output=/home/ada/mae-jax-logs/screen-%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=TERM@180
+#SBATCH --array=0-63%16
+
+source /home/ada/mae_jax/.venv/bin/activate
+step=(--kill-on-bad-exit=1 --label --cpus-per-task=8)
+command=(
+  mae-jax embed
+  --encoder /share/runs/vitl8/model
+  --index /share/index.parquet
+  --batch 256
+  --out /share/runs/screen
+  --shards 64
+)
+finished=''
+most_restarts=50
+
+# The body of a SLURM job: runs the command, and puts the job back in the queue until the run is
+# finished. launch/slurm.py writes the header above it, which sets
+#   step           options of srun
+#   command        what srun runs: srun itself hands SIGTERM on, so that the run can save
+#   finished       a path that is there once the run is finished; empty if status 0 alone says it
+#   most_restarts  how often the job is requeued at most
+set -uo pipefail
+
+# scancel signals this shell too. It then ends here, once the processes have, and is not requeued;
+# the signal before the time limit (--signal) goes to the processes alone.
+trap 'exit 143' TERM
+
+srun "${step[@]}" "${command[@]}"
+status=$?
+
+if [[ $status == 0 && (-z $finished || -e $finished) ]]; then
+  echo "launch: finished"
+  exit 0
+fi
+if [[ $status == 2 ]]; then
+  echo "launch: wrong input, see above; not started again" >&2
+  exit 2
+fi
+if ((${SLURM_RESTART_COUNT:-0} >= most_restarts)); then
+  echo "launch: not finished after $most_restarts restarts; not started again" >&2
+  exit $((status ? status : 75))
+fi
+echo "launch: not finished (status $status); requeued"
+scontrol requeue "$SLURM_JOB_ID"
+END_OF_DOCUMENT

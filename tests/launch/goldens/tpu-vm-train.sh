@@ -1,0 +1,80 @@
+gcloud compute tpus tpu-vm create vitl8 \
+  --zone=us-east5-a \
+  --accelerator-type=v6e-256 \
+  --version=v2-alpha-tpuv6e \
+  --metadata-from-file=startup-script=/dev/stdin <<'END_OF_DOCUMENT'
+#!/usr/bin/env bash
+image=us-docker.pkg.dev/lab/mae-jax/tpu
+options=(--volume=/share:/share --env=MAE_JAX_CACHE=/tmp/cache)
+command=(
+  train
+  --config configs/demo.py
+  --config.data.index=/share/index.parquet
+  --workdir /share/runs/vitl8
+  --distributed
+  --stopped-status 75
+)
+mounts=(10.0.0.2:/vol:/share)
+delete=(gcloud compute tpus tpu-vm delete vitl8 --quiet)
+most_restarts=50
+
+# Runs on every host of a TPU slice, as root, whenever it boots: starts the run's container, and
+# starts it again until the run is finished. launch/tpu_vm.py writes the header above it, which sets
+#   image          the container image
+#   options        further options of docker run
+#   command        what mae-jax runs
+#   mounts         NFS exports, as server:/export:/path
+#   delete         the command that gives the TPU back; empty to keep it
+#   most_restarts  how often a container that failed is started again
+set -uo pipefail
+export HOME=/root
+
+metadata() {
+  curl --silent --fail --header "Metadata-Flavor: Google" \
+    "http://metadata.google.internal/computeMetadata/v1/instance/$1"
+}
+
+for mount in "${mounts[@]}"; do
+  path=${mount##*:}
+  mountpoint --quiet "$path" && continue
+  command -v mount.nfs >/dev/null || { apt-get update && apt-get install --yes nfs-common; }
+  mkdir --parents "$path"
+  mount -t nfs "${mount%:*}" "$path" || exit 1
+done
+
+registry=${image%%/*}
+if [[ $registry == *.pkg.dev || $registry == *gcr.io ]]; then
+  gcloud auth configure-docker "$registry" --quiet
+fi
+
+for ((restart = 0; restart <= most_restarts; restart++)); do
+  docker rm --force mae-jax >/dev/null 2>&1
+  # The TPU and its metadata need --privileged and the host's network, the data workers its /dev/shm.
+  docker run --name mae-jax --privileged --network=host --ipc=host --stop-timeout=180 \
+    "${options[@]}" "$image" "${command[@]}"
+  status=$?
+  case $status in
+    0)
+      # The last process to end is the first: it writes the model. So its host gives the TPU back.
+      echo "launch: finished"
+      if ((${#delete[@]})) && [[ $(metadata attributes/agent-worker-number) == 0 ]]; then
+        zone=$(metadata zone)
+        "${delete[@]}" --zone="${zone##*/}"
+      fi
+      exit 0
+      ;;
+    2)
+      echo "launch: wrong input, see above; not started again"
+      exit 2
+      ;;
+    75)
+      echo "launch: stopped, and all saved" # by `stop` or by the host, which boots again
+      exit 0
+      ;;
+  esac
+  echo "launch: failed with status $status; starting again"
+  sleep 30
+done
+echo "launch: not finished after $most_restarts restarts; not started again"
+exit 1
+END_OF_DOCUMENT

@@ -1,0 +1,84 @@
+"""`--dry-run` prints all that would be run: the same, character for character, as the goldens.
+
+`python -m pytest tests/launch --update-goldens` writes them anew; read the difference.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+GOLDENS = Path(__file__).parent / "goldens"
+TRAIN = "-- train --config configs/demo.py --config.data.index=/share/index.parquet"
+EMBED = "-- embed --encoder /share/runs/vitl8/model --index /share/index.parquet --batch 256"
+TPU = "--image us-docker.pkg.dev/lab/mae-jax/tpu"
+GPU = "--image us-docker.pkg.dev/lab/mae-jax/cuda12"
+ON_NFS = "--nfs 10.0.0.2:/vol:/share --runs /share/runs"
+ON_CLAIM = "--volume share:/share --runs /share/runs"
+ON_DISK = "--runs /share/runs"
+H100 = "--node cloud.google.com/gke-accelerator=nvidia-h100-80gb"
+
+CASES = {
+    "tpu-vm-train": f"tpu-vm submit vitl8 --zone us-east5-a --tpu v6e --topology 16x16 {TPU} "
+    f"{ON_NFS} --env MAE_JAX_CACHE=/tmp/cache {TRAIN}",
+    "tpu-queue-train": f"tpu-queue submit vitl8 --zone us-east5-a --project lab --tpu v5p "
+    f"--topology 4x4x8 --spot --gcloud=--network=fast --keep {TPU} {ON_NFS} {TRAIN}",
+    "gke-tpu-train": f"gke-tpu submit vitl8 --namespace cells --tpu v5e --topology 16x16 "
+    f"--slices 2 --spot {TPU} {ON_CLAIM} {TRAIN}",
+    "gke-tpu-embed": f"gke-tpu submit screen --tpu v5e --topology 2x2 --shards 64 --at-once 16 "
+    f"{TPU} --runs gs://lab/embeddings --env MAE_JAX_TIMEOUT=30 {EMBED}",
+    "gke-gpu-train": f"gke-gpu submit vitl8 --nodes 4 --gpus 8 {H100} --cpus 100 --memory 800Gi "
+    f"--restarts 20 {GPU} {ON_CLAIM} {TRAIN}",
+    "kubernetes-train": f"kubernetes submit vitl8 --context lab --nodes 2 --gpus 8 {GPU} "
+    f"{ON_CLAIM} {TRAIN}",
+    "kubernetes-embed": f"kubernetes submit screen --gpus 1 --shards 100 {GPU} {ON_CLAIM} {EMBED}",
+    "slurm-train": f"slurm submit vitl8 --nodes 4 --gpus 8 --time 24:00:00 --partition gpu "
+    f"--account cells --sbatch=--mem=0 --venv /home/ada/mae_jax/.venv {ON_DISK} "
+    f"--env NCCL_DEBUG=WARN {TRAIN}",
+    "slurm-pyxis-train": f"slurm submit vitl8 --nodes 2 --gpus 4 --time 4:00:00 --image "
+    f"docker://lab/mae-jax:cuda12 --container pyxis --bind /data {ON_DISK} {TRAIN}",
+    "slurm-apptainer-train": f"slurm submit vitl8 --gpus 4 --time 4:00:00 --image /share/mae.sif "
+    f"--container apptainer --bind /data:/data:ro {ON_DISK} {TRAIN}",
+    "slurm-embed": f"slurm submit screen --gpus 1 --shards 64 --at-once 16 --time 2:00:00 "
+    f"--venv /home/ada/mae_jax/.venv {ON_DISK} {EMBED}",
+}  # fmt: skip
+PLACES = {
+    "tpu-vm": "--zone us-east5-a",
+    "tpu-queue": "--zone us-east5-a --project lab",
+    "gke-tpu": "--namespace cells",
+    "gke-gpu": "",
+    "kubernetes": "--context lab",
+    "slurm": "",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_submit_prints_all_that_would_be_run(case, shown, request):
+    compare(f"{case}.sh", shown(CASES[case]), request)
+
+
+@pytest.mark.parametrize("target", PLACES)
+def test_the_other_verbs_need_the_name_alone(target, shown, request):
+    printed = [
+        f"# {line}\n{shown(f'{target} {line}')}"
+        for line in (f"{verb} vitl8 {PLACES[target]}".strip()
+                     for verb in ("status", "logs", "logs --process 3", "stop"))
+    ]  # fmt: skip
+    compare(f"{target}.verbs.sh", "".join(printed), request)
+
+
+def test_what_is_printed_is_a_script_for_bash():
+    for golden in GOLDENS.iterdir():
+        subprocess.run(["bash", "-n", str(golden)], check=True)
+
+
+def test_no_golden_is_left_of_a_case_that_is_gone():
+    expected = {f"{case}.sh" for case in CASES} | {f"{target}.verbs.sh" for target in PLACES}
+    assert {golden.name for golden in GOLDENS.iterdir()} == expected
+
+
+def compare(name: str, text: str, request: pytest.FixtureRequest) -> None:
+    golden = GOLDENS / name
+    if request.config.getoption("--update-goldens", default=False):
+        golden.write_text(text)
+    assert text == golden.read_text()
