@@ -1,6 +1,7 @@
 """`mae-jax train`."""
 
 import argparse
+import sys
 
 HELP = "Train a network as a config says. The same command goes on where the last one stopped."
 EXAMPLE = (
@@ -16,6 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="where the run stands; made if missing")
     parser.add_argument("--distributed", action="store_true", help="train with the other processes "
                         "of this job (TPU slice, srun, Kubernetes)")  # fmt: skip
+    parser.add_argument("--stopped-status", type=int, default=0, metavar="N", help="the exit status "
+                        "where a signal ends the run before its last step (0)")  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="show the config and stop")
 
 
@@ -33,4 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     hosts.join(args.distributed)
     with hosts.naming_the_dead():
-        print(train(config, args.workdir))
+        model = train(config, args.workdir)
+    if model is None:  # all is saved; a launcher may need to know that more is to be done
+        sys.exit(args.stopped_status)
+    print(model)

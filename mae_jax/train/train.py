@@ -31,8 +31,8 @@ from mae_jax.weights import save_model
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, workdir: str | Path) -> Path:
-    """Trains as `config` says and returns the folder of the saved model.
+def train(config: TrainConfig, workdir: str | Path) -> Path | None:
+    """Trains as `config` says and returns the folder of the saved model; None if stopped before.
 
     A work folder that holds a part of the same run is resumed; a finished one is left as it is.
     SIGTERM and SIGINT save the state and return after the step in hand.
@@ -127,10 +127,10 @@ def train(config: TrainConfig, workdir: str | Path) -> Path:
             records.close()
         stop.restore()
 
-    if step >= config.steps:
-        save(model, run, state)
-    if stop.received:
+    if step < config.steps:
         log.warning("stopped at step %d of %d; the same command goes on.", step, config.steps)
+        return None
+    save(model, run, state)
     return model
 
 

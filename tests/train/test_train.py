@@ -109,10 +109,10 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
 
     monkeypatch.setattr(module, "report", report)
     workdir = tmp_path / "killed"
-    train(config_for(index), workdir)
+    assert train(config_for(index), workdir) is None
     assert not (workdir / "model").exists()
     monkeypatch.setattr(module, "report", real)
-    train(config_for(index), workdir)
+    assert train(config_for(index), workdir) == workdir / "model"
     ours, theirs = load_model(workdir / "model")[1], load_model(finished / "model")[1]
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     steps = [row["step"] for row in read_metrics(workdir) if "train/loss" in row]
