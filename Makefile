@@ -15,10 +15,12 @@ test: .venv/test.stamp  ## the whole suite but what is marked slow
 slow: .venv/test.stamp  ## what takes more than half a minute
 	$(BIN)/python -m pytest -n 2 -m slow $(TESTS)
 
-lint: .venv/lint.stamp  ## style and types
+lint: .venv/lint.stamp  ## style and types, of Python, shell scripts and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mae_jax
+	$(BIN)/mypy mae_jax launch
+	$(BIN)/shellcheck launch/*.sh
+	$(BIN)/hadolint launch/Dockerfile
 
 format: .venv/lint.stamp
 	$(BIN)/ruff check --fix .
