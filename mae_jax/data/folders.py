@@ -26,7 +26,7 @@ _GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z
 _SUFFIX = r"\.(?:tiff?|png|jp2|j2k)$"
 
 
-# Hoechst, concanavalin A, phalloidin, SYTO 14, MitoTracker, wheat germ agglutinin.
+# w1 to w6: Hoechst, concanavalin A, phalloidin, SYTO 14, MitoTracker, wheat germ agglutinin.
 RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
 
 
@@ -66,18 +66,18 @@ PATTERNS = {
         Pattern(
             "rxrx1",
             re.compile(
-                r"(?:^|/)(?P<experiment>[^/]+-\d+)/Plate(?P<plate>\d+)/"
+                r"(?:^|/)(?P<experiment>(?!gene-|compound-)[^/]+-\d+)/Plate(?P<plate>\d+)/"
                 r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_w(?P<channel>\d+)\.png$"
             ),
             "rxrx1",
             RXRX_CHANNELS,
         ),
-        # RxRx3: images/gene-001/Plate1/A01_s1_3.png
+        # RxRx3: images/gene-001/Plate1/AA02_s1_w3.png; its excerpts also write AA02_s1_3.jp2
         Pattern(
             "rxrx3",
             re.compile(
-                r"(?:^|/)(?P<experiment>[^/]+-\d+)/Plate(?P<plate>\d+)/"
-                r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_(?P<channel>\d+)\.(?:png|jp2)$"
+                r"(?:^|/)(?P<experiment>(?:gene|compound)-\d+)/Plate(?P<plate>\d+)/"
+                r"(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_w?(?P<channel>\d+)\.(?:png|jp2)$"
             ),
             "rxrx3",
             RXRX_CHANNELS,

@@ -75,6 +75,10 @@ def complete(
             table["Metadata_ControlType"] = said.where(
                 said != "", table[column].map(words).fillna("")
             )
+            # RxRx3 writes the word for "nothing done" where a gene's name would stand.
+            table["Metadata_Gene"] = table["Metadata_Gene"].where(
+                ~table["Metadata_Gene"].isin(words), ""
+            )
     if (table["Metadata_Well"] == "").all() and "Metadata_Row" in table.columns:
         other = "Metadata_Col" if "Metadata_Col" in table.columns else "Metadata_Column"
         if other in table.columns:

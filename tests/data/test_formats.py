@@ -131,26 +131,44 @@ def test_rxrx1(tmp_path: Path) -> None:
     assert index.channels == tuple(names)
     assert index.table["Metadata_Experiment"].tolist() == ["HUVEC-1"] * 2 + ["U2OS-03"] * 2
     assert set(index.table["Metadata_Plate"]) == {"1"}
+    assert set(index.table["Metadata_Source"]) == {"rxrx1"}
     assert set(index.table["Metadata_ControlType"]) == {"negcon"}
     assert set(index.table["Metadata_Perturbation"]) == {"EMPTY"}
     assert read_site(index, 1, ["golgi", "nuclei"])[:, 0, 0].tolist() == [26, 21]
 
 
 def test_rxrx3(tmp_path: Path) -> None:
-    for experiment in ("gene-001", "compound-004"):
+    # The rows are those of the data set's own description.
+    for plate, well in (
+        ("gene-079/Plate8", "H29"), ("gene-060/Plate9", "P28"),
+        ("compound-001/Plate11", "U08"), ("compound-004/Plate43", "B08"),
+        ("compound-001/Plate19", "D20"),
+    ):  # fmt: skip
         for channel in range(1, 7):
-            _png(tmp_path / "images" / experiment / "Plate2" / f"AF48_s1_{channel}.png", channel)
+            _png(tmp_path / "images" / plate / f"{well}_s1_w{channel}.png", channel)
     annotation = tmp_path / "metadata_rxrx3.csv"
     annotation.write_text(
-        "well_id,experiment_name,plate,address,gene,treatment,perturbation_type\n"
-        "gene-001_2_AF48,gene-001,2,AF48,TP53,TP53_guide_1,CRISPR\n"
-        "compound-004_2_AF48,compound-004,2,AF48,,EMPTY_control,COMPOUND\n"
+        "well_id,experiment_name,plate,address,gene,treatment,SMILES,concentration,"
+        "perturbation_type,cell_type\n"
+        "gene-079_8_H29,gene-079,8,H29,RPLP2,RPLP2_guide_4,,,CRISPR,HUVEC\n"
+        "gene-060_9_P28,gene-060,9,P28,EMPTY_control,EMPTY_control,,,CRISPR,HUVEC\n"
+        "compound-001_11_U08,compound-001,11,U08,,EMPTY_control,,,COMPOUND,HUVEC\n"
+        "compound-004_43_B08,compound-004,43,B08,,CRISPR_control,,,COMPOUND,HUVEC\n"
+        'compound-001_19_D20,compound-001,19,D20,,Dequalinium,"CC1=[N+](C)C |c:1,13|",0.25,'
+        "COMPOUND,HUVEC\n"
     )
+    assert guess(str(tmp_path)) == "rxrx3"
     index = read_source(str(tmp_path), annotation=str(annotation))
-    table = index.table.set_index("Metadata_Experiment")
-    assert table.loc["gene-001", "Metadata_Gene"] == "TP53"
-    assert table.loc["gene-001", "Metadata_Perturbation"] == "TP53_guide_1"
-    assert table["Metadata_ControlType"].to_dict() == {"gene-001": "", "compound-004": "negcon"}
+    assert index.channels == ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
+    assert set(index.table["Metadata_Source"]) == {"rxrx3"}
+    table = index.table.set_index("Metadata_Well")
+    columns = ["Metadata_Perturbation", "Metadata_Gene", "Metadata_ControlType"]
+    assert table.loc["H29", columns].tolist() == ["RPLP2_guide_4", "RPLP2", ""]
+    assert table.loc["P28", columns].tolist() == ["EMPTY_control", "", "negcon"]
+    assert table.loc["U08", columns].tolist() == ["EMPTY_control", "", "negcon"]
+    assert table.loc["B08", columns].tolist() == ["CRISPR_control", "", "control"]
+    assert table.loc["D20", columns].tolist() == ["Dequalinium", "", ""]
+    assert table.loc["D20", "Metadata_concentration"] == "0.25"
     assert read_site(index, 0)[:, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
