@@ -2,22 +2,25 @@
 
 A place in an array is a locator with the fragment `at`: `plate.zarr/A/1/0/0#at=2` is channel 2 of
 an array with the axes channel, y, x; `#at=0,2,0` counts through t, c and z first. Reads are
-asynchronous: `start_window` asks for the chunks, `result()` of what it returns waits for them.
+asynchronous: `start_window` asks for the chunks; what it returns waits until they are in place.
 """
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from mae_jax.data.locators import Locator, is_url
 from mae_jax.data.storage import Remote, with_retries
 from mae_jax.errors import InputError
 
-Planes = Sequence[np.ndarray] | np.ndarray
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
+_REQUESTS = 128  # to a remote store at once: what hides the wait for each
 
 
 def in_array(place: Locator) -> bool:
@@ -25,28 +28,45 @@ def in_array(place: Locator) -> bool:
     return place.part("at") is not None
 
 
-@lru_cache(maxsize=8192)
-def open_array(path: str, cache_bytes: int = 0) -> Any:
-    """The array at a local path or URL, opened once in each process.
+@dataclass(frozen=True)
+class Opened:
+    """An array that is open, and how patiently it is read."""
+
+    path: str
+    array: Any  # tensorstore's, or zarr-python's where tensorstore does not know the protocol
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    remote: Remote
+
+
+@lru_cache(maxsize=2048)
+def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> Opened:
+    """The array at a local path or URL, kept open in each process.
 
     Args:
       path: the array.
       cache_bytes: how many bytes of decoded chunks all arrays opened with this number share.
+      metadata: the text of the array's `zarr.json`, where it is known: then nothing is read.
 
     Raises:
       InputError: there is none, or its metadata are broken.
     """
     import tensorstore
 
+    remote = Remote.from_environment()
     if is_url(path) and not path.startswith(_NATIVE):
-        return _open_by_fsspec(path)
-    spec = {"driver": "auto", "kvstore": _store(path)}
+        other = with_retries(lambda: _zarr_array(path), path, remote)
+        return Opened(path, other, other.shape, other.dtype, remote)
+    spec: dict[str, Any] = {"driver": "auto", "kvstore": _store(path)}
+    if metadata:
+        known = {"metadata": json.loads(metadata), "assume_metadata": True, "open": True}
+        spec |= {"driver": "zarr3", **known}
     try:
-        remote = Remote.from_environment()
         waiting = tensorstore.open(
             spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
         )
-        return waiting.result(timeout=remote.timeout * remote.attempts)
+        array = waiting.result(timeout=remote.timeout * remote.attempts)
+        return Opened(path, array, array.shape, array.dtype.numpy_dtype, remote)
     except (ValueError, OSError, TimeoutError) as problem:
         if not is_url(path) and not os.path.isdir(path):
             raise InputError(f"{path} does not exist.") from None
@@ -54,69 +74,69 @@ def open_array(path: str, cache_bytes: int = 0) -> Any:
         raise InputError(f"{path} cannot be opened as a Zarr array ({says}).") from None
 
 
-def plane_size(place: Locator, cache_bytes: int = 0) -> tuple[int, int]:
-    """Height and width of the plane at `place`, from the array's metadata alone."""
-    height, width = open_array(place.path, cache_bytes).shape[-2:]
-    return int(height), int(width)
+def read_planes_of_array(places: Sequence[Locator]) -> Shaped[np.ndarray, "places height width"]:
+    """The planes at the given places of one array.
+
+    Raises:
+      InputError: the array is missing or broken, or has no such plane.
+    """
+    opened = open_array(places[0].path)
+    height, width = opened.shape[-2:]
+    planes = np.empty((len(places), height, width), opened.dtype)
+    start_window(places, opened, 0, 0, planes)()
+    return planes
 
 
 def start_window(
     places: Sequence[Locator],
+    opened: Opened,
     top: int,
     left: int,
-    height: int,
-    width: int,
-    cache_bytes: int = 0,
-) -> Callable[[], Planes]:
-    """Asks for a window of every place at once; the function returned waits for the pixels.
+    out: Shaped[np.ndarray, "places height width"],
+) -> Callable[[], None]:
+    """Asks for a window of every place of one array, to be written into `out`.
 
-    Where one request brings all places they come as one array, (places, height, width).
+    Places that differ along one axis only (a site's channels) are one request.
 
-    Places in one array that differ along one axis only (a site's channels) are one request.
+    Returns: a function that waits until all is written.
 
     Raises (also when waiting):
-      InputError: an array is missing or broken, or the window lies outside of it.
+      InputError: the array is broken, has no such plane, or the window lies outside of it.
     """
-    waiting: list[tuple[list[int], Callable[[], np.ndarray]]] = []
-    for path in dict.fromkeys(place.path for place in places):
-        numbers = [n for n, place in enumerate(places) if place.path == path]
-        array = open_array(path, cache_bytes)
-        cells = [_cell(places[n], array) for n in numbers]
-        for group in _requests(cells):
-            key = (*group[1], slice(top, top + height), slice(left, left + width))
-            if top + height > array.shape[-2] or left + width > array.shape[-1]:
-                raise InputError(f"{path} has no window of {height} × {width} at ({top}, {left}).")
-            waiting.append(([numbers[i] for i in group[0]], _start(array, key, path)))
+    height, width = out.shape[1:]
+    if top + height > opened.shape[-2] or left + width > opened.shape[-1]:
+        raise InputError(f"{opened.path} has no window of {height} × {width} at ({top}, {left}).")
+    window = (slice(top, top + height), slice(left, left + width))
+    requests = _requests(opened.shape, tuple(place.part("at") or "" for place in places))
+    if not requests:
+        named = " or ".join(map(str, places))
+        raise InputError(f"{named} names no plane of an array of shape {opened.shape}.")
+    waiting = [_start(opened, (*key, *window), out[planes]) for planes, key in requests]
 
-    if len(waiting) == 1 and waiting[0][0] == list(range(len(places))):
-        only = waiting[0][1]
-        return lambda: only().reshape(len(places), height, width)
-
-    def wait() -> Planes:
-        planes: list[np.ndarray | None] = [None] * len(places)
-        for numbers, result in waiting:
-            found = result().reshape(len(numbers), height, width)
-            for number, plane in zip(numbers, found, strict=True):
-                planes[number] = plane
-        return [plane for plane in planes if plane is not None]
+    def wait() -> None:
+        for written in waiting:
+            written()
 
     return wait
 
 
-def _start(array: Any, key: tuple[Any, ...], path: str) -> Callable[[], np.ndarray]:
-    remote = Remote.from_environment()
-    if not hasattr(array, "read"):  # zarr-python, over fsspec
-        return lambda: with_retries(
-            lambda: np.asarray(array.get_orthogonal_selection(key)), path, remote
-        )
+def _start(opened: Opened, key: tuple[Any, ...], out: np.ndarray) -> Callable[[], None]:
+    """Asks for the part `key` of an array, to be written into `out`."""
+    array, path, remote = opened.array, opened.path, opened.remote
+    if not hasattr(array, "read"):  # zarr-python
+
+        def read() -> None:
+            out[...] = with_retries(lambda: array.get_orthogonal_selection(key), path, remote)
+
+        return read
     import tensorstore
 
     with tensorstore.Batch() as batch:  # a crop's chunks that lie side by side are one read
-        future = array[key].read(batch=batch)
+        future = tensorstore.array(out).write(array[key], batch=batch)
 
-    def wait() -> np.ndarray:
+    def wait() -> None:
         try:
-            return np.asarray(future.result(timeout=remote.timeout * remote.attempts))
+            future.result(timeout=remote.timeout * remote.attempts)
         except (ValueError, OSError, TimeoutError) as problem:
             says = str(problem).split(" [")[0]
             raise InputError(f"{path} is broken or cannot be read ({says}).") from None
@@ -124,39 +144,41 @@ def _start(array: Any, key: tuple[Any, ...], path: str) -> Callable[[], np.ndarr
     return wait
 
 
-def _cell(place: Locator, array: Any) -> tuple[int, ...]:
-    text = place.part("at") or ""
-    cell = tuple(int(n) for n in text.split(",") if n)
-    shape = array.shape
-    if len(cell) != len(shape) - 2 or any(n >= m for n, m in zip(cell, shape, strict=False)):
-        raise InputError(f"{place} names no plane of an array of shape {tuple(shape)}.")
-    return cell
+@lru_cache(maxsize=4096)
+def _requests(shape: tuple[int, ...], cells: tuple[str, ...]) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Groups planes into requests: which of the planes, and the index of the leading axes.
 
-
-def _requests(cells: Sequence[tuple[int, ...]]) -> list[tuple[list[int], tuple[Any, ...]]]:
-    """Groups the cells into requests: (numbers of the cells, index of the leading axes)."""
-    axes = len(cells[0])
-    varying = [a for a in range(axes) if len({cell[a] for cell in cells}) > 1]
-    if len(varying) > 1:
-        return [([number], cell) for number, cell in enumerate(cells)]
-    if not varying:
-        if len(cells) > 1:
-            return [([number], cell) for number, cell in enumerate(cells)]
-        return [([0], cells[0])]
+    Nothing at all where a cell is outside of the array.
+    """
+    places = [tuple(int(n) for n in cell.split(",") if n) for cell in cells]
+    for place in places:
+        if len(place) != len(shape) - 2 or any(n >= m for n, m in zip(place, shape, strict=False)):
+            return []
+    varying = [axis for axis in range(len(shape) - 2) if len({cell[axis] for cell in places}) > 1]
+    if len(varying) != 1:
+        return [(number, cell) for number, cell in enumerate(places)]
     axis = varying[0]
-    values = [cell[axis] for cell in cells]
+    values = [cell[axis] for cell in places]
     along: Any = np.array(values)
     if values == list(range(values[0], values[0] + len(values))):
         along = slice(values[0], values[0] + len(values))
-    key = tuple(along if a == axis else cells[0][a] for a in range(axes))
-    return [(list(range(len(cells))), key)]
+    key = tuple(along if a == axis else places[0][a] for a in range(len(shape) - 2))
+    return [(slice(None), key)]
 
 
 @lru_cache(maxsize=8)
 def _context(cache_bytes: int) -> Any:
     import tensorstore
 
-    return tensorstore.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
+    at_once = {"limit": _REQUESTS}
+    return tensorstore.Context(
+        {
+            "cache_pool": {"total_bytes_limit": cache_bytes},
+            "http_request_concurrency": at_once,
+            "s3_request_concurrency": at_once,
+            "gcs_request_concurrency": at_once,
+        }
+    )
 
 
 def _store(path: str) -> Any:
@@ -174,10 +196,8 @@ def _store(path: str) -> Any:
     return path.rstrip("/") + "/"
 
 
-def _open_by_fsspec(path: str) -> Any:
-    def opened() -> Any:
-        import zarr
+def _zarr_array(path: str) -> Any:
+    """The array at a URL of a protocol that fsspec knows, by zarr-python."""
+    import zarr
 
-        return zarr.open_array(path, mode="r")
-
-    return with_retries(opened, path, Remote.from_environment())
+    return zarr.open_array(path, mode="r")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.data.crashes import left_notes
-from mae_jax.data.crops import FillBatch
+from mae_jax.data.filling import FillBatch
 from mae_jax.data.sets import CropSet, Numbering
 from mae_jax.errors import InputError
 

@@ -55,8 +55,7 @@ def read_planes(places: Sequence[Locator]) -> list[Shaped[np.ndarray, "height wi
         wanted = [number for number, place in enumerate(places) if place.path == path]
         here = [places[number] for number in wanted]
         if all(map(arrays.in_array, here)):
-            height, width = arrays.plane_size(here[0])
-            found = list(arrays.start_window(here, 0, 0, height, width)())
+            found = list(arrays.read_planes_of_array(here))
         elif all(map(records.in_record, here)):
             found = records.read_planes_of_records(here)
         elif all(map(tables.in_table, here)):

@@ -44,7 +44,9 @@ class Index:
 
     Columns: the strings named in `METADATA` and any further `Metadata_*`; `Channels`, the names
     of the site's channels; `Images`, one locator each (see `mae_jax.data.locators`); and, where
-    the source has them, `Illumination`, one locator each ("" for none).
+    the source has them, `Illumination`, one locator each ("" for none). An index of a packed store
+    also has `Zarr`, the text of the `zarr.json` of the array that a site's images lie in: with it
+    arrays are opened without reading anything.
     """
 
     table: pd.DataFrame
@@ -58,6 +60,8 @@ class Index:
         for column in table.columns:
             if column.startswith("Metadata_"):
                 table[column] = table[column].astype("object").fillna("").astype(str)
+        if "Zarr" in table.columns:  # few texts, long ones
+            table["Zarr"] = table["Zarr"].astype("category")
         for row, (names, images) in enumerate(zip(table["Channels"], table["Images"], strict=True)):
             if len(names) != len(images) or len(set(names)) != len(names) or not len(names):
                 raise InputError(
@@ -142,6 +146,17 @@ class Index:
             order.update(dict.fromkeys(names))
         return tuple(order)
 
+    def zarr_metadata(self, row: int) -> str:
+        """The text of the `zarr.json` of a row's array, "" where the index does not hold it."""
+        return self._zarr[row] if self._zarr else ""
+
+    @cached_property
+    def _zarr(self) -> list[str]:
+        if "Zarr" not in self.table.columns:
+            return []
+        texts = self.table["Zarr"].cat
+        return [str(texts.categories[number]) for number in texts.codes]
+
     def select(self, **metadata: str | Sequence[str]) -> "Index":
         """The rows where each named column has the value, or one of the values, given.
 
@@ -165,11 +180,11 @@ class Index:
     def wells(self) -> pd.DataFrame:
         """One row per well, in the order of the index.
 
-        The columns are those of the table without `Metadata_Site`, `Channels`, `Images` and
-        `Illumination` (the first site's values), and `rows`: the row numbers of its sites.
+        The columns are those of the table without `Metadata_Site`, `Channels`, `Images`,
+        `Illumination` and `Zarr` (the first site's values); `rows`: the row numbers of its sites.
         """
         keys = list(WELL)
-        drop = ["Metadata_Site", "Channels", "Images", "Illumination"]
+        drop = ["Metadata_Site", "Channels", "Images", "Illumination", "Zarr"]
         first = self.table.drop(columns=drop, errors="ignore").drop_duplicates(keys)
         groups = self.table.groupby(keys, sort=False).indices
         rows = [
@@ -186,17 +201,24 @@ class Index:
         """
         names, images = self.sites[row]
         places = range(len(names)) if channels is None else [_place(self, row, c) for c in channels]
+        resolved: dict[str, str] = {}  # channels often lie in one file
         found = []
         for place in places:
             locator = locators.parse(images[place])
-            parts = tuple(
-                (key, quote(locators.resolve(self.root, unquote(value)), safe=""))
-                if key == "light"  # an illumination function is a path too
-                else (key, value)
-                for key, value in locator.parts
-            )
-            found.append(locators.Locator(locators.resolve(self.root, locator.path), parts))
+            path = resolved.get(locator.path)
+            if path is None:
+                path = resolved[locator.path] = locators.resolve(self.root, locator.path)
+            found.append(locators.Locator(path, self._lit(locator.parts)))
         return found
+
+    def _lit(self, parts: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """A locator's parts; an illumination function among them is a path too."""
+        return tuple(
+            (key, quote(locators.resolve(self.root, unquote(value)), safe=""))
+            if key == "light"
+            else (key, value)
+            for key, value in parts
+        )
 
     def describe(self, row: int) -> str:
         """The site's name for messages: 'plate P1, well A01, site 2'."""

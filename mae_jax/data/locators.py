@@ -23,7 +23,10 @@ class Locator:
 
     def part(self, name: str) -> str | None:
         """The value of the fragment's part `name`, or None where it has none."""
-        return dict(self.parts).get(name)
+        for key, value in self.parts:
+            if key == name:
+                return value
+        return None
 
     def number(self, name: str) -> int | None:
         """The fragment's part `name` as an integer, or None where it has none."""

@@ -15,6 +15,7 @@ marked reads the whole store back, compares every checksum and writes the store'
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -291,7 +292,7 @@ def _finish(
         marker = read_json(_marker(store, unit))
         skipped.extend({**entry, "unit": unit.name} for entry in marker["skipped"])
         for entry in marker["sites"]:
-            rows.extend(_rows_of(index, unit, entry, marker["channels"]))
+            rows.extend(_rows_of(index, store, unit, entry, marker["channels"]))
         if settings.layout == "zarr" and marker["sites"]:
             folder, _, inside = unit.place.partition(".zarr/")
             letters, column = inside.split("/")
@@ -330,14 +331,16 @@ def _finish(
 
 
 def _rows_of(
-    index: Index, unit: Unit, entry: Mapping[str, Any], channels: Sequence[str]
+    index: Index, store: Path, unit: Unit, entry: Mapping[str, Any], channels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The rows of the store's index for one site of the source: one, or one a tile."""
     metadata = _metadata(index, entry["row"])
     common = {**metadata, "Channels": list(channels), "unit": unit.name}
     if "tiles" not in entry:
         images = [f"{entry['place']}/0#at={c}" for c in range(len(channels))]
-        return [{**common, "Images": images, "sha256": entry["sha256"]}]
+        metadata = read_json(store / entry["place"] / "0" / "zarr.json")
+        found = {**common, "Images": images, "Zarr": json.dumps(metadata)}
+        return [{**found, "sha256": entry["sha256"]}]
     return [
         {
             **common,

@@ -21,7 +21,8 @@ import numpy as np
 from mae_jax.config import nearest
 from mae_jax.data.batches import CropBatches
 from mae_jax.data.crashes import keep_notes
-from mae_jax.data.crops import CropReader, FillBatch, PlanCrops, SiteCache
+from mae_jax.data.crops import CropReader, SiteCache
+from mae_jax.data.filling import FillBatch, PlanCrops
 from mae_jax.data.index import Index
 from mae_jax.data.orders import ByLabel, ByPlate, Mixed, Order, Shuffled
 from mae_jax.data.sets import CropSet, Numbering, domains_of, labels_of, resolved

@@ -64,7 +64,7 @@ def sets_by_channels(
 
 def resolved(
     sets: Sequence[CropSet], split: str | None
-) -> tuple[tuple[CropSet, ...], list[Int[np.ndarray, " rows"]]]:
+) -> tuple[tuple[CropSet, ...], list[Int[np.ndarray, " _"]]]:
     """The sets with their channels spelled out, and the rows of the split in each.
 
     Raises:
@@ -128,7 +128,7 @@ class Numbering:
     """
 
     names: tuple[str, ...]
-    numbers: tuple[Int[np.ndarray, " rows"], ...]
+    numbers: tuple[Int[np.ndarray, " _"], ...]
 
 
 def labels_of(sets: Sequence[CropSet], column: str = "Metadata_Perturbation") -> Numbering:

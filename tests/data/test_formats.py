@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import zarr
 
-from mae_jax.data.arrays import start_window
+from mae_jax.data.arrays import open_array, start_window
 from mae_jax.data.check import check
 from mae_jax.data.illumination import with_illumination
 from mae_jax.data.images import read_planes, read_site
@@ -256,10 +256,14 @@ def test_ome_zarr_plates(version: str, tmp_path: Path) -> None:
         for row in range(4):
             assert np.array_equal(read_site(index, row), pixels[row, 0, :, 0])
         assert np.array_equal(read_site(index, 3, ["Mito"])[0], pixels[3, 0, 1, 0])
-    window = start_window(index.locators(2), 3, 5, 7, 9)()
-    assert np.array_equal(np.stack(window), pixels[2, 0, :, 0, 3:10, 5:14])
+    places = index.locators(2)
+    window, array = np.empty((2, 7, 9), np.uint16), open_array(places[0].path)
+    start_window(places, array, 3, 5, window)()
+    assert np.array_equal(window, pixels[2, 0, :, 0, 3:10, 5:14])
+    start_window(places[::-1], array, 3, 5, window)()
+    assert np.array_equal(window, pixels[2, 0, ::-1, 0, 3:10, 5:14])
     with pytest.raises(InputError, match="has no window"):
-        start_window(index.locators(2), 8, 5, 7, 9)
+        start_window(places, array, 8, 5, window)
 
 
 def test_ome_zarr_with_depth_and_without_names(tmp_path: Path) -> None:

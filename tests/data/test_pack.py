@@ -136,6 +136,23 @@ def test_training_reads_the_store(layout: str, screen: Callable[..., Path], tmp_
         batches.close()
 
 
+def test_the_index_of_a_store_spares_reading_metadata(
+    screen: Callable[..., Path], tmp_path: Path
+) -> None:
+    pack(read_loaddata(str(screen())), tmp_path / "store", SMALL)
+    packed = Index.read(tmp_path / "store")
+    before = read_site(packed, 3)
+    for file in tmp_path.glob("store/plates/**/0/0/zarr.json"):
+        file.unlink()
+    arrays.open_array.cache_clear()
+    batches = crop_batches(packed, crop=24, batch=12, seed=0, split=None)
+    batch = next(batches)
+    batches.close()
+    crop = batch["pixels"][batch["row"].tolist().index(3)]
+    assert any(np.array_equal(crop[:, ::up, ::over], before) for up in (1, -1) for over in (1, -1))
+    assert batches.problems == {}
+
+
 def test_several_processes_share_the_work_and_the_last_finishes(
     screen: Callable[..., Path], tmp_path: Path
 ) -> None:
