@@ -1,16 +1,14 @@
 """One attention function over several backends, chosen by platform or by name.
 
 "xla"         plain products and softmax; every platform, every derivative.
-"chunked"     blocks of queries one after another, recomputed in the backward pass: memory linear
-              in the sequence, and on CPUs faster, since a block of scores stays in the cache.
+"chunked"     blocks of heads or queries one after another, recomputed in the backward pass: memory
+              linear in the sequence, and on CPUs faster: a block of scores stays in the cache.
 "cudnn"       the fused flash attention of cuDNN (NVIDIA; float16 and bfloat16).
 "tpu_flash"   Pallas flash attention (TPU).
 "tpu_splash"  Pallas splash attention (TPU).
 "auto"        on CPUs chunked where scores are large, else xla; on GPUs cudnn where it can; on TPUs
               tpu_flash from 1,024 tokens on, else xla.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +20,9 @@ from mae_jax.models.attention_tpu import flash_attention, splash_attention
 
 BACKENDS = ("auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked")
 
-# A block of float32 scores of this many entries (1 MiB) stays in a core's cache.
-_BLOCK = 2**18
+# A block of so many float32 scores (2 MiB) stays in the cache, and its products are large enough
+# to run at the processor's full speed.
+_BLOCK = 2**19
 # Below so many tokens plain products on a TPU are as fast as the kernel.
 _TPU_TOKENS = 1024
 
@@ -64,7 +63,7 @@ def attention(
 def choose_backend(platform: str, dtype: jnp.dtype, keys: int, scores: int) -> str:
     """What "auto" means on "cpu", "gpu" or "tpu" for so many keys and scores in all."""
     if platform == "cpu":
-        return "chunked" if scores > 4 * _BLOCK else "xla"
+        return "chunked" if scores > 2 * _BLOCK else "xla"
     if platform == "tpu":
         return "tpu_flash" if keys >= _TPU_TOKENS else "xla"
     if platform in ("gpu", "cuda") and dtype in (jnp.float16, jnp.bfloat16):
@@ -108,7 +107,7 @@ def chunked_attention(
     key: Float[Array, "batch keys heads head_dim"],
     value: Float[Array, "batch keys heads head_dim"],
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Attention over blocks of queries; scores exist for one block at a time.
+    """Attention over blocks of heads or of one head's queries; scores exist for one at a time.
 
     Reverse mode recomputes them from the saved logarithms of the softmax's denominators, so
     nothing of size queries * keys is ever kept. Forward mode is not defined.
@@ -116,47 +115,53 @@ def chunked_attention(
     return _chunked_forward(query, key, value)[0]
 
 
-def _chunk(heads: int, queries: int, keys: int) -> int:
-    """Queries in a block: all of them, or as many as keep the scores in the cache."""
-    chunks = -(-heads * queries * keys // (2 * _BLOCK))
-    return -(-queries // chunks)
+def _chunks(heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """How many of all heads, and of their queries, make a block of scores that fits the cache."""
+    pieces = -(-queries * keys // _BLOCK)
+    if pieces > 1:
+        return 1, -(-queries // pieces)
+    most = _BLOCK // (queries * keys)
+    return max(n for n in range(1, heads + 1) if heads % n == 0 and n <= most), queries
 
 
-def _to_blocks(x: jax.Array, size: int) -> jax.Array:
-    """(batch, tokens, heads, dim) to (batch, blocks, heads, size, dim), padded with zeros."""
-    batch, tokens, heads, dim = x.shape
+def _to_blocks(x: jax.Array, heads: int, size: int) -> jax.Array:
+    """(batch, tokens, heads, dim) to (groups, blocks, heads of a group, size, dim), padded by 0."""
+    tokens, dim = x.shape[1], x.shape[3]
     blocks = -(-tokens // size)
-    x = jnp.pad(x, ((0, 0), (0, blocks * size - tokens), (0, 0), (0, 0)))
-    return x.reshape(batch, blocks, size, heads, dim).swapaxes(2, 3)
+    x = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, blocks * size - tokens), (0, 0)))
+    return x.reshape(-1, heads, blocks, size, dim).swapaxes(1, 2)
 
 
-def _from_blocks(x: jax.Array, tokens: int) -> jax.Array:
-    batch, blocks, heads, size, dim = x.shape
-    return x.swapaxes(2, 3).reshape(batch, blocks * size, heads, dim)[:, :tokens]
+def _from_blocks(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The inverse of `_to_blocks`, with the shape and type of `like`."""
+    batch, tokens, heads, dim = like.shape
+    x = x.swapaxes(1, 2).reshape(batch, heads, -1, dim)[:, :, :tokens]
+    return x.swapaxes(1, 2).astype(like.dtype)
 
 
 def _chunked_forward(
     query: jax.Array, key: jax.Array, value: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    _, queries, heads, _ = query.shape
-    size = _chunk(heads, queries, key.shape[1])
-    q = _to_blocks(query, size)
-    k, v = (jnp.swapaxes(x, 1, 2) for x in (key, value))
+    batch, queries, heads, _ = query.shape
+    keys = key.shape[1]
+    group, size = _chunks(batch * heads, queries, keys)
+    q, (k, v) = _to_blocks(query, group, size), (_to_blocks(x, group, keys) for x in (key, value))
 
-    def block(k: jax.Array, v: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scores = _scores(q, k)
-        top = scores.max(axis=-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = weights.sum(axis=-1, keepdims=True)
-        out = _product("hqk,hkd->hqd", weights.astype(v.dtype), v) / total
-        return out.astype(query.dtype), (top + jnp.log(total))[..., 0]
-
-    def sample(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def of_group(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         q, k, v = args
-        return jax.lax.map(functools.partial(block, k, v), q)
 
-    out, normalizer = jax.lax.map(sample, (q, k, v))
-    result = _from_blocks(out, queries)
+        def block(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+            scores = _scores(q, k[0])
+            top = scores.max(axis=-1, keepdims=True)
+            weights = jnp.exp(scores - top)
+            total = weights.sum(axis=-1, keepdims=True)
+            out = _product("hqk,hkd->hqd", weights.astype(v.dtype), v[0]) / total
+            return out.astype(query.dtype), top + jnp.log(total)
+
+        return jax.lax.map(block, q)
+
+    out, normalizer = jax.lax.map(of_group, (q, k, v))
+    result = _from_blocks(out, query)
     return result, (query, key, value, result, normalizer)
 
 
@@ -164,23 +169,24 @@ def _chunked_backward(
     saved: tuple[jax.Array, ...], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     query, key, value, result, normalizer = saved
-    _, queries, heads, dim = query.shape
-    scale = dim**-0.5
-    size = _chunk(heads, queries, key.shape[1])
-    q, d_out = _to_blocks(query, size), _to_blocks(cotangent, size)
+    batch, queries, heads, dim = query.shape
+    keys, scale = key.shape[1], dim**-0.5
+    group, size = _chunks(batch * heads, queries, keys)
     # Row sums of weights times their cotangents, from the output instead of the weights.
     product = cotangent.astype(jnp.float32) * result.astype(jnp.float32)
-    delta = _to_blocks(product.sum(axis=-1, keepdims=True), size)
-    k, v = (jnp.swapaxes(x, 1, 2) for x in (key, value))
+    sums = product.sum(axis=-1, keepdims=True)
+    q, d_out, delta = (_to_blocks(x, group, size) for x in (query, cotangent, sums))
+    k, v = (_to_blocks(x, group, keys) for x in (key, value))
 
-    def sample(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_group(args: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
         q, k, v, d_out, delta, normalizer = args
+        k, v = k[0], v[0]
 
         def block(
             sums: tuple[jax.Array, jax.Array], args: tuple[jax.Array, ...]
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
             q, d_out, delta, normalizer = args
-            weights = jnp.exp(_scores(q, k) - normalizer[..., None])
+            weights = jnp.exp(_scores(q, k) - normalizer)
             d_weights = _product("hqd,hkd->hqk", d_out, v)
             d_scores = (weights * (d_weights - delta) * scale).astype(q.dtype)
             d_k = sums[0] + _product("hqk,hqd->hkd", d_scores, q)
@@ -189,14 +195,10 @@ def _chunked_backward(
 
         zeros = jnp.zeros(k.shape, jnp.float32)
         (d_k, d_v), d_q = jax.lax.scan(block, (zeros, zeros), (q, d_out, delta, normalizer))
-        return d_q, d_k, d_v
+        return d_q, d_k[None], d_v[None]
 
-    d_q, d_k, d_v = jax.lax.map(sample, (q, k, v, d_out, delta, normalizer))
-    return (
-        _from_blocks(d_q, queries),
-        jnp.swapaxes(d_k, 1, 2).astype(key.dtype),
-        jnp.swapaxes(d_v, 1, 2).astype(value.dtype),
-    )
+    d_q, d_k, d_v = jax.lax.map(of_group, (q, k, v, d_out, delta, normalizer))
+    return _from_blocks(d_q, query), _from_blocks(d_k, key), _from_blocks(d_v, value)
 
 
 chunked_attention.defvjp(_chunked_forward, _chunked_backward)

@@ -14,6 +14,16 @@ backbone_init = nn.initializers.normal(0.02)
 decoder_init = nn.initializers.xavier_uniform()
 
 
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x Φ(x), the exact GELU, computed in float32.
+
+    Through erf rather than erfc, which costs a CPU three times as much and differs by less than
+    float32's rounding of the result's scale.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis with scale and bias, in float32 whatever it is given."""
 
@@ -107,7 +117,7 @@ class ParallelBlock(nn.Module):
         if return_weights:
             return attention_weights(q, k)
         a = merge_heads(attention(q, k, v, backend=self.attention))
-        m = nn.gelu(m, approximate=False)
+        m = gelu(m)
         out = Dense(dim, dtype=self.dtype, name="attn_out_proj")(a)
         out += Dense(dim, dtype=self.dtype, name="mlp_out_proj")(m)
         residual = out.astype(jnp.float32)
@@ -129,7 +139,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         y = Dense(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="fc1")(x)
-        y = nn.gelu(y, approximate=False)
+        y = gelu(y)
         return Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="fc2")(y)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.models.attention import (
-    _chunk,
+    _chunks,
     attention,
     attention_weights,
     choose_backend,
@@ -47,10 +47,15 @@ def test_every_backend_follows_the_definition(backend, dtype, tolerance):
     )
 
 
-def test_several_blocks_with_a_padded_last_one_equal_the_plain_backend(monkeypatch):
-    monkeypatch.setattr("mae_jax.models.attention._BLOCK", 40)
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [(40, (1, 4)), (200, (1, 13)), (300, (2, 13)), (10**6, (6, 13))],
+    ids=["queries split, padded", "one head", "two heads", "all heads"],
+)
+def test_blocks_of_every_kind_equal_the_plain_backend(monkeypatch, block, expected):
+    monkeypatch.setattr("mae_jax.models.attention._BLOCK", block)
     args = inputs(queries=13, keys=11)
-    assert 1 < -(-13 // _chunk(3, 13, 11)) < 13
+    assert _chunks(2 * 3, 13, 11) == expected
     readout = inputs(queries=13, keys=11, seed=1)[0]
 
     def total(backend):

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from mae_jax.errors import InputError
+from mae_jax.models.blocks import gelu
 from mae_jax.models.config import ENCODERS, EncoderConfig, encoder_config, mae_config
 from mae_jax.models.encoder import ViT
 from mae_jax.models.pooling import pool
@@ -131,6 +133,15 @@ def test_bfloat16_computes_with_float32_parameters_and_residuals(params):
     for block in ("block_00", "block_01"):
         small[block] = small[block] | {"layer_scale": jnp.zeros(32)}
     assert np.abs(np.asarray(with_blocks - apply(small, images(), dtype="bfloat16"))).max() > 1e-5
+
+
+def test_gelu_is_the_exact_one():
+    x = np.linspace(-9, 9, 4001).astype(np.float32)
+    expected = x.astype(np.float64) * scipy.stats.norm.cdf(x.astype(np.float64))
+    np.testing.assert_allclose(jax.jit(gelu)(x), expected, rtol=1e-6, atol=5e-7)
+    rounded = gelu(jnp.asarray(x, jnp.bfloat16))
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rounded.astype(np.float32), expected, rtol=2e-2, atol=2e-2)
 
 
 def test_named_sizes():
