@@ -1,0 +1,153 @@
+"""What a launch calls when it runs, and what it says of wrong command lines."""
+
+import pytest
+
+from launch import tpu_vm
+from launch.__main__ import main
+from tests.launch.test_dry_run import CASES
+from tests.launch.test_manifests import documents
+
+TRAIN = "-- train --config configs/demo.py"
+SLURM = "slurm submit vitl8 --gpus 8 --time 1:00:00"
+TPU = "submit vitl8 --tpu v5e --topology 4x4 --image lab/mae --nfs s:/vol:/share --runs /share/runs"
+GKE = "gke-tpu submit vitl8 --tpu v5e --image lab/mae --runs /share/runs"
+
+
+def launch(line: str) -> int:
+    return main(line.split())
+
+
+@pytest.mark.parametrize(("case", "program"), [
+    ("tpu-vm-train", "gcloud"), ("gke-tpu-train", "kubectl"), ("kubernetes-embed", "kubectl"),
+])  # fmt: skip
+def test_submit_runs_what_it_shows(case, program, programs, shown, monkeypatch):
+    with monkeypatch.context() as patch:  # `shown` hides the programs
+        patch.setenv("PATH", str(programs.folder))
+        assert launch(CASES[case]) == 0
+    ((words, document),) = programs.noted()
+    assert words[0] == program
+    printed = shown(CASES[case])
+    assert f"<<'END_OF_DOCUMENT'\n{document.rstrip()}\nEND_OF_DOCUMENT" in printed
+    for word in words:
+        assert word in printed
+
+
+def test_slurm_gets_its_script_and_the_folders_are_there(programs, tmp_path):
+    line = f"{SLURM} --venv /opt/venv --runs {tmp_path}/runs {TRAIN}"
+    assert launch(line) == 0
+    ((words, document),) = programs.noted()
+    assert words == ["sbatch"]
+    assert document.startswith("#!/usr/bin/env bash\n#SBATCH --job-name=vitl8\n")
+    assert f"#SBATCH --output={tmp_path}/mae-jax-logs/vitl8-0.log\n" in document
+    assert (tmp_path / "mae-jax-logs").is_dir()
+    assert (tmp_path / "runs" / "vitl8").is_dir()
+
+
+def test_a_slurm_job_may_be_requeued_and_hears_of_its_end(shown):
+    for case in ("slurm-train", "slurm-pyxis-train", "slurm-apptainer-train", "slurm-embed"):
+        script = shown(CASES[case])
+        for option in ("--requeue", "--signal=TERM@180", "--open-mode=append"):
+            assert f"#SBATCH {option}\n" in script
+        assert "--kill-on-bad-exit=1" in script
+    assert "#SBATCH --array=0-63%16\n" in shown(CASES["slurm-embed"])
+
+
+def test_stop_deletes_a_tpu_even_where_no_host_can_save(programs):
+    programs.answer("gcloud", "1 no such node", "0 deleted")
+    assert launch("tpu-queue stop vitl8 --zone z") == 0
+    verbs = [words[3:5] for words, _ in programs.noted()]
+    assert verbs == [["tpu-vm", "ssh"], ["queued-resources", "delete"]]
+
+
+class TestKeep:
+    """`tpu-queue submit --keep` against a queue that tells these states, one a look."""
+
+    @pytest.fixture
+    def keep(self, programs, monkeypatch):
+        monkeypatch.setattr(tpu_vm, "SECONDS_BETWEEN_LOOKS", 0)
+
+        def keep(*answers: str) -> tuple[int, list[str]]:
+            programs.answer("gcloud", *answers)
+            status = launch(f"tpu-queue {TPU} --spot --keep {TRAIN}")
+            return status, [words[4] for words, _ in programs.noted()]
+
+        return keep
+
+    def test_it_submits_and_ends_with_the_request(self, keep):
+        called = ["list", "create", "list", "list"]
+        assert keep("0 ", "0 ", "0 ACTIVE", "0 ") == (0, called)
+
+    def test_a_preempted_slice_is_asked_for_again(self, keep):
+        called = ["list", "create", "list", "delete", "create", "list", "list"]
+        answers = ("0 ", "0 ", "0 SUSPENDED", "0 ", "0 ", "0 WAITING_FOR_RESOURCES", "0 ")
+        assert keep(*answers) == (0, called)
+
+    def test_started_again_it_goes_on_with_what_is_there(self, keep):
+        assert keep("0 PROVISIONING", "0 ACTIVE", "0 ") == (0, ["list"] * 3)
+
+    def test_a_look_that_fails_is_taken_again(self, keep):
+        assert keep("0 ACTIVE", "1 no network", "0 ACTIVE", "0 ") == (0, ["list"] * 4)
+
+    def test_a_request_that_failed_ends_it(self, keep, capsys):
+        assert keep("0 FAILED")[0] == 2
+        assert "the request vitl8 has failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "says"), [
+    ("slurm", "the following arguments are required: VERB"),
+    ("slurm submit vitl8", "required: --runs, --gpus, --time"),
+    ("slurm status", "required: NAME"),
+    ("slurm status vitl8 --partition gpu", "unrecognized arguments: --partition gpu"),
+    ("slurm status VitL8", "'VitL8' cannot name a run"),
+    ("gke-tpu stop " + "x" * 41, "at most 40"),
+    (f"slurm stop vitl8 {TRAIN}", "stop takes no command after --"),
+    (f"{SLURM} --runs /r", "give what to run after --"),
+    (f"{SLURM} --runs /r -- demo --out x", "give what to run after --"),
+    (f"{SLURM} --runs /r {TRAIN}", "say where mae-jax comes from: --venv"),
+    (f"{SLURM} --runs /r --image x.sif {TRAIN}", "--image and --container"),
+    (f"{SLURM} --runs gs://r --venv v {TRAIN}", "not a URL"),
+    (f"{SLURM} --runs /r --venv v {TRAIN} --workdir /else", "leave --workdir out"),
+    (f"{SLURM} --runs /r --venv v --shards 3 {TRAIN}", "--shards is for embed"),
+    (f"{SLURM} --runs /r --venv v -- embed --encoder e", "embed needs --shards N"),
+    (f"{SLURM} --runs /r --venv v --shards 3 -- embed --shard 0/3", "leave --shard out"),
+    (f"{SLURM} --runs /r --venv v --env A {TRAIN}", "--env A is not of the form NAME=VALUE"),
+    (f"{GKE} --topology 3x3 {TRAIN}", "v5e has no topology '3x3': it has 1x1, 2x2"),
+    (f"{GKE} --topology 4x4 --shards 2 -- embed --index i", "has 4 hosts"),
+    (f"{GKE} --topology 4x4 --volume share {TRAIN}", "--volume share: there must be a ':'"),
+    (f"tpu-vm {TPU} --nfs nowhere {TRAIN}", "--nfs nowhere is not of the form"),
+    (f"tpu-vm {TPU} --runs /elsewhere {TRAIN}", "--runs must lie on a file system"),
+    (f"tpu-vm {TPU} --topology 4x4x4 {TRAIN}", "v5e has no topology '4x4x4'"),
+    (f"tpu-vm {TPU} --tpu v5p --topology 4x4 {TRAIN}", "give chips along three axes"),
+    (f"tpu-vm {TPU} --shards 4 -- embed --index i", "an embedding runs as a fleet"),
+])  # fmt: skip
+def test_what_is_wrong_is_said_in_a_sentence(line, says, programs, capsys):
+    assert launch(line) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("launch: ")
+    assert says in said
+    assert said.count("\n") == 1
+    assert programs.noted() == []
+
+
+def test_a_program_that_is_missing_is_named(shown, capsys):
+    assert launch("kubernetes status vitl8") == 2  # `shown` leaves nothing on PATH
+    assert capsys.readouterr().err == "launch: kubectl is not installed here, or not on PATH.\n"
+
+
+def test_a_program_that_fails_is_no_success(programs, capsys):
+    programs.answer("kubectl", "1 AlreadyExists")
+    assert launch(CASES["kubernetes-train"]) == 2
+    assert "kubectl ended with status 1" in capsys.readouterr().err
+
+
+def test_words_with_spaces_and_quotes_arrive_whole(capsys):
+    words = ["gke-gpu", "submit", "vitl8", "--gpus", "1", "--image", "lab/mae", "--runs", "/r",
+             "--env", "A=it's: {a}", "--dry-run", "--",
+             "train", "--config", "my config.py", "--config.note=\"x\" $HOME #1"]  # fmt: skip
+    assert main(words) == 0
+    pod = documents(capsys.readouterr().out)["JobSet"]["spec"]["replicatedJobs"][0]["template"][
+        "spec"
+    ]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["args"][1:4] == ["--config", "my config.py", '--config.note="x" $HOME #1']
+    assert container["env"] == [{"name": "A", "value": "it's: {a}"}]
