@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.__main__ import TARGETS
+
 GOLDENS = Path(__file__).parent / "goldens"
 TRAIN = "-- train --config configs/demo.py --config.data.index=/share/index.parquet"
 EMBED = "-- embed --encoder /share/runs/vitl8/model --index /share/index.parquet --batch 256"
@@ -75,6 +77,18 @@ def test_what_is_printed_is_a_script_for_bash():
 def test_no_golden_is_left_of_a_case_that_is_gone():
     expected = {f"{case}.sh" for case in CASES} | {f"{target}.verbs.sh" for target in PLACES}
     assert {golden.name for golden in GOLDENS.iterdir()} == expected
+
+
+def test_the_examples_that_users_copy_are_right(shown):
+    readme = (Path(__file__).parent.parent.parent / "launch" / "README.md").read_text()
+    helps = "\n".join(target.example for target in TARGETS.values())
+    text = f"{readme}\n{helps}".replace("\\\n", " ").replace("$IMAGES", "lab")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    examples = [line.removeprefix("python -m launch ") for line in lines
+                if line.startswith("python -m launch ") and " submit " in line]  # fmt: skip
+    assert len(examples) == 6 + len(TARGETS) + 1
+    for example in examples:
+        assert shown(example)
 
 
 def compare(name: str, text: str, request: pytest.FixtureRequest) -> None:
