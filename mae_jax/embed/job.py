@@ -178,7 +178,7 @@ class _Work:
                     flying.append(event)
                 else:
                     sent, batch = event
-                    flying.append((self.runner(sent), batch))
+                    flying.append((self.runner(sent, batch.used), batch))
                     del sent, event
                 while len(flying) > _BEHIND:
                     self._collect(flying.popleft(), writer, writing)
