@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TESTS ?= tests
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow scanpy lint format clean
 
 demo: .venv/demo.stamp  ## draw a screen, train, embed, correct, score, report
 	$(BIN)/mae-jax demo --out runs/demo
@@ -14,6 +14,9 @@ test: .venv/test.stamp  ## the whole suite but what is marked slow
 
 slow: .venv/test.stamp  ## what takes more than half a minute
 	$(BIN)/python -m pytest -n 2 -m slow $(TESTS)
+
+scanpy: .venv/scanpy/stamp  ## what scanpy makes of the output, with the older pandas it asks for
+	.venv/scanpy/bin/python -m pytest tests/embed/test_conventions.py
 
 lint: .venv/lint.stamp  ## style and types, of Python, shell scripts and the Dockerfile
 	$(BIN)/ruff check .
@@ -42,6 +45,14 @@ clean:
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing mae_jax with its test tools (a minute or two, once)"
 	$(PIP) -c constraints.txt -e '.[test]'
+	@touch $@
+
+# An environment that borrows all of .venv but what tests/embed/scanpy.txt names.
+.venv/scanpy/stamp: .venv/test.stamp tests/embed/scanpy.txt
+	$(BIN)/python -m venv --clear .venv/scanpy
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv/scanpy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/z.pth"
+	.venv/scanpy/bin/python -m pip --disable-pip-version-check install --quiet -r tests/embed/scanpy.txt
 	@touch $@
 
 .venv/lint.stamp: pyproject.toml constraints.txt | .venv/bin/python

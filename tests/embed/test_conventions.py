@@ -14,6 +14,8 @@ from mae_jax.encoders.intensity import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 
+ELSEWHERE = "anndata asks for pandas < 3, so it has an environment of its own: run `make scanpy`"
+
 
 @pytest.fixture
 def folder(make_screen, tmp_path: Path) -> Path:
@@ -80,7 +82,7 @@ def test_pycytominer_aggregates_and_normalizes(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")  # of packages that are not ours
 def test_anndata_reads_what_is_written(folder: Path, kind) -> None:
-    anndata = pytest.importorskip("anndata", reason="anndata is not installed")
+    anndata = pytest.importorskip("anndata", reason=ELSEWHERE)
     path = write_anndata(folder, kind)
     read = anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
     metadata, features, names = read_embeddings(folder)
@@ -93,6 +95,22 @@ def test_anndata_reads_what_is_written(folder: Path, kind) -> None:
     record = read.uns["mae_jax"]
     assert record["encoder"] == "intensity"
     assert json.loads(record["preprocessing"])["crop"] == 32
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that are not ours
+def test_scanpy_works_with_what_is_written(folder: Path) -> None:
+    scanpy = pytest.importorskip("scanpy", reason=ELSEWHERE)
+    wells = scanpy.read_h5ad(write_anndata(folder))
+    scanpy.pp.scale(wells)
+    scanpy.pp.pca(wells, n_comps=3)
+    scanpy.pp.neighbors(wells, n_neighbors=4)
+    scanpy.tl.rank_genes_groups(wells, "Metadata_Gene", groups=["gene1"], reference="gene0")
+    _, features, names = read_embeddings(folder)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0, ddof=1)
+    lengths = np.linalg.svd(scaled, compute_uv=False)
+    np.testing.assert_allclose(wells.uns["pca"]["variance"], lengths[:3] ** 2 / 11, rtol=1e-3)
+    assert wells.obsp["connectivities"].shape == (12, 12)
+    assert set(wells.uns["rank_genes_groups"]["names"]["gene1"]) == set(names)
 
 
 def test_h5ad_by_the_letter(folder: Path) -> None:
