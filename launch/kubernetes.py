@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from launch.calls import Call, call
-from launch.runs import STOPPED, WRONG_INPUT, Run
+from launch.runs import STOPPED, WRONG_INPUT, Run, check_shared
 from launch.tpus import GENERATIONS, Slice
 from mae_jax.errors import InputError
 
@@ -123,6 +123,7 @@ class Kubernetes:
             replicas, pods = 1, args.nodes
         requests = {"cpu": args.cpus, "memory": args.memory}
         volumes = [_halves(text, ":", f"--volume {text}") for text in args.volume]
+        check_shared(run, [path for _, path in volumes], "--volume CLAIM:/PATH")
         return {
             "image": args.image,
             "nodes": nodes,

@@ -91,8 +91,11 @@ def make_run(
                 f"leave {word.split('=')[0]} out: the launch sets it (the folder is --runs/NAME)."
             )
     folder = f"{root.rstrip('/')}/{check_name(name)}"
+    url = "://" in root
+    if not url and not root.startswith("/"):
+        raise InputError(f"--runs {root}: give the whole path, from /, as all machines see it.")
     if words[0] == "train":
-        if "://" in root:
+        if url:
             raise InputError(
                 f"--runs {root}: a training needs a folder that all its machines have mounted, "
                 "not a URL."
@@ -106,6 +109,24 @@ def make_run(
             raise InputError("embed needs --shards N: in how many shares the work is divided.")
         words += ["--out", folder, "--shards", str(shards)]
     return Run(check_name(name), folder, tuple(words), shards or 0, _pairs(environment))
+
+
+def check_shared(run: Run, paths: Sequence[str], option: str) -> None:
+    """Refuses a folder that would be lost with the container that wrote it.
+
+    Args:
+      paths: what is mounted in the containers.
+      option: how to mount more.
+
+    Raises:
+      InputError: the run's folder lies in none of `paths`, and is no URL.
+    """
+    inside = any(run.folder.startswith(f"{path.rstrip('/')}/") for path in paths)
+    if not inside and "://" not in run.folder:
+        raise InputError(
+            "--runs must lie on a file system that all machines share, or the run would be lost "
+            f"with its container: give {option}, and --runs in that path."
+        )
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launch import calls
 from launch.calls import Call, bash_list
-from launch.runs import Run
+from launch.runs import Run, check_shared
 from launch.tpus import GENERATIONS, Slice
 from mae_jax.errors import InputError
 
@@ -118,7 +118,7 @@ class TpuVM:
 
     def stop(self, args: argparse.Namespace) -> list[Call]:
         """SIGTERM to all hosts' containers, time to save, then the slice is given back."""
-        save = self._ssh(args, "all", f"sudo docker stop --time=180 {CONTAINER}", may_fail=True)
+        save = self._ssh(args, "all", f"sudo docker stop -t 180 {CONTAINER}", may_fail=True)
         return [save, self._delete(args)]
 
     def script(self, run: Run, args: argparse.Namespace) -> str:
@@ -130,11 +130,7 @@ class TpuVM:
             if not (server and export.startswith("/") and path.startswith("/")):
                 raise InputError(f"--nfs {mount} is not of the form SERVER:/EXPORT:/PATH.")
             paths.append(path)
-        if not any(f"{run.folder}/".startswith(f"{path.rstrip('/')}/") for path in paths):
-            raise InputError(
-                "--runs must lie on a file system that all hosts share: give --nfs "
-                "SERVER:/EXPORT:/PATH, and --runs in that path."
-            )
+        check_shared(run, paths, "--nfs SERVER:/EXPORT:/PATH")
         delete = [] if args.leave_running else list(self._delete(args, zone=False).words)
         volumes = [f"--volume={path}:{path}" for path in paths]
         environment = [f"--env={name}={value}" for name, value in run.environment.items()]

@@ -163,9 +163,12 @@ class TestTpuVM:
 
     def test_the_shared_file_system_is_mounted_first(self, boot, programs, tmp_path):
         programs.answer("mountpoint", "1 not yet")
+        programs.answer("mount", "1 no route", "0 mounted")
         (programs.folder / "mount.nfs").write_text("#!/bin/sh\n")
         (programs.folder / "mount.nfs").chmod(0o755)
         _, called = boot(0)
-        mounted = called.index(f"mount -t nfs 10.0.0.2:/vol {tmp_path}/share")
+        mount = f"mount -t nfs 10.0.0.2:/vol {tmp_path}/share"
+        assert called.count(mount) == 2
+        mounted = called.index(mount)
         allowed = called.index("gcloud auth configure-docker us-docker.pkg.dev --quiet")
         assert mounted < allowed < next(i for i, line in enumerate(called) if "docker run" in line)

@@ -105,6 +105,7 @@ class TestKeep:
     (f"{SLURM} --runs /r -- demo --out x", "give what to run after --"),
     (f"{SLURM} --runs /r {TRAIN}", "say where mae-jax comes from: --venv"),
     (f"{SLURM} --runs /r --image x.sif {TRAIN}", "--image and --container"),
+    (f"{SLURM} --runs runs --venv v {TRAIN}", "--runs runs: give the whole path"),
     (f"{SLURM} --runs gs://r --venv v {TRAIN}", "not a URL"),
     (f"{SLURM} --runs /r --venv v {TRAIN} --workdir /else", "leave --workdir out"),
     (f"{SLURM} --runs /r --venv v --shards 3 {TRAIN}", "--shards is for embed"),
@@ -114,6 +115,8 @@ class TestKeep:
     (f"{GKE} --topology 3x3 {TRAIN}", "v5e has no topology '3x3': it has 1x1, 2x2"),
     (f"{GKE} --topology 4x4 --shards 2 -- embed --index i", "has 4 hosts"),
     (f"{GKE} --topology 4x4 --volume share {TRAIN}", "--volume share: there must be a ':'"),
+    (f"{GKE} --topology 4x4 {TRAIN}", "lost with its container: give --volume CLAIM:/PATH"),
+    (f"{GKE} --topology 4x4 --volume a:/sha {TRAIN}", "lost with its container"),
     (f"tpu-vm {TPU} --nfs nowhere {TRAIN}", "--nfs nowhere is not of the form"),
     (f"tpu-vm {TPU} --runs /elsewhere {TRAIN}", "--runs must lie on a file system"),
     (f"tpu-vm {TPU} --topology 4x4x4 {TRAIN}", "v5e has no topology '4x4x4'"),
@@ -141,7 +144,8 @@ def test_a_program_that_fails_is_no_success(programs, capsys):
 
 
 def test_words_with_spaces_and_quotes_arrive_whole(capsys):
-    words = ["gke-gpu", "submit", "vitl8", "--gpus", "1", "--image", "lab/mae", "--runs", "/r",
+    words = ["gke-gpu", "submit", "vitl8", "--gpus", "1", "--image", "lab/mae", "--runs", "/r/x",
+             "--volume", "claim:/r",
              "--env", "A=it's: {a}", "--dry-run", "--",
              "train", "--config", "my config.py", "--config.note=\"x\" $HOME #1"]  # fmt: skip
     assert main(words) == 0

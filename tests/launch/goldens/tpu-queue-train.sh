@@ -44,7 +44,12 @@ for mount in "${mounts[@]}"; do
   mountpoint --quiet "$path" && continue
   command -v mount.nfs >/dev/null || { apt-get update && apt-get install --yes nfs-common; }
   mkdir --parents "$path"
-  mount -t nfs "${mount%:*}" "$path" || exit 1
+  for _ in {1..30}; do
+    mount -t nfs "${mount%:*}" "$path" && continue 2
+    sleep 10
+  done
+  echo "launch: ${mount%:*} cannot be mounted"
+  exit 1
 done
 
 registry=${image%%/*}
