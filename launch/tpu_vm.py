@@ -14,6 +14,7 @@ from mae_jax.errors import InputError
 
 BODY = Path(__file__).parent / "tpu_vm.sh"
 CONTAINER = "mae-jax"
+STOP_MARK = "/run/mae-jax.stop"  # gone after a boot
 SECONDS_BETWEEN_LOOKS = 60
 
 
@@ -118,7 +119,8 @@ class TpuVM:
 
     def stop(self, args: argparse.Namespace) -> list[Call]:
         """SIGTERM to all hosts' containers, time to save, then the slice is given back."""
-        save = self._ssh(args, "all", f"sudo docker stop -t 180 {CONTAINER}", may_fail=True)
+        end = f"sudo touch {STOP_MARK}; sudo docker stop -t 180 {CONTAINER}"
+        save = self._ssh(args, "all", end, may_fail=True)
         return [save, self._delete(args)]
 
     def script(self, run: Run, args: argparse.Namespace) -> str:
@@ -142,6 +144,7 @@ class TpuVM:
             bash_list("mounts", args.nfs),
             bash_list("delete", delete),
             f"most_restarts={args.restarts}",
+            f"stop_mark={STOP_MARK}",
             "",
             "",
         ]

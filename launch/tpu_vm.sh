@@ -7,7 +7,8 @@
 #   command        what mae-jax runs
 #   mounts         NFS exports, as server:/export:/path
 #   delete         the command that gives the TPU back; empty to keep it
-#   most_restarts  how often a container that failed is started again
+#   most_restarts  how often a container that ended before is started again
+#   stop_mark      a file that `stop` makes: then it is not
 set -uo pipefail
 export HOME=/root
 
@@ -54,12 +55,13 @@ for ((restart = 0; restart <= most_restarts; restart++)); do
       echo "launch: wrong input, see above; not started again"
       exit 2
       ;;
-    75)
-      echo "launch: stopped, and all saved" # by `stop` or by the host, which boots again
-      exit 0
-      ;;
   esac
-  echo "launch: failed with status $status; starting again"
+  if [[ -e $stop_mark ]]; then
+    echo "launch: stopped"
+    exit 0
+  fi
+  # Also where all is saved (75): another host of the slice may have been told to stop, and boots.
+  echo "launch: not finished (status $status); starting again"
   sleep 30
 done
 echo "launch: not finished after $most_restarts restarts; not started again"

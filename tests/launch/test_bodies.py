@@ -118,6 +118,7 @@ class TestTpuVM:
             header = (
                 "image=us-docker.pkg.dev/lab/mae\noptions=(--env=A=b)\ncommand=(train)\n"
                 f"mounts=(10.0.0.2:/vol:{tmp_path}/share)\ndelete={delete}\nmost_restarts=2\n"
+                f"stop_mark={tmp_path}/stop\n"
             )
             done = run(header + (BODIES / "tpu_vm.sh").read_text())
             return done.returncode, [" ".join(words) for words, _ in programs.noted()]
@@ -148,10 +149,22 @@ class TestTpuVM:
             "--env=A=b us-docker.pkg.dev/lab/mae train"
         ] * 3  # fmt: skip
 
-    @pytest.mark.parametrize(("status", "ends"), [(75, 0), (2, 2)])
-    def test_a_stopped_run_and_wrong_input_are_not(self, boot, status, ends):
+    def test_wrong_input_is_not_tried_again(self, boot):
+        ended, called = boot(2)
+        assert ended == 2
+        assert sum(line.startswith("docker run") for line in called) == 1
+        assert not any("delete" in line for line in called)
+
+    def test_a_run_that_another_host_stopped_goes_on(self, boot):
+        ended, called = boot(75, 0)
+        assert ended == 0
+        assert sum(line.startswith("docker run") for line in called) == 2
+
+    @pytest.mark.parametrize("status", [75, 137])
+    def test_a_run_that_the_user_stopped_stays_stopped(self, boot, tmp_path, status):
+        (tmp_path / "stop").touch()
         ended, called = boot(status)
-        assert ended == ends
+        assert ended == 0
         assert sum(line.startswith("docker run") for line in called) == 1
         assert not any("delete" in line for line in called)
 

@@ -20,7 +20,7 @@ gcloud compute tpus tpu-vm ssh vitl8 \
   --zone=us-east5-a \
   --project=lab \
   --worker=all \
-  '--command=sudo docker stop -t 180 mae-jax' || true
+  '--command=sudo touch /run/mae-jax.stop; sudo docker stop -t 180 mae-jax' || true
 gcloud compute tpus queued-resources delete vitl8 \
   --zone=us-east5-a \
   --project=lab \

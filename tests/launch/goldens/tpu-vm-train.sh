@@ -17,6 +17,7 @@ command=(
 mounts=(10.0.0.2:/vol:/share)
 delete=(gcloud compute tpus tpu-vm delete vitl8 --quiet)
 most_restarts=50
+stop_mark=/run/mae-jax.stop
 
 # Runs on every host of a TPU slice, as root, whenever it boots: starts the run's container, and
 # starts it again until the run is finished. launch/tpu_vm.py writes the header above it, which sets
@@ -25,7 +26,8 @@ most_restarts=50
 #   command        what mae-jax runs
 #   mounts         NFS exports, as server:/export:/path
 #   delete         the command that gives the TPU back; empty to keep it
-#   most_restarts  how often a container that failed is started again
+#   most_restarts  how often a container that ended before is started again
+#   stop_mark      a file that `stop` makes: then it is not
 set -uo pipefail
 export HOME=/root
 
@@ -72,12 +74,13 @@ for ((restart = 0; restart <= most_restarts; restart++)); do
       echo "launch: wrong input, see above; not started again"
       exit 2
       ;;
-    75)
-      echo "launch: stopped, and all saved" # by `stop` or by the host, which boots again
-      exit 0
-      ;;
   esac
-  echo "launch: failed with status $status; starting again"
+  if [[ -e $stop_mark ]]; then
+    echo "launch: stopped"
+    exit 0
+  fi
+  # Also where all is saved (75): another host of the slice may have been told to stop, and boots.
+  echo "launch: not finished (status $status); starting again"
   sleep 30
 done
 echo "launch: not finished after $most_restarts restarts; not started again"

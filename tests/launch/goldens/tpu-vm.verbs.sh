@@ -16,5 +16,5 @@ gcloud compute tpus tpu-vm ssh vitl8 \
 gcloud compute tpus tpu-vm ssh vitl8 \
   --zone=us-east5-a \
   --worker=all \
-  '--command=sudo docker stop -t 180 mae-jax' || true
+  '--command=sudo touch /run/mae-jax.stop; sudo docker stop -t 180 mae-jax' || true
 gcloud compute tpus tpu-vm delete vitl8 --zone=us-east5-a --quiet
