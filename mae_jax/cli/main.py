@@ -1,7 +1,9 @@
 """`mae-jax`: finds the command's module, parses, runs, and prints an input error as one line."""
 
 import argparse
+import glob
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides = overrides
     else:
         args = parser.parse_args(argv[1:])
+    _no_search_for_tpus()
     try:
         command.run(args)
     except InputError as problem:
@@ -68,6 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _no_search_for_tpus() -> None:
+    """Tells JAX at once that there is no accelerator, on machines that have the TPU compiler alone.
+
+    With libtpu installed (`mae-jax plan` compiles with it), JAX looks for TPUs and complains at
+    length where it finds none.
+    """
+    found = any(glob.glob(f"/dev/{name}") for name in ("accel*", "vfio/[0-9]*", "nvidia[0-9]*"))
+    if not found and importlib.util.find_spec("libtpu"):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _overview() -> str:

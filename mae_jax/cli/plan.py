@@ -3,11 +3,13 @@
 import argparse
 
 HELP = (
-    "Say what a run needs before it runs: compiles the real step for as many devices as asked, "
-    "without data, and counts its FLOPs."
+    "Say before a run what it needs on a slice of TPUs or a cluster of GPUs: does it fit, how long "
+    "does a step take at least, how many days the run. The real step is compiled for the TPUs, "
+    "which need not be there; GPUs go by formula."
 )
 EXAMPLE = (
-    "  mae-jax plan --config configs/demo.py --devices 8 --memory 80 --peak 989 --utilisation 0.4"
+    "  mae-jax plan --config configs/mae_vit_l8_rpi93m.py --on v5p-256\n"
+    "  mae-jax plan --config configs/demo.py --on h100-8 --config.data.batch=512"
 )
 TAKES_OVERRIDES = True
 
@@ -15,39 +17,51 @@ TAKES_OVERRIDES = True
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a file of configs/; --config.KEY=VALUE "
                         "changes a key")  # fmt: skip
-    parser.add_argument("--devices", type=int, default=1, help="simulated CPU devices (1)")
-    parser.add_argument("--memory", type=float, help="GiB of one device: does it fit?")
-    parser.add_argument("--peak", type=float, help="TFLOP/s of one device, for the time")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak (0.4)")
+    parser.add_argument("--on", required=True, metavar="SLICE", help="v4-N, v5e-N, v5p-N, v6e-N "
+                        "(v4 and v5p count two cores a chip), a100-N, h100-N, h200-N")  # fmt: skip
+    parser.add_argument("--mfu", type=float, help="also the time at this utilisation, as measured "
+                        "on a like run (0.4, say)")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
 
 
 def run(args: argparse.Namespace) -> None:
     import jax
 
+    # Compiling for others needs no device of one's own, and must not take one.
+    jax.config.update("jax_platforms", "cpu")
+
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict
+    from mae_jax.files import write_json
+    from mae_jax.plan import (
+        DoesNotFit,
+        estimate,
+        needs,
+        needs_by_formula,
+        slice_of,
+        tpu_devices,
+    )
+    from mae_jax.plan.text import description, numbers
     from mae_jax.train.config import TrainConfig
 
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", args.devices)
-
-    from mae_jax.plan import needs
-
-    need = needs(config)
-    gib = 2**30
-    print(f"parameters        {need.parameters / 1e6:.2f} million")
-    print(f"step              {config.data.batch} crops, {need.step_flops / 1e12:.3f} TFLOP")
-    print(f"run               {need.crops / 1e6:.2f} million crops, "
-          f"{need.step_flops * config.steps:.2e} FLOP")  # fmt: skip
-    print(f"each of {need.devices} devices  {need.state_bytes / gib:.2f} GiB of state and batch, "
-          f"{need.working_bytes / gib:.2f} GiB of temporaries (compiled for the CPU)")  # fmt: skip
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(need.collectives.items()))
-    print(f"collectives       {kinds or 'none'} (loops count once)")
-    if args.memory is not None:
-        answer = "yes" if need.fits(args.memory * gib) else "no"
-        print(f"fits {args.memory:g} GiB      {answer}")
-    if args.peak is not None:
-        hours = need.device_hours(args.peak * 1e12, args.utilisation)
-        print(f"time              {hours:,.1f} device-hours, {hours / need.devices / 24:,.2f} days "
-              f"at {100 * args.utilisation:g} % of {args.peak:g} TFLOP/s")  # fmt: skip
+    slice_ = slice_of(args.on)
+    try:
+        if slice_.chip.is_tpu:
+            found = estimate(needs(config, tpu_devices(slice_)), slice_)
+        else:
+            found = estimate(needs_by_formula(config, slice_), slice_)
+    except DoesNotFit as problem:
+        wanted = f"{problem.needed / 2**30:.1f} GiB" if problem.needed else "more"
+        print(
+            f"fits         no: the step's temporaries alone want {wanted} of the "
+            f"{slice_.chip.memory / 2**30:.0f} GiB of a {slice_.chip.name}.\n"
+            "             Raise optimizer.accumulate or mesh.fsdp, or set remat."
+        )
+        if args.json:
+            said = {"slice": slice_.name, "fits": False, "wanted_bytes": problem.needed}
+            write_json(args.json, said)
+        return
+    print(description(found, args.mfu))
+    if args.json:
+        write_json(args.json, numbers(found))

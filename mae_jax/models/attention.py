@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
-from mae_jax.models.attention_tpu import flash_attention, splash_attention
+from mae_jax.models.attention_tpu import flash_attention, platform, splash_attention
 
 BACKENDS = ("auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked")
 
@@ -41,7 +41,7 @@ def attention(
     """
     if backend == "auto":
         scores = query.shape[0] * query.shape[2] * query.shape[1] * key.shape[1]
-        backend = choose_backend(jax.default_backend(), query.dtype, key.shape[1], scores)
+        backend = choose_backend(platform(), query.dtype, key.shape[1], scores)
     if backend == "xla":
         return _xla(query, key, value)
     if backend == "chunked":

@@ -6,21 +6,30 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 _LANES = 128
-_batch_axes: contextvars.ContextVar[tuple[Mesh, tuple[str, ...]] | None] = contextvars.ContextVar(
-    "batch_axes", default=None
+_batch_axes: contextvars.ContextVar[tuple[Mesh | AbstractMesh, tuple[str, ...]] | None] = (
+    contextvars.ContextVar("batch_axes", default=None)
 )
 
 
+def platform() -> str:
+    """What is traced for: the platform of the mesh of `batch_sharded`, or JAX's own."""
+    context = _batch_axes.get()
+    if context is None or not isinstance(context[0], Mesh):
+        return jax.default_backend()
+    return str(context[0].devices.flat[0].platform)
+
+
 @contextlib.contextmanager
-def batch_sharded(mesh: Mesh, *axes: str) -> Iterator[None]:
+def batch_sharded(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
     """While a program is traced in here, TPU kernels are split over `axes` of the mesh.
 
     The compiler's partitioner cannot look into a kernel and refuses it on more than one device;
-    so a sharded training or embedding step that uses one is traced inside this context.
+    so a sharded training or embedding step that uses one is traced inside this context. It also
+    tells attention "auto" what the program is for, where that is not the machine it is made on.
     """
     token = _batch_axes.set((mesh, axes))
     try:

@@ -131,9 +131,7 @@ def tpu_devices(slice_: Slice) -> Sequence[Any]:
     from jax.experimental import topologies
 
     try:
-        return topologies.get_topology_desc(
-            platform="tpu", topology_name=slice_.topology
-        ).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=slice_.topology).devices
     except jax.errors.JaxRuntimeError as problem:
         reason = str(problem).splitlines()[0]
         raise InputError(f"libtpu cannot compile for {slice_.name}: {reason}") from None

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from mae_jax.plan.compiled import Needs, parameter_count
 from mae_jax.plan.flops import executed_flops, with_attention
@@ -31,13 +32,11 @@ def needs_by_formula(config: TrainConfig, slice_: Slice) -> Needs:
       InputError: the mesh or the batch does not fit the devices.
     """
     # A mesh of names alone: nothing is placed, so one device may stand for all.
-    mesh = jax.sharding.AbstractMesh(
-        meshes.shape_of(config.mesh, slice_.devices), meshes.AXES
-    )
+    mesh = jax.sharding.AbstractMesh(meshes.mesh_shape(config.mesh, slice_.devices), meshes.AXES)
     run = program(config, mesh)
-    state = _device_bytes(run.state, slice_)
-    batch = _device_bytes(run.batch, slice_)
-    parameters = _device_bytes(run.state.params, slice_)
+    state = _device_bytes(run.state)
+    batch = _device_bytes(run.batch)
+    parameters = _device_bytes(run.state.params)
     several = config.optimizer.accumulate > 1
     ways = math.prod(mesh.shape[axis] for axis in meshes.BATCH_AXES)
     crops = max(1, config.data.batch // config.optimizer.accumulate // ways)
@@ -78,18 +77,22 @@ def kept_bytes(config: TrainConfig, crops: int) -> int:
 
     jaxpr = jax.make_jaxpr(forward)(params, model_state, task.batch(crops)).jaxpr
     given = set(map(id, jaxpr.invars))
-    kept = {id(v): v.aval for v in jaxpr.outvars if id(v) not in given and hasattr(v, "count")}
-    return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in kept.values()
-               if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.extended))  # fmt: skip
+    kept: dict[int, Any] = {
+        id(v): v.aval for v in jaxpr.outvars if isinstance(v, core.Var) and id(v) not in given
+    }
+    return sum(math.prod(a.shape) * _item_bytes(a.dtype) for a in kept.values())
 
 
-def _device_bytes(tree: Any, slice_: Slice) -> int:
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            continue
-        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    return total
+def _item_bytes(dtype: Any) -> int:
+    # Keys of random numbers have a type that numpy does not know; they are a few bytes.
+    return 0 if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else np.dtype(dtype).itemsize
+
+
+def _device_bytes(tree: Any) -> int:
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * _item_bytes(leaf.dtype)
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def _collectives(run: Program, config: TrainConfig, mesh: Any) -> tuple[Collective, ...]:

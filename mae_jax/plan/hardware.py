@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
 
-GIB = 2**30
+GIB = 2.0**30
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "whil
          "call", "after-all", "partition-id", "replica-id"}  # fmt: skip
 
 
+# What these call are operations by themselves; what all others call are parts of one.
+_CALLS = {"while", "conditional", "call", "async-start"}
+
+
 @dataclass(frozen=True)
 class Collective:
     """One collective of a program.
@@ -133,7 +137,7 @@ def _count(computations: dict[str, _Computation], entry: str) -> None:
         computation.times += times
         computation.fused |= fused
         for instruction in computation.instructions:
-            inside = fused or instruction.operation in ("fusion", "reduce", "reduce-window", "sort")
+            inside = fused or instruction.operation not in _CALLS
             rounds = 1
             if instruction.operation == "while":
                 rounds = _rounds(instruction, computations)

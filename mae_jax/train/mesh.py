@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mae_jax.errors import InputError
@@ -24,29 +24,38 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
       InputError: the axes do not divide the devices.
     """
     devices = jax.devices() if devices is None else devices
-    others = config.fsdp * config.tensor
-    data = len(devices) // others if config.data == -1 else config.data
-    if data * others != len(devices) or data < 1:
-        raise InputError(
-            f"mesh data={config.data} × fsdp={config.fsdp} × tensor={config.tensor} does not "
-            f"fit {len(devices)} devices; the product must be their number."
-        )
+    shape = mesh_shape(config, len(devices))
     # Auto axes: linen's modules leave the placing of what they compute to the compiler.
-    shape = (data, config.fsdp, config.tensor)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """The lengths of the axes (data, fsdp, tensor) for so many devices.
+
+    Raises:
+      InputError: the axes do not divide the devices.
+    """
+    others = config.fsdp * config.tensor
+    data = devices // others if config.data == -1 else config.data
+    if data * others != devices or data < 1:
+        raise InputError(
+            f"mesh data={config.data} × fsdp={config.fsdp} × tensor={config.tensor} does not "
+            f"fit {devices} devices; the product must be their number."
+        )
+    return data, config.fsdp, config.tensor
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The first dimension divided over data and fsdp, the others whole."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, P())
 
 
-def state_sharding(state: Any, mesh: Mesh, config: MeshConfig) -> Any:
+def state_sharding(state: Any, mesh: Mesh | AbstractMesh, config: MeshConfig) -> Any:
     """A sharding for every array of `state` (arrays or shapes).
 
     An optimiser's moments have the paths of their parameters at their end, so one rule serves
@@ -64,14 +73,14 @@ def state_sharding(state: Any, mesh: Mesh, config: MeshConfig) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
-def _fitting(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> P:
+def _fitting(axes: Sequence[str], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
     # An axis that does not divide its dimension (6 heads over 4 devices) leaves it whole.
     fits = [axis if axis and size % mesh.shape[axis] == 0 else None
             for axis, size in zip(axes, shape, strict=True)]  # fmt: skip
     return P(*fits)
 
 
-def _over_fsdp(shape: Sequence[int], mesh: Mesh) -> P:
+def _over_fsdp(shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
     parts = mesh.shape["fsdp"]
     dividing = [i for i, size in enumerate(shape) if size % parts == 0]
     if parts == 1 or len(shape) < 2 or not dividing:
@@ -87,7 +96,7 @@ def placed(shapes: Any, shardings: Any) -> Any:
     )
 
 
-def to_devices(arrays: Any, mesh: Mesh) -> Any:
+def to_devices(arrays: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Global arrays from this host's part of a batch (numpy arrays, batch first)."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(

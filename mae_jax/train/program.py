@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
+from mae_jax.models.attention_tpu import batch_sharded
 from mae_jax.train import mesh as meshes
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule
@@ -34,7 +35,7 @@ class Program:
     """
 
     task: Task
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     state: TrainState
     batch: Batch
     rate: optax.Schedule
@@ -44,7 +45,7 @@ class Program:
     draw: Any
 
 
-def program(config: TrainConfig, mesh: Mesh) -> Program:
+def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
     """The program of `config` on `mesh`.
 
     Raises:
@@ -58,7 +59,7 @@ def program(config: TrainConfig, mesh: Mesh) -> Program:
     shapes = jax.eval_shape(first, init_key)
     places = meshes.state_sharding(shapes, mesh, config.mesh)
     crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
-    made = jax.jit(first, out_shardings=places)
+    made = jax.jit(_traced(first, mesh), out_shardings=places)
 
     def evaluate(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
         loss, (scalars, _) = task.loss(
@@ -82,14 +83,35 @@ def program(config: TrainConfig, mesh: Mesh) -> Program:
         rate=schedule(config.optimizer, config.steps),
         init=lambda: made(init_key),
         step=jax.jit(
-            train_step(config, transform, step_key),
+            _traced(train_step(config, transform, step_key), mesh, *meshes.BATCH_AXES),
             static_argnums=2,
             in_shardings=(places, crops),
             out_shardings=(places, everywhere),
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            evaluate, static_argnums=3, in_shardings=looked_at, out_shardings=everywhere
+            _traced(evaluate, mesh, *meshes.BATCH_AXES),
+            static_argnums=3,
+            in_shardings=looked_at,
+            out_shardings=everywhere,
         ),
-        draw=jax.jit(draw, static_argnums=3, in_shardings=looked_at, out_shardings=everywhere),
+        # The few crops of a picture need not divide: every device works on all of them.
+        draw=jax.jit(
+            _traced(draw, mesh),
+            static_argnums=3,
+            in_shardings=looked_at,
+            out_shardings=everywhere,
+        ),
     )
+
+
+def _traced(
+    function: Callable[..., Any], mesh: Mesh | AbstractMesh, *axes: str
+) -> Callable[..., Any]:
+    """`function`, which knows while it is traced for which mesh, and how its batch is divided."""
+
+    def inside(*arguments: Any) -> Any:
+        with batch_sharded(mesh, *axes):
+            return function(*arguments)
+
+    return inside
