@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 from launch.calls import Call
 from launch.kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
-from launch.runs import Run, check_name, make_run
+from launch.runs import Run, check_name, count, make_run
 from launch.slurm import SLURM
 from launch.tpu_vm import TPU_QUEUE, TPU_VM
 from mae_jax.errors import InputError
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line: targets, their verbs, and the options of each."""
-    root = Parser(prog="python -m launch", description=__doc__)
+    root = Parser(prog="python -m launch", description="Runs of mae-jax on other machines.")
     targets = root.add_subparsers(dest="target", required=True, metavar="TARGET")
     for name, target in TARGETS.items():
         chosen = targets.add_parser(name, help=target.help)
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
                 verb,
                 help=says,
                 description=f"{target.help}: {says}.",
-                epilog=f"example:\n{target.example}",
+                epilog=f"example:\n{target.example}" if verb == "submit" else None,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
             _declare(one, verb, target)
@@ -133,8 +133,8 @@ def _declare(parser: argparse.ArgumentParser, verb: str, target: Target) -> None
     if verb == "submit":
         runs = "folder of all runs, seen by all machines: this one's is the folder NAME in it"
         add("--runs", required=True, metavar="FOLDER", help=runs)
-        add("--shards", type=int, metavar="N", help="shares of an embedding")
-        add("--at-once", type=int, metavar="N", help="shares that run at once, at most (all)")
+        add("--shards", type=count, metavar="N", help="shares of an embedding")
+        add("--at-once", type=count, metavar="N", help="shares that run at once, at most (all)")
         add("--restarts", type=int, default=50, metavar="N", help="after failures, at most (50)")
         add("--env", action="append", default=[], metavar="NAME=VALUE", help="for its processes")
         target.options(parser)

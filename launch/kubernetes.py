@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from launch.calls import Call, call
-from launch.runs import STOPPED, WRONG_INPUT, Run, check_shared
+from launch.runs import STOPPED, WRONG_INPUT, Run, check_shared, count
 from launch.tpus import GENERATIONS, Slice
 from mae_jax.errors import InputError
 
@@ -43,10 +43,10 @@ class Kubernetes:
         if self.tpus:
             add("--tpu", required=True, choices=tuple(GENERATIONS), help="generation")
             add("--topology", required=True, help="chips along each axis, such as 16x16 or 4x4x8")
-            add("--slices", type=int, default=1, help="slices of a training (1)")
+            add("--slices", type=count, default=1, help="slices of a training (1)")
         else:
-            add("--nodes", type=int, default=1, help="nodes of a training, a pod each (1)")
-            add("--gpus", type=int, required=True, help="GPUs a node, or a share of an embedding")
+            add("--nodes", type=count, default=1, help="nodes of a training, a pod each (1)")
+            add("--gpus", type=count, required=True, help="GPUs a node, or a share of an embedding")
         add("--spot", action="store_true", help="on GKE's spot nodes")
         add("--cpus", default="", metavar="N", help="processors a pod asks for")
         add("--memory", default="", metavar="SIZE", help="memory a pod asks for, such as 400Gi")
@@ -160,21 +160,21 @@ _TRAIN = (
 GKE_TPU = Kubernetes(
     tpus=True,
     jobset=True,
-    help="TPU slices of Google Kubernetes Engine",
+    help="TPU slices of Google Kubernetes Engine with JobSet's controller",
     example="  python -m launch gke-tpu submit vitl8 --tpu v5e --topology 16x16 \\\n"
     + _TRAIN.format(image="tpu"),
 )
 GKE_GPU = Kubernetes(
     tpus=False,
     jobset=True,
-    help="GPU nodes of Kubernetes, a training as a JobSet (GKE has its controller)",
+    help="GPU nodes of Kubernetes with JobSet's controller",
     example="  python -m launch gke-gpu submit vitl8 --nodes 4 --gpus 8 "
     "--node cloud.google.com/gke-accelerator=nvidia-h100-80gb \\\n" + _TRAIN.format(image="cuda12"),
 )
 KUBERNETES = Kubernetes(
     tpus=False,
     jobset=False,
-    help="GPU nodes of any Kubernetes, a training as a Job: no controller to install",
+    help="GPU nodes of any Kubernetes",
     example="  python -m launch kubernetes submit vitl8 --nodes 4 --gpus 8 \\\n"
     + _TRAIN.format(image="cuda12"),
 )

@@ -1,5 +1,6 @@
 """What is launched: a command of mae-jax whose folder follows from the run's name."""
 
+import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ class Run:
     @property
     def training(self) -> bool:
         return self.shards == 0
+
+
+def count(text: str) -> int:
+    """An option's value that must be a number from 1 up, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 up")
+    return int(text)
 
 
 def check_name(name: str) -> str:
@@ -105,7 +113,7 @@ def make_run(
         words += ["--workdir", folder, "--distributed"]
         words += ["--stopped-status", str(STOPPED)] * stopped_status
     else:
-        if shards is None or shards < 1:
+        if shards is None:
             raise InputError("embed needs --shards N: in how many shares the work is divided.")
         words += ["--out", folder, "--shards", str(shards)]
     return Run(check_name(name), folder, tuple(words), shards or 0, _pairs(environment))

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from launch.calls import Call, bash_list, call
-from launch.runs import Run
+from launch.runs import Run, count
 from mae_jax.errors import InputError
 
 BODY = Path(__file__).parent / "slurm.sh"
@@ -34,9 +34,11 @@ class Slurm:
     def options(self, parser: argparse.ArgumentParser) -> None:
         """Declares what `submit` takes."""
         add = parser.add_argument
-        add("--nodes", type=int, default=1, help="nodes of a training (1)")
-        add("--gpus", type=int, required=True, help="GPUs a node, or a share of an embedding")
-        add("--cpus-per-gpu", type=int, default=8, metavar="N", help="processors for each GPU (8)")
+        add("--nodes", type=count, default=1, help="nodes of a training (1)")
+        add("--gpus", type=count, required=True, help="GPUs a node, or a share of an embedding")
+        add(
+            "--cpus-per-gpu", type=count, default=8, metavar="N", help="processors for each GPU (8)"
+        )
         add("--time", required=True, help="time limit of a job; at its end the job is requeued")
         add("--partition", default="", help="partition")
         add("--account", default="", help="account")

@@ -97,6 +97,7 @@ class TestKeep:
     ("slurm", "the following arguments are required: VERB"),
     ("slurm submit vitl8", "required: --runs, --gpus, --time"),
     ("slurm status", "required: NAME"),
+    ("slurm submit vitl8 --gpus 0", "argument --gpus: '0' is not a number from 1 up"),
     ("slurm status vitl8 --partition gpu", "unrecognized arguments: --partition gpu"),
     ("slurm status VitL8", "'VitL8' cannot name a run"),
     ("gke-tpu stop " + "x" * 41, "at most 40"),
