@@ -9,7 +9,7 @@ import jinja2
 
 from launch.calls import Call, call
 from launch.runs import STOPPED, WRONG_INPUT, Run, check_shared, count
-from launch.tpus import GENERATIONS, Slice
+from launch.tpus import tpu_slice
 from mae_jax.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,8 +41,8 @@ class Kubernetes:
         add = parser.add_argument
         add("--image", required=True, help="container image (launch/Dockerfile)")
         if self.tpus:
-            add("--tpu", required=True, choices=tuple(GENERATIONS), help="generation")
-            add("--topology", required=True, help="chips along each axis, such as 16x16 or 4x4x8")
+            add("--tpu", required=True, metavar="SLICE",
+                help="such as v5e-256 or v5p-256, as for plan")  # fmt: skip
             add("--slices", type=count, default=1, help="slices of a training (1)")
         else:
             add("--nodes", type=count, default=1, help="nodes of a training, a pod each (1)")
@@ -108,16 +108,16 @@ class Kubernetes:
         if args.spot:
             nodes["cloud.google.com/gke-spot"] = "true"
         if self.tpus:
-            slice_ = Slice(args.tpu, args.topology)
-            if slice_.hosts > 1 and not run.training:
+            wanted = tpu_slice(args.tpu)
+            if wanted.hosts > 1 and not run.training:
                 raise InputError(
-                    f"{args.tpu} {args.topology} has {slice_.hosts} hosts; each share of an "
-                    "embedding runs on one: take a smaller topology."
+                    f"{args.tpu} has {wanted.hosts} hosts; each share of an embedding runs on one: "
+                    "take a smaller slice."
                 )
-            nodes["cloud.google.com/gke-tpu-accelerator"] = GENERATIONS[args.tpu].label
-            nodes["cloud.google.com/gke-tpu-topology"] = args.topology
-            device = {"google.com/tpu": slice_.chips_a_host}
-            replicas, pods = args.slices, slice_.hosts
+            nodes["cloud.google.com/gke-tpu-accelerator"] = wanted.label
+            nodes["cloud.google.com/gke-tpu-topology"] = wanted.topology
+            device = {"google.com/tpu": wanted.chips_a_host}
+            replicas, pods = args.slices, wanted.hosts
         else:
             device = {"nvidia.com/gpu": args.gpus}
             replicas, pods = 1, args.nodes
@@ -161,7 +161,7 @@ GKE_TPU = Kubernetes(
     tpus=True,
     jobset=True,
     help="TPU slices of Google Kubernetes Engine with JobSet's controller",
-    example="  python -m launch gke-tpu submit vitl8 --tpu v5e --topology 16x16 \\\n"
+    example="  python -m launch gke-tpu submit vitl8 --tpu v5e-256 \\\n"
     + _TRAIN.format(image="tpu"),
 )
 GKE_GPU = Kubernetes(

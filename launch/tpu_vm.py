@@ -9,7 +9,7 @@ from pathlib import Path
 from launch import calls
 from launch.calls import Call, bash_list
 from launch.runs import Run, check_shared
-from launch.tpus import GENERATIONS, Slice
+from launch.tpus import tpu_slice
 from mae_jax.errors import InputError
 
 BODY = Path(__file__).parent / "tpu_vm.sh"
@@ -35,8 +35,7 @@ class TpuVM:
     def options(self, parser: argparse.ArgumentParser) -> None:
         """Declares what `submit` takes."""
         add = parser.add_argument
-        add("--tpu", required=True, choices=tuple(GENERATIONS), help="generation")
-        add("--topology", required=True, help="chips along each axis, such as 16x16 or 4x4x8")
+        add("--tpu", required=True, metavar="SLICE", help="such as v5e-256 or v5p-256, as for plan")
         add("--image", required=True, help="container image (launch/Dockerfile, DEVICE=tpu)")
         add("--nfs", action="append", default=[], metavar="SERVER:/EXPORT:/PATH",
             help="a file system to mount on every host and in the container")  # fmt: skip
@@ -55,15 +54,15 @@ class TpuVM:
                 "an embedding runs as a fleet of single hosts: take gke-tpu, gke-gpu, kubernetes "
                 "or slurm."
             )
-        runtime = args.runtime or GENERATIONS[args.tpu].runtime
+        wanted = tpu_slice(args.tpu)
         version = "--runtime-version" if self.queued else "--version"
         return [
             self._gcloud(
                 args,
                 "create",
                 f"--node-id={run.name}" if self.queued else "",
-                *Slice(args.tpu, args.topology).gcloud,
-                f"{version}={runtime}",
+                f"--accelerator-type={wanted.accelerator}",
+                f"{version}={args.runtime or wanted.runtime}",
                 "--spot" if args.spot else "",
                 *args.gcloud,
                 "--metadata-from-file=startup-script=/dev/stdin",
@@ -178,7 +177,7 @@ class TpuVM:
 
 
 _EXAMPLE = (
-    "  python -m launch {target} --zone us-east5-a --tpu v5p --topology 4x4x8 \\\n"
+    "  python -m launch {target} --zone us-east5-a --tpu v5p-256 \\\n"
     "      --image us-docker.pkg.dev/my-project/mae-jax/tpu --nfs 10.0.0.2:/share:/share \\\n"
     "      --runs /share/runs -- train --config configs/demo.py "
     "--config.data.index=/share/index.parquet"

@@ -21,13 +21,13 @@ ON_DISK = "--runs /share/runs"
 H100 = "--node cloud.google.com/gke-accelerator=nvidia-h100-80gb"
 
 CASES = {
-    "tpu-vm-train": f"tpu-vm submit vitl8 --zone us-east5-a --tpu v6e --topology 16x16 {TPU} "
+    "tpu-vm-train": f"tpu-vm submit vitl8 --zone us-east5-a --tpu v6e-256 {TPU} "
     f"{ON_NFS} --env MAE_JAX_CACHE=/tmp/cache {TRAIN}",
-    "tpu-queue-train": f"tpu-queue submit vitl8 --zone us-east5-a --project lab --tpu v5p "
-    f"--topology 4x4x8 --spot --gcloud=--network=fast --keep {TPU} {ON_NFS} {TRAIN}",
-    "gke-tpu-train": f"gke-tpu submit vitl8 --namespace cells --tpu v5e --topology 16x16 "
+    "tpu-queue-train": f"tpu-queue submit vitl8 --zone us-east5-a --project lab --tpu v5p-256 "
+    f" --spot --gcloud=--network=fast --keep {TPU} {ON_NFS} {TRAIN}",
+    "gke-tpu-train": f"gke-tpu submit vitl8 --namespace cells --tpu v5e-256 "
     f"--slices 2 --spot {TPU} {ON_CLAIM} {TRAIN}",
-    "gke-tpu-embed": f"gke-tpu submit screen --tpu v5e --topology 2x2 --shards 64 --at-once 16 "
+    "gke-tpu-embed": f"gke-tpu submit screen --tpu v5e-4 --shards 64 --at-once 16 "
     f"{TPU} --runs gs://lab/embeddings --env MAE_JAX_TIMEOUT=30 {EMBED}",
     "gke-gpu-train": f"gke-gpu submit vitl8 --nodes 4 --gpus 8 {H100} --cpus 100 --memory 800Gi "
     f"--restarts 20 {GPU} {ON_CLAIM} {TRAIN}",

@@ -4,13 +4,14 @@ import pytest
 
 from launch import tpu_vm
 from launch.__main__ import main
+from launch.tpus import tpu_slice
 from tests.launch.test_dry_run import CASES
 from tests.launch.test_manifests import documents
 
 TRAIN = "-- train --config configs/demo.py"
 SLURM = "slurm submit vitl8 --gpus 8 --time 1:00:00"
-TPU = "submit vitl8 --tpu v5e --topology 4x4 --image lab/mae --nfs s:/vol:/share --runs /share/runs"
-GKE = "gke-tpu submit vitl8 --tpu v5e --image lab/mae --runs /share/runs"
+TPU = "submit vitl8 --tpu v5e-16 --image lab/mae --nfs s:/vol:/share --runs /share/runs"
+GKE = "gke-tpu submit vitl8 --tpu v5e-16 --image lab/mae --runs /share/runs"
 
 
 def launch(line: str) -> int:
@@ -113,15 +114,15 @@ class TestKeep:
     (f"{SLURM} --runs /r --venv v -- embed --encoder e", "embed needs --shards N"),
     (f"{SLURM} --runs /r --venv v --shards 3 -- embed --shard 0/3", "leave --shard out"),
     (f"{SLURM} --runs /r --venv v --env A {TRAIN}", "--env A is not of the form NAME=VALUE"),
-    (f"{GKE} --topology 3x3 {TRAIN}", "v5e has no topology '3x3': it has 1x1, 2x2"),
-    (f"{GKE} --topology 4x4 --shards 2 -- embed --index i", "has 4 hosts"),
-    (f"{GKE} --topology 4x4 --volume share {TRAIN}", "--volume share: there must be a ':'"),
-    (f"{GKE} --topology 4x4 {TRAIN}", "lost with its container: give --volume CLAIM:/PATH"),
-    (f"{GKE} --topology 4x4 --volume a:/sha {TRAIN}", "lost with its container"),
+    (f"{GKE} --tpu v5e-9 {TRAIN}", "v5e-9 has 9 chips; give a power of two"),
+    (f"{GKE} --tpu h100-8 {TRAIN}", "h100-8 is no slice of TPUs"),
+    (f"{GKE} --shards 2 -- embed --index i", "has 4 hosts"),
+    (f"{GKE} --volume share {TRAIN}", "--volume share: there must be a ':'"),
+    (f"{GKE} {TRAIN}", "lost with its container: give --volume CLAIM:/PATH"),
+    (f"{GKE} --volume a:/sha {TRAIN}", "lost with its container"),
     (f"tpu-vm {TPU} --nfs nowhere {TRAIN}", "--nfs nowhere is not of the form"),
     (f"tpu-vm {TPU} --runs /elsewhere {TRAIN}", "--runs must lie on a file system"),
-    (f"tpu-vm {TPU} --topology 4x4x4 {TRAIN}", "v5e has no topology '4x4x4'"),
-    (f"tpu-vm {TPU} --tpu v5p --topology 4x4 {TRAIN}", "give chips along three axes"),
+    (f"tpu-vm {TPU} --tpu v7-8 {TRAIN}", "no chip is called 'v7'"),
     (f"tpu-vm {TPU} --shards 4 -- embed --index i", "an embedding runs as a fleet"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_a_sentence(line, says, programs, capsys):
@@ -156,3 +157,18 @@ def test_words_with_spaces_and_quotes_arrive_whole(capsys):
     (container,) = pod["spec"]["containers"]
     assert container["args"][1:4] == ["--config", "my config.py", '--config.note="x" $HOME #1']
     assert container["env"] == [{"name": "A", "value": "it's: {a}"}]
+
+
+@pytest.mark.parametrize(("name", "accelerator", "topology", "hosts", "chips"), [
+    ("v4-8", "v4-8", "2x2x1", 1, 4),
+    ("v5e-4", "v5litepod-4", "2x2", 1, 4),
+    ("v5e-8", "v5litepod-8", "2x4", 1, 8),
+    ("v5litepod-16", "v5litepod-16", "4x4", 4, 4),
+    ("v5p-256", "v5p-256", "4x4x8", 32, 4),
+    ("v6e-256", "v6e-256", "16x16", 64, 4),
+])  # fmt: skip
+def test_slices_in_the_words_of_google_cloud(name, accelerator, topology, hosts, chips):
+    """The figures are those of Google's pages on each generation's configurations."""
+    found = tpu_slice(name)
+    assert (found.accelerator, found.topology) == (accelerator, topology)
+    assert (found.hosts, found.chips_a_host) == (hosts, chips)

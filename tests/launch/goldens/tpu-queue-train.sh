@@ -2,8 +2,7 @@ gcloud compute tpus queued-resources create vitl8 \
   --zone=us-east5-a \
   --project=lab \
   --node-id=vitl8 \
-  --type=v5p \
-  --topology=4x4x8 \
+  --accelerator-type=v5p-256 \
   --runtime-version=v2-alpha-tpuv5 \
   --spot \
   --network=fast \
