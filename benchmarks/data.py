@@ -1,38 +1,47 @@
 """Feeding an accelerator: bytes read and crops cut per second, by layout of the store.
 
-    python benchmarks/data.py --seconds 5 --latency 0.03
+    python benchmarks/data.py            # about four minutes on a quiet machine
 
 Fields of 2,048² pixels and 6 channels of 8 bits are made from real Cell Painting images where
 `../shared/data` has them (mosaics of flipped quarters), and otherwise drawn. Random 256² crops are
 then read through the training pipeline, in one process, from
 
-  zarr          the default store: a sharded OME-Zarr array a field, crops anywhere
-  tiles         ArrayRecord tiles of 512², crops within a tile
-  tiles exact   ArrayRecord tiles of 256², each one crop
-  tiff          the sources: one LZW TIFF a channel, a field read whole for each crop
-  tiff, 8 crops the same with eight crops cut from each field read
-  png tar       a webdataset of PNG, one a channel, read in order, eight crops a field
+  zarr 64           the default store: a sharded OME-Zarr array a field, crops anywhere
+  zarr 64, opened   the same with every array opened anew, as in a screen of very many fields
+  zarr 128          the same with chunks of 128²
+  zarr whole        the same with one chunk a field, read whole for each crop
+  tiles             ArrayRecord tiles of 512², crops within a tile
+  tiles exact       ArrayRecord tiles of 256², each one crop
+  tiff              the sources: one LZW TIFF a channel, a field read whole for each crop
+  tiff, 8 crops     the same with eight crops cut from each field read
+  png tar           a webdataset of PNG, one a channel, read in order, eight crops a field
 
 Nothing decoded is kept between reads, as in a set far larger than memory; the files themselves
 are in the operating system's cache. For each layout: the bytes read over the bytes of the crop,
-crops a second, crops a second of processor time (all threads counted: one core's worth), and the
-share of what an H200 eats that `--processes` such processes would feed. `--latency` adds the
-default store and the TIFFs behind an HTTP server that answers late, as an object store does.
+crops a second by the clock and a second of processor time (all threads counted: one core's worth,
+which other work on the machine disturbs less), and the share of what an H200 eats that
+`--processes` such cores would feed. Then three of the layouts from an HTTP server that answers
+`--latency` late, as an object store does (one process, which may itself be what limits the rate by
+the clock); and a simulated H200, which takes a batch, is busy with
+it, and takes the next: the share of its time that it is not kept waiting, by worker processes.
 """
 
 import argparse
+import datetime
+import importlib.metadata
 import json
 import multiprocessing
+import os
 import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import imagecodecs
 import numpy as np
@@ -44,6 +53,20 @@ CROP_BYTES = CHANNELS * CROP * CROP
 # Crops a second that one H200 trains on, at the share of its peak that others have published.
 APPETITE = {"ViT-L/8": 645, "ViT-S/16": 8800}
 GOALS = {"bytes": 1.3, "crops": 1000}
+CASES = (
+    "zarr 64",
+    "zarr 64, opened",
+    "zarr 128",
+    "zarr whole",
+    "tiles",
+    "tiles exact",
+    "tiff",
+    "tiff, 8 crops",
+    "png tar",
+    "latency",
+    "feeding",
+)
+RESULTS = Path(__file__).parent / "results" / "data"
 
 
 def fields(count: int, shared: Path) -> Iterator[np.ndarray]:
@@ -114,13 +137,15 @@ def build(folder: Path, count: int, shared: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "tiff" / "load_data.csv", index=False)
     index = read_loaddata(str(folder / "tiff" / "load_data.csv"))
     index.write(folder / "tiff" / "index.parquet")
-    pack(index, folder / "zarr", PackSettings())
+    for name, chunk in (("64", 64), ("128", 128), ("whole", SIDE)):
+        pack(index, folder / f"zarr {name}", PackSettings(chunk=chunk))
     pack(index, folder / "tiles", PackSettings(layout="tiles", tile=2 * CROP))
     pack(index, folder / "tiles exact", PackSettings(layout="tiles", tile=CROP))
 
 
 def measure(read: Callable[[], int], bytes_read: Callable[[], float], seconds: float) -> dict:
     """Calls `read`, which returns how many crops it has cut, for some seconds."""
+    read()
     read()
     before, started, used, crops = bytes_read(), time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
@@ -139,7 +164,14 @@ def from_index(path: str, per_site: int, seconds: float, bytes_of_site: float | 
 
     index = Index.read(path)
     batches = crop_batches(
-        index, crop=CROP, batch=BATCH, seed=0, split=None, cache_bytes=0, crops_per_site=per_site
+        index,
+        crop=CROP,
+        batch=BATCH,
+        seed=0,
+        split=None,
+        cache_bytes=0,
+        prefetch_bytes=0,  # what was read before the clock started must not count
+        crops_per_site=per_site,
     )
     crops = 0
 
@@ -208,19 +240,13 @@ def serve(folder: str, latency: float, port: "multiprocessing.Queue[int]") -> No
 
     from aiohttp import web
 
-    requests = 0
-
     @web.middleware
     async def late(request: web.Request, handler: Callable) -> web.StreamResponse:
-        nonlocal requests
-        if request.path != "/count":
-            requests += 1
-            await asyncio.sleep(latency)
+        await asyncio.sleep(latency)
         return await handler(request)
 
     async def run() -> None:
         app = web.Application(middlewares=[late])
-        app.router.add_get("/count", lambda _: asyncio.sleep(0, web.json_response(requests)))
         app.router.add_static("/", folder)
         runner = web.AppRunner(app)
         await runner.setup()
@@ -233,7 +259,7 @@ def serve(folder: str, latency: float, port: "multiprocessing.Queue[int]") -> No
 
 
 def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) -> dict[str, dict]:
-    """The default store and the TIFFs, read over HTTP from a server that answers late."""
+    """Three layouts read over HTTP from a server that answers late."""
     from mae_jax.data import Index
 
     context = multiprocessing.get_context("spawn")
@@ -243,14 +269,11 @@ def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) ->
     url = f"http://127.0.0.1:{queue.get(timeout=60)}"
     found = {}
     try:
-        for name, per_site in (("zarr", 1), ("tiff", 8)):
+        for name, per_site in (("zarr 64", 1), ("zarr 128", 1), ("tiff", 8)):
             local = Index.read(folder / name / "index.parquet")
             path = folder / f"remote-{name}.parquet"
-            Index(local.table, f"{url}/{name}").write(path)
-            before = json.load(urllib.request.urlopen(f"{url}/count"))
+            Index(local.table, f"{url}/{quote(name)}").write(path)
             result = from_index(str(path), per_site, seconds, sizes.get(name))
-            after = json.load(urllib.request.urlopen(f"{url}/count"))
-            result["requests"] = after - before
             found[f"{name} over HTTP, {1000 * latency:.0f} ms late"] = result
     finally:
         server.terminate()
@@ -258,14 +281,44 @@ def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) ->
     return found
 
 
+def feeding(folder: Path, seconds: float) -> dict[str, dict]:
+    """What a simulated H200 gets from the default store, by the number of worker processes."""
+    from mae_jax.data import Index, crop_batches
+
+    index = Index.read(folder / "zarr 64" / "index.parquet")
+    found = {}
+    for workers in (0, os.cpu_count() or 1):
+        shares = {}
+        for name, appetite in APPETITE.items():
+            batches = crop_batches(
+                index, crop=CROP, batch=BATCH, seed=0, split=None, cache_bytes=0, workers=workers
+            )
+            try:
+                for _ in range(2 + 2 * workers):
+                    next(batches)
+                started, waited, eaten = time.perf_counter(), 0.0, 0
+                while time.perf_counter() - started < seconds:
+                    time.sleep(BATCH / appetite)  # busy with the batch before
+                    next(batches)
+                    waited += batches.data_wait
+                    eaten += BATCH
+                shares[name] = 1 - waited / (time.perf_counter() - started)
+            finally:
+                batches.close()
+        found[str(workers)] = shares
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fields", type=int, default=12, help="fields of view (12)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each layout (5)")
+    parser.add_argument("--fields", type=int, default=8, help="fields of view (8)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each layout (4)")
     parser.add_argument("--processes", type=int, default=16, help="that would feed one device (16)")
-    parser.add_argument("--latency", type=float, help="seconds that the simulated store adds")
+    parser.add_argument(
+        "--latency", type=float, default=0.03, help="seconds that the simulated store adds (0.03)"
+    )
     parser.add_argument("--folder", type=Path, help="keep the files here; default: a temporary one")
-    parser.add_argument("--out", type=Path, help="write the results here, as JSON")
+    parser.add_argument("--only", nargs="+", choices=CASES, help="these alone; writes no results")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # one layout, in a process of its own
     args = parser.parse_args()
     shared = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -276,18 +329,18 @@ def main() -> None:
         folder = args.folder or Path(scratch)
         if not (folder / "tiles exact" / "index.parquet").exists():
             build(folder, args.fields, shared)
-        cases = ["zarr", "tiles", "tiles exact", "tiff", "tiff, 8 crops", "png tar"]
         results: dict[str, dict] = {}
-        for name in cases + (["latency"] if args.latency else []):
+        for name in args.only or CASES:
             # A process each, so that one layout's threads and memory are not another's.
             command = [sys.executable, __file__, "--case", name, "--folder", str(folder)]
-            command += ["--seconds", str(args.seconds), "--latency", str(args.latency or 0)]
+            command += ["--seconds", str(args.seconds), "--latency", str(args.latency)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found = json.loads(said.splitlines()[-1])
             results |= found if name == "latency" else {name: found}
-    report(results, args.processes)
-    if args.out:
-        args.out.write_text(json.dumps({"machine": platform.processor(), **results}, indent=2))
+    text = report(results, args.processes)
+    print(text)
+    if not args.only:
+        save(text, results, (shared / "cpjump1_images").exists())
 
 
 def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
@@ -296,26 +349,67 @@ def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
     sizes["tiff"] /= len(list((folder / "tiff").glob("*_0.tiff")))
     if name == "latency":
         return behind_latency(folder, args.latency, args.seconds, sizes)
+    if name == "feeding":
+        return feeding(folder, args.seconds)
     if name == "png tar":
         return from_tar(folder / "fields.tar", args.seconds)
-    if name.startswith("tiff"):
-        path = str(folder / "tiff" / "index.parquet")
-        return from_index(path, 8 if "8" in name else 1, args.seconds, sizes["tiff"])
-    size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES}.get(name)
-    return from_index(str(folder / name / "index.parquet"), 1, args.seconds, size)
+    store, _, how = name.partition(", ")
+    if how == "opened":
+        from mae_jax.data import arrays
+
+        arrays.open_array = arrays.open_array.__wrapped__  # which keeps nothing open
+    size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES, **sizes}.get(store)
+    per_site = 8 if how == "8 crops" else 1
+    return from_index(str(folder / store / "index.parquet"), per_site, args.seconds, size)
 
 
-def report(results: dict[str, dict], processes: int) -> None:
-    """Prints the table."""
-    eats = " | ".join(f"{100}% of {name} = {rate:,}/s" for name, rate in APPETITE.items())
-    print(f"goals: {GOALS['bytes']} bytes a byte, {GOALS['crops']:,} crops/s/core; H200: {eats}\n")
-    heads = [f"{processes} processes feed {name}" for name in APPETITE]
-    print("| layout | bytes read / crop | crops/s | crops/s/core | " + " | ".join(heads) + " |")
-    print("|---" * (4 + len(heads)) + "|")
+def report(results: dict[str, dict], processes: int) -> str:
+    """The tables, in Markdown."""
+    eats = ", ".join(f"{name} {rate:,}" for name, rate in APPETITE.items())
+    heads = [f"{processes} cores feed {name}" for name in APPETITE]
+    lines = [
+        f"Goals of the default store: at most {GOALS['bytes']} bytes read for a byte of the crop, "
+        f"{GOALS['crops']:,} crops/s/core. An H200 eats, in crops/s: {eats}.",
+        "",
+        "| layout | bytes read / crop | crops/s | crops/s/core | " + " | ".join(heads) + " |",
+        "|---" * (4 + len(heads)) + "|",
+    ]
     for name, found in results.items():
-        shares = [f"{found['crops/s/core'] * processes / rate:.0%}" for rate in APPETITE.values()]
-        rates = f"{found['bytes']:.2f} | {found['crops/s']:,.0f} | {found['crops/s/core']:,.0f}"
-        print(f"| {name} | {rates} | {' | '.join(shares)} |")
+        if name != "feeding":
+            per_core = found["crops/s/core"]
+            shares = [f"{per_core * processes / rate:.0%}" for rate in APPETITE.values()]
+            rates = f"{found['bytes']:.2f} | {found['crops/s']:,.0f} | {per_core:,.0f}"
+            lines.append(f"| {name} | {rates} | {' | '.join(shares)} |")
+    if "feeding" in results:
+        lines += [
+            "",
+            "A simulated H200 beside the default store: the share of its time that it is busy.",
+            "",
+            "| worker processes | " + " | ".join(APPETITE) + " |",
+            "|---" * (1 + len(APPETITE)) + "|",
+        ]
+        for workers, shares in results["feeding"].items():
+            named = workers if workers != "0" else "none (threads of the training process)"
+            cells = [f"{shares[name]:.0%}" for name in APPETITE]
+            lines.append(f"| {named} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def save(text: str, results: dict[str, dict], real: bool) -> None:
+    """Writes the tables and the numbers, with what they were measured on."""
+    from mae_jax.files import write_json, write_text
+
+    packages = ("tensorstore", "grain", "array-record", "imagecodecs", "numpy")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    images = "real Cell Painting images" if real else "drawn images"
+    head = (
+        f"# Reading crops\n\n`{' '.join(['python', *sys.argv])}`, "
+        f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), "
+        f"load {os.getloadavg()[1]:.1f}, Python {platform.python_version()}, {versions}; {images}. "
+        "What the layouts are stands at the head of `benchmarks/data.py`.\n\n"
+    )
+    write_json(RESULTS / "results.json", results)
+    print(f"\nwrote {write_text(RESULTS / 'README.md', head + text + chr(10))}")
 
 
 if __name__ == "__main__":

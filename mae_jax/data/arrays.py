@@ -20,6 +20,7 @@ from mae_jax.data.storage import Remote, with_retries
 from mae_jax.errors import InputError
 
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
+_ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REQUESTS = 128  # to a remote store at once: what hides the wait for each
 
 
@@ -184,16 +185,24 @@ def _context(cache_bytes: int) -> Any:
 def _store(path: str) -> Any:
     if not is_url(path):
         return {"driver": "file", "path": os.path.abspath(path) + "/"}
-    if path.startswith("s3://") and os.environ.get("FSSPEC_S3_ANON", "").lower() == "true":
-        bucket, _, inside = path.removeprefix("s3://").partition("/")
-        anonymous = {"type": "anonymous"}  # as fsspec reads public buckets with that setting
-        return {
-            "driver": "s3",
-            "bucket": bucket,
-            "path": inside.rstrip("/") + "/",
-            "aws_credentials": anonymous,
-        }
+    if path.startswith("s3://"):
+        return _s3(path)
     return path.rstrip("/") + "/"
+
+
+def _s3(path: str) -> dict[str, Any]:
+    """tensorstore's spec of a place in S3, with the settings that fsspec takes from variables."""
+    bucket, _, inside = path.removeprefix("s3://").partition("/")
+    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": inside.rstrip("/") + "/"}
+    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+    if endpoint:
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        spec |= {"endpoint": endpoint, "aws_region": region or "us-east-1"}
+    if os.environ.get("FSSPEC_S3_ANON", "").lower() == "true":
+        spec["aws_credentials"] = {"type": "anonymous"}
+    elif os.environ.get("AWS_ACCESS_KEY_ID"):
+        spec["aws_credentials"] = {"type": "environment"}
+    return spec
 
 
 def _zarr_array(path: str) -> Any:

@@ -77,7 +77,7 @@ def check(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
     Problems: missing, truncated or undecodable images; planes of unlike sizes or types within a
     site; unlike sizes within a well; a channel that a plate lacks though other plates of its
     source have it; a site listed twice, one image given to two sites, or a well with two
-    perturbations; no negative controls.
+    perturbations; an experiment on both sides of the split; no negative controls.
     Notes: images with more than 0.1 % saturated pixels, unlike sizes or types between wells, and
     channels that only some of the sources have.
     """
@@ -88,6 +88,7 @@ def check(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
         *_lacking_channels(index),
         *_duplicates(index),
         *_contradictions(index),
+        *_leaks(index),
         *_controls(index),
         *_saturation(index, planes),
     ]
@@ -254,6 +255,21 @@ def _contradictions(index: Index) -> Iterator[Finding]:
             )
             says = f"{name} has more than one {column[9:].lower()} ({values})."
             yield _finding(index, "problem", "duplicate", int(row), says)
+
+
+def _leaks(index: Index) -> Iterator[Finding]:
+    """Experiments split between training and validation, which then share their batch effects."""
+    table = index.table
+    if table["Metadata_Experiment"].nunique() < 2:  # plates of a lone experiment may be held out
+        return
+    for name, splits in table.groupby("Metadata_Experiment", sort=False)["Metadata_Split"]:
+        found = sorted(splits.unique())
+        if len(found) > 1:
+            says = (
+                f"experiment {name} is in {' and in '.join(found)}: validation would see its batch "
+                "effects in training; split by experiment with --validation."
+            )
+            yield Finding("problem", "leaking split", says)
 
 
 def _controls(index: Index) -> Iterator[Finding]:

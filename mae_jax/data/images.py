@@ -1,5 +1,6 @@
 """Reading images: one plane a channel, decoded by what the bytes are, not by what the name says."""
 
+import logging
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -16,6 +17,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _NPY = b"\x93NUMPY"
+
+# What tifffile warns of before it fails is said once, with the file's name, by what is raised here.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read_site(
@@ -100,6 +104,8 @@ def _tiff_planes(raw: bytes, places: Sequence[Locator]) -> list[np.ndarray]:
 
     found = []
     with tifffile.TiffFile(BytesIO(raw)) as file:
+        if not len(file.pages):
+            raise ValueError("there is no image in it")
         for place in places:
             page = place.number("page")
             if page is None and place.part("channel") is not None:

@@ -26,6 +26,14 @@ def is_plate(path: str) -> bool:
         return False
 
 
+def is_array(path: str) -> bool:
+    """Whether the path or URL is a Zarr array by itself."""
+    try:
+        return bool(_shape(path))
+    except (InputError, KeyError):
+        return False
+
+
 def read_ome_zarr(
     root: str,
     *,

@@ -46,7 +46,8 @@ class PackSettings:
       layout: 'zarr' (OME-Zarr 0.5 plates; crops anywhere) or 'tiles' (ArrayRecord; crops within
         tiles).
       channels: the channels to keep, in this order; empty for all.
-      chunk: side of a Zarr chunk in pixels.
+      chunk: side of a Zarr chunk in pixels. 64 reads the fewest bytes; 128 makes a third fewer
+        requests, which an object store answers sooner, for two fifths more bytes.
       tile: side of an ArrayRecord tile in pixels.
       uint8: scale 16 bits to 8, by plate and channel.
       percentiles: of the grey values that become 0 and 255.

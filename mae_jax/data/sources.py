@@ -11,7 +11,7 @@ from mae_jax.data.folders import PATTERNS, Pattern, list_files, read_folder
 from mae_jax.data.index import Index
 from mae_jax.data.loaddata import read_csv, read_loaddata
 from mae_jax.data.locators import is_url
-from mae_jax.data.ome_zarr import find_plates, is_plate, read_ome_zarr
+from mae_jax.data.ome_zarr import find_plates, is_array, is_plate, read_ome_zarr
 from mae_jax.data.storage import exists, list_remote
 from mae_jax.data.tables import open_table
 from mae_jax.data.tabular import read_rxrx3_core, read_zarr_array
@@ -117,6 +117,10 @@ def guess(source: str) -> str:
     if is_url(source) or os.path.isdir(source):
         if exists(posixpath.join(source, "load_data.csv")):
             raise InputError(f"{source} holds a load_data.csv: name that file as the source.")
+        if exists(posixpath.join(source, "pack.json")):  # a store, with an index of its own
+            return "index"
+        if is_array(source):
+            return "zarr"
         files = list_remote(source) if is_url(source) else list_files(source)
         counts = {
             name: sum(bool(pattern.expression.search(path)) for path in files)

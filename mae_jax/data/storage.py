@@ -9,7 +9,9 @@ and the jobs of a fleet inherit them:
   MAE_JAX_TIMEOUT      seconds that one attempt may take (60)
   MAE_JAX_ATTEMPTS     attempts before a file counts as unreadable (4)
 
-Options of a protocol go through fsspec's own: FSSPEC_S3_ANON=true reads public buckets.
+Options of a protocol go through its own variables: FSSPEC_S3_ANON=true reads public buckets, and
+AWS_ENDPOINT_URL names another store that speaks S3. s3:// needs the package s3fs, gs:// gcsfs. The
+cache on disk keeps whole files; of Zarr arrays, which are read in parts, it keeps nothing.
 """
 
 import hashlib

@@ -134,3 +134,23 @@ def test_cpjump1(shared_data: Path) -> None:
     assert report.problems == ()
     assert set(report.channels["sizes"]) == {"1080×1080"}
     assert report.channels.set_index("channel").loc["RNA", "highest"] == 65535
+
+
+def test_a_split_inside_an_experiment_leaks(screen: Callable[..., Path]) -> None:
+    path = screen()
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table["Metadata_Split"] = ["validation"] + ["train"] * (len(table) - 1)
+    table.to_csv(path, index=False)
+    (problem,) = check(read_loaddata(str(path))).problems
+    assert problem.says.startswith("experiment E1 is in train and in validation")
+    alone = read_loaddata(str(path)).select(Experiment="E1")  # where there is no other way
+    assert check(alone).problems == ()
+
+
+def test_a_file_without_an_image_is_broken(screen: Callable[..., Path]) -> None:
+    index = read_loaddata(str(screen()))
+    victim = Path(index.root) / "images" / "0000" / "a1_s1_ER.tiff"
+    victim.write_bytes(victim.read_bytes()[:12])
+    (problem,) = check(index).problems
+    assert problem.kind == "broken file"
+    assert "a1_s1_ER.tiff is broken or truncated" in problem.says

@@ -311,7 +311,6 @@ def test_plain_zarr_array(shared_data: Path) -> None:
     names = pd.read_csv(folder / "channels.csv")["channel"].tolist()
     index = read_source(
         str(folder / "images.zarr" / "images"),
-        kind="zarr",
         annotation=str(folder / "sites.csv"),
         channel_names=names,
     )

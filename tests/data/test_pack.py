@@ -43,7 +43,7 @@ def test_zarr_store_holds_the_same_pixels(screen: Callable[..., Path], tmp_path:
     found = pack(index, tmp_path / "store", SMALL)
     assert (found.done, found.units, found.finished, found.skipped) == (12, 12, True, 0)
     packed = Index.read(tmp_path / "store")
-    assert len(packed) == len(index) == 24
+    assert len(packed) == len(read_source(str(tmp_path / "store"))) == len(index) == 24
     rows = _sites(packed)
     for key, row in _sites(index).items():
         site = read_site(packed, rows[key])

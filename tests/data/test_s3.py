@@ -1,0 +1,117 @@
+"""Screens in S3: against moto's server, where moto and s3fs are installed."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mae_jax.cli.main import main
+from mae_jax.data import arrays
+from mae_jax.data.images import read_site
+from mae_jax.data.index import Index
+from mae_jax.data.loaddata import read_loaddata
+from mae_jax.data.pack import PackSettings, pack
+from mae_jax.data.pipeline import crop_batches
+from mae_jax.data.sources import read_source
+
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+# A python that has moto's server: it may be another one, since their needs can clash.
+PYTHON = os.environ.get("MAE_JAX_MOTO_PYTHON", sys.executable)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["s3fs.S3FileSystem"]:
+    """An empty bucket named 'screens'."""
+    if subprocess.run([PYTHON, "-c", "import moto.server"], check=False, cwd=tmp_path).returncode:
+        pytest.skip(f"{PYTHON} has no moto")
+    code = (
+        "from moto.server import ThreadedMotoServer as S\n"
+        "import time; s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start()\n"
+        "print(s.get_host_and_port()[1], flush=True); time.sleep(600)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    with subprocess.Popen(
+        [PYTHON, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    ) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "MAE_JAX_ATTEMPTS": "2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.1)
+        s3fs.S3FileSystem.clear_instance_cache()
+        arrays.open_array.cache_clear()
+        system = s3fs.S3FileSystem()
+        system.mkdir("screens")
+        yield system
+        server.terminate()
+
+
+def _put(system: "s3fs.S3FileSystem", folder: Path, name: str) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            system.pipe(f"screens/{name}/{file.relative_to(folder)}", file.read_bytes())
+
+
+@pytest.mark.slow
+def test_a_screen_in_s3_is_indexed_checked_packed_and_trained_on(
+    bucket: "s3fs.S3FileSystem",
+    screen: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = screen(wells=2)
+    local = read_loaddata(str(path))
+    _put(bucket, path.parent, "raw")
+    out = tmp_path / "index.parquet"
+    main(["index", "s3://screens/raw/load_data.csv", "--out", str(out), "--check"])
+    assert "check passed: every image opens" in capsys.readouterr().out
+    index = Index.read(out)
+    assert index.root == "s3://screens/raw"
+    assert np.array_equal(read_site(index, 5), read_site(local, 5))
+
+    pack(index, tmp_path / "store", PackSettings(chunk=8))
+    _put(bucket, tmp_path / "store", "store")
+    packed, remote = Index.read(tmp_path / "store"), Index.read("s3://screens/store")
+    assert remote.root == "s3://screens/store"
+    settings = {"crop": 16, "batch": 4, "seed": 0, "split": None}
+    for one in zip(*[_batches(i, settings) for i in (packed, remote)], strict=True):
+        assert np.array_equal(*one)
+    plate = read_source("s3://screens/store/plates/lab/E1/0001.zarr")
+    assert np.array_equal(read_site(plate, 1), read_site(packed, 3))
+
+    bucket.rm("screens/raw/images/0000/a1_s1_DNA.tiff")
+    bucket.pipe("screens/raw/images/0001/a1_s1_ER.tiff", b"II*\0 and no more")
+    assert main(["index", str(out), "--check"]) == 2
+    said = capsys.readouterr().out
+    assert "s3://screens/raw/images/0000/a1_s1_DNA.tiff does not exist." in said
+    assert "s3://screens/raw/images/0001/a1_s1_ER.tiff is broken or truncated" in said
+
+
+def _batches(index: Index, settings: dict) -> list[np.ndarray]:
+    batches = crop_batches(index, **settings)
+    found = [next(batches)["pixels"] for _ in range(3)]
+    batches.close()
+    return found
