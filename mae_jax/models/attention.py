@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
-from mae_jax.models.attention_tpu import flash_attention, platform, splash_attention
+from mae_jax.models.attention_tpu import flash_attention, splash_attention
+from mae_jax.models.placement import platform
 
 BACKENDS = ("auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked")
 

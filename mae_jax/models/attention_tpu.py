@@ -1,45 +1,20 @@
 """The Pallas attention kernels of TPUs, padded to their blocks and split over the batch."""
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from mae_jax.models import placement
+
 _LANES = 128
-_batch_axes: contextvars.ContextVar[tuple[Mesh | AbstractMesh, tuple[str, ...]] | None] = (
-    contextvars.ContextVar("batch_axes", default=None)
-)
-
-
-def platform() -> str:
-    """What is traced for: the platform of the mesh of `batch_sharded`, or JAX's own."""
-    context = _batch_axes.get()
-    if context is None or not isinstance(context[0], Mesh):
-        return jax.default_backend()
-    return str(context[0].devices.flat[0].platform)
-
-
-@contextlib.contextmanager
-def batch_sharded(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
-    """While a program is traced in here, TPU kernels are split over `axes` of the mesh.
-
-    The compiler's partitioner cannot look into a kernel and refuses it on more than one device;
-    so a sharded training or embedding step that uses one is traced inside this context. It also
-    tells attention "auto" what the program is for, where that is not the machine it is made on.
-    """
-    token = _batch_axes.set((mesh, axes))
-    try:
-        yield
-    finally:
-        _batch_axes.reset(token)
 
 
 def _split(kernel: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
-    context = _batch_axes.get()
+    """The kernel on each device's samples: the compiler cannot look into it to divide it."""
+    context = placement.current()
     if context is None:
         return kernel(*args)
     mesh, axes = context

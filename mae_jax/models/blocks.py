@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mae_jax.models.attention import attention, attention_weights
+from mae_jax.models.placement import by_samples
 
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)
@@ -126,7 +127,7 @@ class ParallelBlock(nn.Module):
             residual *= self.param("layer_scale", first, (dim,))
         if drop is not None:
             residual *= drop[:, None, None]
-        return x + residual
+        return by_samples(x + residual)
 
 
 class MLP(nn.Module):
@@ -163,7 +164,7 @@ class PreNormBlock(nn.Module):
         x += Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(a)
         y = LayerNorm(self.epsilon, name="norm2")(x)
         y = MLP(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="mlp")(y)
-        return x + y
+        return by_samples(x + y)
 
 
 class CrossAttention(nn.Module):

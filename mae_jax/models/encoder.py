@@ -12,6 +12,7 @@ from mae_jax.errors import InputError
 from mae_jax.models.blocks import Dense, ParallelBlock
 from mae_jax.models.config import EncoderConfig
 from mae_jax.models.patches import grid_of, patchify
+from mae_jax.models.placement import by_samples
 from mae_jax.models.positions import position_table
 from mae_jax.models.stack import run_stack
 
@@ -97,7 +98,7 @@ class ViT(nn.Module):
         """Projects patches, adds their positions, puts the class token in front."""
         tokens = self.patch_embed(patches).astype(jnp.float32) + positions
         first = jnp.broadcast_to(self.cls_token, (tokens.shape[0], 1, self.config.width))
-        return jnp.concatenate([first, tokens], axis=1)
+        return by_samples(jnp.concatenate([first, tokens], axis=1))
 
     def run(
         self,

@@ -9,7 +9,7 @@ import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from mae_jax.models.attention_tpu import batch_sharded
+from mae_jax.models.placement import batch_sharded
 from mae_jax.train import mesh as meshes
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule

@@ -120,7 +120,7 @@ TPU_PROGRAM = """
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
     from mae_jax.models.attention import attention
-    from mae_jax.models.attention_tpu import batch_sharded
+    from mae_jax.models.placement import batch_sharded
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = jax.sharding.Mesh(devices, ("data",))
     batch = NamedSharding(mesh, PartitionSpec("data"))
