@@ -10,10 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tifffile
 
 import mae_jax
-from mae_jax.cli.main import main
 from mae_jax.errors import InputError
 from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.train import TrainConfig, train
@@ -26,29 +24,6 @@ MODEL = MAEConfig(
     EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
     DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
 )
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory) -> Path:
-    """Two experiments of four wells; the second is for validation."""
-    folder = tmp_path_factory.mktemp("screen")
-    rng = np.random.default_rng(0)
-    rows = ["Metadata_Experiment,Metadata_Plate,Metadata_Well,Metadata_Site,"
-            "FileName_OrigDNA,PathName_OrigDNA,FileName_OrigER,PathName_OrigER"]  # fmt: skip
-    for experiment in ("E1", "E2"):
-        for well in ("A01", "A02", "B01", "B02"):
-            names = []
-            for channel in ("DNA", "ER"):
-                name = f"{experiment}-{well}-{channel}.tiff"
-                image = rng.integers(0, 60000, (24, 24), dtype=np.uint16)
-                tifffile.imwrite(folder / name, image)
-                names += [name, "."]
-            rows.append(",".join([experiment, f"{experiment}-P1", well, "1", *names]))
-    (folder / "load_data.csv").write_text("\n".join(rows) + "\n")
-    out = folder / "index.parquet"
-    words = [str(folder / "load_data.csv"), "--out", str(out), "--validation", "E2"]
-    assert main(["index", *words]) == 0
-    return out
 
 
 def config_for(index: Path, steps: int = 6) -> TrainConfig:
