@@ -21,7 +21,7 @@ def recorded(path: str) -> None:
     class Recorded:
         def __init__(self, start: int, found: Any) -> None:
             self.step, self.found = start, found
-            self.file = open(f"{path}.{jax.process_index()}", "a", encoding="utf-8")
+            self.file = open(f"{path}.{jax.process_index()}", "a", encoding="utf-8")  # noqa: SIM115
 
         def __iter__(self) -> Iterator[dict[str, Any]]:
             for batch in self.found:

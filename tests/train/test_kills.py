@@ -70,7 +70,7 @@ class Job:
                         env=environment | {"JAX_PROCESS_ID": str(number)},
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                    )  # fmt: skip
+                    )
                 )
 
     def running(self) -> bool:
@@ -176,7 +176,7 @@ def taken(record: Path) -> dict[int, list]:
             row = json.loads(line)
             found[row["step"], row["host"]] = list(zip(row["rows"], row["sums"], strict=True))
     steps = sorted({step for step, _ in found})
-    return {s: sum((found[k] for k in sorted(found) if k[0] == s), []) for s in steps}
+    return {s: [crop for k in sorted(found) if k[0] == s for crop in found[k]] for s in steps}
 
 
 def test_other_numbers_of_hosts_devices_and_workers_take_the_same_crops(index, tmp_path, cache):
