@@ -11,9 +11,18 @@ from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
 from mae_jax.train.config import TrainConfig
 
+# Where and how a run is computed and watched, but not what it learns: a run that goes on may have
+# other machines.
+FREE = (
+    "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes", "data.max_broken",
+    "faults.rollbacks", "faults.step_seconds",
+)  # fmt: skip
+
 
 def claim(workdir: Path, config: TrainConfig) -> None:
-    """Writes the resolved config in `workdir`, or checks that the same one stands there.
+    """Writes the resolved config in `workdir`, or checks that the same run stands there.
+
+    A run may go on with other values of the keys in `FREE`; the file then says the new ones.
 
     Raises:
       InputError: the folder holds a run with another config; the message names the first key.
@@ -24,11 +33,13 @@ def claim(workdir: Path, config: TrainConfig) -> None:
             write_json(path, values)
         return
     differing = sorted(_differences(read_json(path), values))
-    if differing:
+    if fixed := [key for key in differing if not key.startswith(FREE)]:
         raise InputError(
-            f"{workdir} holds a run with another {differing[0]}; "
+            f"{workdir} holds a run with another {fixed[0]}; "
             "give another --workdir, or the same config to go on."
         )
+    if differing and jax.process_index() == 0:
+        write_json(path, values)
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

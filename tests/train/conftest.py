@@ -1,10 +1,13 @@
 """What the tests of training share: a screen of a few small images."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tifffile
+from jax.experimental.compilation_cache import compilation_cache
 
 from mae_jax.cli.main import main
 
@@ -30,3 +33,21 @@ def index(tmp_path_factory) -> Path:
     words = [str(folder / "load_data.csv"), "--out", str(out), "--validation", "E2"]
     assert main(["index", *words]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory) -> Iterator[None]:
+    """What one test of the module compiles, the others read."""
+    changes = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in changes}
+    for name, value in changes.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

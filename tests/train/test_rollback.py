@@ -36,7 +36,7 @@ def config_for(index: Path) -> TrainConfig:
 
 
 @pytest.fixture(autouse=True)
-def one_device(monkeypatch):
+def one_device(monkeypatch, compiled_once):
     real = meshes.make_mesh
     monkeypatch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
 
@@ -75,7 +75,7 @@ def stop_after(monkeypatch, count: int) -> None:
     monkeypatch.setattr(signals.StopSignal, "requested", requested)
 
 
-def test_a_run_goes_back_and_an_interrupted_one_ends_alike(index, tmp_path, taken, caplog):
+def test_a_run_goes_back_and_leaves_the_bad_crops_out(index, tmp_path, taken, caplog):
     train(config_for(index), tmp_path / "whole")
     # Batch 8 is the second bad one; that is read with step 10, while batch 10 is under way. The
     # last checkpoint before batch 7 is that of step 6, and batch 10 now follows it.
@@ -88,7 +88,11 @@ def test_a_run_goes_back_and_an_interrupted_one_ends_alike(index, tmp_path, take
     assert [row["train/skipped"] for row in rows] == [0, 0, 0, 2, 2, 2, 2]
     assert np.isfinite([row["train/loss"] for row in rows]).all()
 
-    # Stopped with one bad step behind it, with two, and after going back.
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_back_as_one_that_never_stopped(index, tmp_path, taken):
+    """Stopped with one bad step behind it, with two, and after going back."""
+    train(config_for(index), tmp_path / "whole")
     for count in (8, 9, 11):
         workdir = tmp_path / str(count)
         with pytest.MonkeyPatch.context() as patch:

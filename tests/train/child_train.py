@@ -1,10 +1,11 @@
-"""`mae-jax train` that also writes which sites each step took; a script for the tests.
+"""`mae-jax train` in a process of its own; test_kills.py starts it with the dict `JOB`.
 
-usage: recorded_train.py RECORD ARGUMENTS... with the arguments of `mae-jax train`.
+It is forked from a server that has imported everything, which saves most of a start.
 """
 
+import atexit
 import json
-import sys
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ import jax
 from mae_jax.cli.main import main
 from mae_jax.train import batches
 
+JOB: dict[str, Any]
 
-def recorded(path: str) -> None:
-    """Every batch that is taken becomes a line of `path`: step, host, rows, sum of pixels."""
+
+def record(path: str) -> None:
+    """Every batch that is taken becomes a line of `path`: step, host, rows, sums of pixels."""
     real = batches.crop_batches
 
     class Recorded:
@@ -47,5 +50,15 @@ def recorded(path: str) -> None:
 
 
 if __name__ == "__main__":
-    recorded(sys.argv[1])
-    sys.exit(main(["train", *sys.argv[2:]]))
+    log = os.open(JOB["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.pop("XLA_FLAGS", None)
+    os.environ |= JOB["environment"]
+    for name, value in JOB["jax"].items():
+        jax.config.update(name, value)
+    if JOB["record"]:
+        record(JOB["record"])
+    status = main(["train", *JOB["words"]])
+    atexit._run_exitfuncs()  # the processes take leave of each other, as at any other exit
+    os._exit(status)
