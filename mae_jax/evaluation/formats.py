@@ -1,21 +1,30 @@
-"""Reads profiles from the formats of the field: embeddings folders, parquet, CSV, AnnData."""
+"""The formats of the field as plain tables: embeddings folders, parquet, CSV, AnnData."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.profiles import METADATA, Profiles
+
+METADATA = "Metadata_"  # what the names of metadata columns begin with
 
 
-def read(path: Path, metadata: Path | None = None) -> Profiles:
-    """Reads profiles; see `Profiles.read`."""
+class Table(NamedTuple):
+    """What a file holds: metadata as strings, features (N, F) in float32, the features' names."""
+
+    metadata: pd.DataFrame
+    features: np.ndarray
+    names: tuple[str, ...]
+
+
+def read(path: Path, metadata: Path | None = None) -> Table:
+    """Reads a profiles file or folder; see `Profiles.read`."""
     if not path.exists():
         raise InputError(f"{path} does not exist; give an embeddings folder or a profiles file.")
-    table: Profiles
+    table: Table
     if path.is_dir() or path.suffix in (".parquet", ".pq"):
         table = _parquet(parquet_files(path), path, need_metadata=metadata is None)
     elif path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
@@ -29,12 +38,12 @@ def read(path: Path, metadata: Path | None = None) -> Profiles:
         )
     if metadata is not None:
         beside = strings(_frame(metadata))
-        if len(beside) != len(table):
+        if len(beside) != len(table.features):
             raise InputError(
-                f"{metadata} has {len(beside)} rows, {path} has {len(table)}; they must match."
+                f"{metadata} has {len(beside)} rows, {path} has {len(table.features)}; give as many."
             )
         beside.columns = [c if c.startswith(METADATA) else METADATA + c for c in beside.columns]
-        table = Profiles(beside, table.features, table.names)
+        table = table._replace(metadata=beside)
     return table
 
 
@@ -81,15 +90,15 @@ def _strings(values: "pd.Series[Any]") -> "pd.Series[Any]":
     return pd.Series(found, index=values.index, dtype=object).astype("str")
 
 
-def arrow_block(table: Any, meta: Sequence[str], features: Sequence[str]) -> Profiles:
-    """An Arrow table or record batch as Profiles."""
+def arrow_block(table: Any, meta: Sequence[str], features: Sequence[str]) -> Table:
+    """An Arrow table or record batch."""
     out = np.empty((table.num_rows, len(features)), np.float32)
     for i, name in enumerate(features):
         out[:, i] = table.column(name).to_numpy(**_copy(table))
     frame = pd.DataFrame({c: table.column(c).to_pandas() for c in meta})
     if not meta:
         frame = pd.DataFrame(index=range(table.num_rows))
-    return Profiles(strings(frame), out, tuple(features))
+    return Table(strings(frame), out, tuple(features))
 
 
 def _copy(table: Any) -> dict[str, bool]:
@@ -98,7 +107,7 @@ def _copy(table: Any) -> dict[str, bool]:
     return {} if isinstance(table, pa.Table) else {"zero_copy_only": False}
 
 
-def _parquet(files: list[Path], where: Path, need_metadata: bool) -> Profiles:
+def _parquet(files: list[Path], where: Path, need_metadata: bool) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -118,12 +127,12 @@ def _parquet(files: list[Path], where: Path, need_metadata: bool) -> Profiles:
             raise InputError(f"{path} lacks column {missing[0]}, which {files[0].name} has.")
         for batch in file.iter_batches(batch_size=16384, columns=[*meta, *features]):
             block = arrow_block(batch, meta, features)
-            out[at : at + len(block)] = block.features
-            at += len(block)
+            out[at : at + len(batch)] = block.features
+            at += len(batch)
             frames.append(block.metadata)
         file.close()
     metadata = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=meta)
-    return Profiles(metadata, out, tuple(features))
+    return Table(metadata, out, tuple(features))
 
 
 def _frame(path: Path) -> pd.DataFrame:
@@ -140,7 +149,7 @@ def _frame(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} is not a readable table ({problem}).") from None
 
 
-def _csv(path: Path, need_metadata: bool) -> Profiles:
+def _csv(path: Path, need_metadata: bool) -> Table:
     frame = _frame(path)
     meta = [c for c in frame.columns if c.startswith(METADATA)]
     numeric = frame.drop(columns=meta).select_dtypes("number")
@@ -149,10 +158,10 @@ def _csv(path: Path, need_metadata: bool) -> Profiles:
     if not meta and need_metadata:
         raise InputError(f"{path} has no column named {METADATA}…; give the metadata beside it.")
     features = np.ascontiguousarray(numeric.to_numpy(np.float32))
-    return Profiles(strings(frame[meta]), features, tuple(map(str, numeric.columns)))
+    return Table(strings(frame[meta]), features, tuple(map(str, numeric.columns)))
 
 
-def _h5ad(path: Path) -> Profiles:
+def _h5ad(path: Path) -> Table:
     """AnnData: X (dense or CSR) are the features, obs the metadata, var's index the names."""
     import h5py
 
@@ -177,7 +186,7 @@ def _h5ad(path: Path) -> Profiles:
         frame = strings(pd.DataFrame(obs, index=range(len(features))))
         names = _h5ad_index(file["var"], features.shape[1])
     frame.columns = [c if c.startswith(METADATA) else METADATA + c for c in frame.columns]
-    return Profiles(frame, features, tuple(names))
+    return Table(frame, features, tuple(names))
 
 
 def _h5ad_columns(group: Any) -> list[str]:

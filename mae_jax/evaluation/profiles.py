@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float32, Int
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
+from mae_jax.evaluation import formats
+from mae_jax.evaluation.formats import METADATA
 from mae_jax.files import replacing
-
-METADATA = "Metadata_"
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ class Profiles:
         Raises:
           InputError: no such file, an unknown format, or no feature in it.
         """
-        from mae_jax.evaluation import formats
-
-        return formats.read(Path(path), None if metadata is None else Path(metadata))
+        return Profiles(*formats.read(Path(path), None if metadata is None else Path(metadata)))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes one parquet file: the metadata columns, then one column per feature."""

@@ -66,7 +66,7 @@ class ProfilesStream:
         for path in self._files:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=self.rows, columns=columns):
-                    yield formats.arrow_block(batch, self._meta, self._features)
+                    yield Profiles(*formats.arrow_block(batch, self._meta, self._features))
 
     def take(self, rows: np.ndarray) -> Profiles:
         """Some rows (a mask or numbers, ascending), in memory."""
