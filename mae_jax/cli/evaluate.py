@@ -142,7 +142,11 @@ def _features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", nargs="+", default=["Metadata_Plate", "Metadata_Well"])
     parser.add_argument("--each", action="store_true", help="scale each experiment by itself")
     parser.add_argument(
-        "--full-path", action="store_true", help="walk every path to its end (much slower)"
+        "--selection",
+        choices=("converged", "scikit-learn"),
+        default="converged",
+        help="choose penalties by the exact solutions, or as scikit-learn's descent leaves them "
+        "(some twenty times slower)",
     )
     parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--out", required=True, metavar="FOLDER")

@@ -130,7 +130,7 @@ def predict_features(
     l1_ratios: Sequence[float] = L1_RATIOS,
     folds: int = 5,
     each: bool = False,
-    patience: int | None = 10,
+    selection: str = "converged",
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> FeaturePrediction:
@@ -140,7 +140,7 @@ def predict_features(
       train: (embeddings, CellProfiler features) of one experiment's wells.
       test: the same of another experiment.
       on: the metadata columns that name a well in both tables.
-      l1_ratios, folds, patience, workers, progress: see `fit_targets`.
+      l1_ratios, folds, selection, workers, progress: see `fit_targets`.
       each: centre and scale each experiment's embeddings by itself; by default the test
         experiment is scaled as the training experiment was.
 
@@ -165,7 +165,7 @@ def predict_features(
         truth,
         l1_ratios=l1_ratios,
         folds=folds,
-        patience=patience,
+        selection=selection,
         workers=workers,
         progress=progress,
     )
