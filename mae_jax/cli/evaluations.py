@@ -120,7 +120,7 @@ def features(args: argparse.Namespace) -> None:
         (test[0].checked(nan="rows"), test[1].checked(nan="features")),
         on=args.on,
         each=args.each,
-        patience=None if args.full_path else 10,
+        selection=args.selection,
         workers=args.workers,
         progress=_progress,
     )
@@ -165,15 +165,10 @@ def compare(args: argparse.Namespace) -> None:
 
 def blocks(args: argparse.Namespace) -> None:
     """blocks.csv (recall by block, in the order given) and against_last.csv."""
+    maps = {n: _gene_map(args, _corrected(args, p)) for n, p in _embeddings(args).items()}
+    databases = _databases(args)
     table, against = probe_blocks(
-        _embeddings(args),
-        _databases(args),
-        correction=args.correction,
-        by=args.by,
-        batch=args.batch,
-        layout=layout_of(args),
-        resamples=args.resamples,
-        seed=args.seed,
+        maps, databases, by=args.by, resamples=args.resamples, seed=args.seed
     )
     print(table.round(3).to_string(index=False))
     _csv(Path(args.out) / "against_last.csv", against)
@@ -223,18 +218,20 @@ def paper(args: argparse.Namespace) -> None:
         result.figures["fig8_scaling_true_count"] = figures.scaling(counted, "true_flops")
     if args.sets:
         sets = _sets(args.sets)
+        # Table 5 is StringDB's, where that is given.
+        database = next((d for d in databases if "string" in d.name.lower()), databases[-1])
+        args.correction = args.main
         for name, profiles in embeddings.items():
-            fixed = correct(profiles, args.main, batch=args.batch, layout=layout_of(args))
-            table = recall_at_false_positives(
-                _gene_map(args, fixed), databases[-1], sets, by=args.by
-            )
+            genes = _gene_map(args, _corrected(args, profiles))
+            table = recall_at_false_positives(genes, database, sets, by=args.by)
             result.add_gene_sets(name, table)
-        result.notes.append(f"Table 5 was measured on {databases[-1].name}.")
+        result.notes.append(f"Table 5 was measured on {database.name}.")
     for given in args.cpjump1:
         if not args.design:
             raise InputError("--cpjump1 needs --design, the folder of CPJUMP1's metadata.")
         name, path = _named(given)
-        table = _jump(args, Profiles.read(path), args.main, "2023")
+        wells = Profiles.read(path).checked(nan=args.nan, duplicates=args.duplicates)
+        table = _jump(args, wells, args.main, "2023")
         result.add_cpjump1(name, table, jump.summary(table))
     measured = {}
     for given in args.features:

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import aggregate
-from mae_jax.evaluation.corrections import correct
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.recall import Recall, recall
 from mae_jax.evaluation.relationships import Relationships
 
@@ -84,18 +82,16 @@ def probe_blocks(
     blocks: Mapping[str, Profiles],
     databases: Sequence[Relationships],
     *,
-    correction: str = "tvn",
     by: str = "Metadata_Gene",
-    batch: str | None = None,
-    layout: Layout | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Which block of an encoder makes the best map?
 
     Args:
-      blocks: name of the block -> the wells' embeddings from it, in order.
-      databases, correction, by, batch, layout, resamples, seed: as for `recall`.
+      blocks: name of the block -> the map of genes made from it (corrected and aggregated), in
+        order.
+      databases, by, resamples, seed: as for `recall`.
 
     Returns:
       One row per block and database: block, order, database, recall, low, high. And the paired
@@ -106,12 +102,9 @@ def probe_blocks(
     """
     if not blocks:
         raise InputError("Give the embeddings of at least one block.")
-    layout = layout or Layout()
     results: dict[str, list[Recall]] = {}
     rows = []
-    for order, (name, profiles) in enumerate(blocks.items()):
-        fixed = correct(profiles, correction, batch=batch, layout=layout)
-        genes = aggregate(fixed, by, controls=layout.controls)
+    for order, (name, genes) in enumerate(blocks.items()):
         results[name] = recall(genes, databases, by=by, resamples=resamples, seed=seed)
         for one in results[name]:
             rows.append((name, order, one.database, one.recall, one.low, one.high))

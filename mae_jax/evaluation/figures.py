@@ -49,6 +49,7 @@ def scaling(table: pd.DataFrame, count: str = "paper_flops") -> "Figure":
         for row in mine.itertuples():
             ax.annotate(str(row.embeddings), (getattr(row, count), row.recall), fontsize=7)
         ax.set(title=database, xlabel="training FLOPs", ylabel="recall", xscale="log")
+        ax.margins(x=0.25)  # room for the last name
     return figure
 
 

@@ -40,7 +40,8 @@ def read(path: Path, metadata: Path | None = None) -> Table:
         beside = strings(_frame(metadata))
         if len(beside) != len(table.features):
             raise InputError(
-                f"{metadata} has {len(beside)} rows, {path} has {len(table.features)}; give as many."
+                f"{metadata} has {len(beside)} rows, {path} has {len(table.features)}; they "
+                "must match."
             )
         beside.columns = [c if c.startswith(METADATA) else METADATA + c for c in beside.columns]
         table = table._replace(metadata=beside)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Profiles, Relationships, recall
+from mae_jax.evaluation import Profiles, Relationships, aggregate, correct, recall
 from mae_jax.evaluation.compare import compare_recall, probe_blocks
 
 
@@ -63,7 +63,8 @@ def test_interval_is_that_of_drawing_pairs() -> None:
 def test_the_best_block_is_found(screen: Profiles) -> None:
     pairs = Relationships.of("c", [(f"G{i:03d}", f"G{i + 1:03d}") for i in range(0, 40, 2)])
     blocks = {"1": noisy(screen, 8, 1), "2": screen, "3": noisy(screen, 2, 2)}
-    table, against = probe_blocks(blocks, [pairs], correction="tvn-centered")
+    maps = {name: aggregate(correct(wells, "tvn-centered")) for name, wells in blocks.items()}
+    table, against = probe_blocks(maps, [pairs])
     by = table.set_index("block")["recall"]
     assert by.idxmax() == "2"
     assert table["order"].tolist() == [0, 1, 2]
