@@ -73,7 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="read and write block by block, for parquet larger than memory (unchecked: NaN stays)",
+        help="read and write block by block, for parquet larger than memory; stops at NaN",
     )
     correction_arguments(parser)
     layout_arguments(parser)

@@ -161,7 +161,7 @@ class Profiles:
         layout = layout or Layout()
         if not len(self):
             raise InputError("The profiles have no rows; check the file they came from.")
-        result = self._finite(nan, layout)
+        result = self.finite(nan, layout)
         keys = [c for c in (layout.experiment, layout.plate, layout.well) if c in self.metadata]
         if layout.plate in keys and layout.well in keys:
             again = result.metadata.duplicated(keys).to_numpy()
@@ -175,7 +175,9 @@ class Profiles:
                 result = result.take(~again)
         return result
 
-    def _finite(self, nan: str, layout: Layout) -> "Profiles":
+    def finite(self, nan: str = "error", layout: Layout | None = None) -> "Profiles":
+        """The profiles themselves if all features are finite, else as `checked` says."""
+        layout = layout or Layout()
         # A row's sum is finite when all its values are (or so large that they must be wrong).
         with np.errstate(all="ignore"):
             bad_rows = ~np.isfinite(self.features.sum(axis=1, dtype=np.float64))

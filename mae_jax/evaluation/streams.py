@@ -59,14 +59,19 @@ class ProfilesStream:
         return len(self.metadata)
 
     def blocks(self) -> Iterator[Profiles]:
-        """The rows in order, `rows` at a time at most."""
+        """The rows in order, `rows` at a time at most.
+
+        Raises:
+          InputError: a feature is NaN or infinite.
+        """
         import pyarrow.parquet as pq
 
         columns = [*self._meta, *self._features]
         for path in self._files:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=self.rows, columns=columns):
-                    yield Profiles(*formats.arrow_block(batch, self._meta, self._features))
+                    block = Profiles(*formats.arrow_block(batch, self._meta, self._features))
+                    yield block.finite()
 
     def take(self, rows: np.ndarray) -> Profiles:
         """Some rows (a mask or numbers, ascending), in memory."""

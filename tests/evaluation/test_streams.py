@@ -56,6 +56,16 @@ def test_a_batch_without_controls_is_named(screen: Profiles, tmp_path: Path) -> 
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_a_value_that_is_not_finite_is_named(screen: Profiles, tmp_path: Path) -> None:
+    features = screen.features.copy()
+    features[37, 2] = np.nan
+    holed = Profiles(screen.metadata, features, screen.names)
+    stream = ProfilesStream(holed.write(tmp_path / "p.parquet"), rows=30)
+    with pytest.raises(InputError, match=f"NaN or infinity in feature {screen.names[2]}"):
+        correct_stream(stream, fit_stream(stream, "none"), tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
 def test_only_parquet_streams(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(InputError, match="not parquet"):
