@@ -392,7 +392,7 @@ def main() -> None:
         for side in BENCHMARKS[part]:
             found = run_alone(part, side, args)
             report["sides"][side] = found
-            print(part, side, {k: round(v, 4) for k, v in found.items()}, flush=True)
+            print(part, side, {k: float(f"{v:.4g}") for k, v in found.items()}, flush=True)
         if not args.small:
             write_json(RESULTS / f"{part}.json", report)
             write_text(RESULTS / "README.md", table())

@@ -146,7 +146,7 @@ def _features(parser: argparse.ArgumentParser) -> None:
         choices=("converged", "scikit-learn"),
         default="converged",
         help="choose penalties by the exact solutions, or as scikit-learn's descent leaves them "
-        "(some twenty times slower)",
+        "(over ten times slower)",
     )
     parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--out", required=True, metavar="FOLDER")

@@ -109,7 +109,7 @@ def fit_targets(
     short of them, most of all at small alphas, which moves the test error by some 2e-5 of itself;
     neighbours on the grid often differ by less. So its own choice is now and then the next alpha.
     `selection="scikit-learn"` walks all its paths as it does, and chooses as it does, but takes
-    some twenty times as long.
+    over ten times as long.
 
     Args:
       x: features (N, F).
