@@ -131,6 +131,13 @@ class CheckpointConfig:
     keep_best: int = 1
     keep_every: int = 0
 
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise InputError(
+                f"checkpoint.every ({self.every}) and checkpoint.keep ({self.keep}) must be at "
+                "least 1."
+            )
+
 
 @dataclass(frozen=True)
 class FaultsConfig:
@@ -155,6 +162,13 @@ class FaultsConfig:
     window: int = 100
     rollbacks: int = 3
     step_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.memory < 1 or self.limit < 0 or self.window < 1:
+            raise InputError(
+                f"faults.memory ({self.memory}) and faults.window ({self.window}) must be at least "
+                f"1, and faults.limit ({self.limit}) at least 0."
+            )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.train.config import FaultsConfig
+from mae_jax.errors import InputError
+from mae_jax.train.config import CheckpointConfig, FaultsConfig
 from mae_jax.train.faults import judge, no_faults
 
 CONFIG = FaultsConfig(spike=6.0, memory=20, limit=2, window=10)
@@ -99,3 +100,10 @@ def test_too_many_within_the_window_are_trouble_from_the_first_of_them(bad, trou
     faults = run(losses)[1]
     assert int(faults.trouble) == trouble
     assert int(faults.skipped) == len(bad)
+
+
+def test_numbers_that_mean_nothing_are_refused():
+    with pytest.raises(InputError, match=r"faults\.memory \(0\)"):
+        FaultsConfig(memory=0)
+    with pytest.raises(InputError, match=r"checkpoint\.keep \(0\)"):
+        CheckpointConfig(keep=0)
