@@ -158,7 +158,9 @@ def measure(read: Callable[[], int], bytes_read: Callable[[], float], seconds: f
     }
 
 
-def from_index(path: str, per_site: int, seconds: float, bytes_of_site: float | None) -> dict:
+def from_index(
+    path: str, per_site: int, seconds: float, bytes_of_site: float | None, batch: int = BATCH
+) -> dict:
     """Measures the training pipeline on an index; bytes by tensorstore's count, or by file size."""
     from mae_jax.data import Index, crop_batches
 
@@ -166,7 +168,7 @@ def from_index(path: str, per_site: int, seconds: float, bytes_of_site: float | 
     batches = crop_batches(
         index,
         crop=CROP,
-        batch=BATCH,
+        batch=batch,
         seed=0,
         split=None,
         cache_bytes=0,
@@ -178,7 +180,7 @@ def from_index(path: str, per_site: int, seconds: float, bytes_of_site: float | 
     def read() -> int:
         nonlocal crops
         crops += len(next(batches)["row"])
-        return BATCH
+        return batch
 
     def counted() -> float:
         if bytes_of_site is not None:
@@ -335,6 +337,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--case", name, "--folder", str(folder)]
             command += ["--seconds", str(args.seconds), "--latency", str(args.latency)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            print(f"{name}: measured", file=sys.stderr)
             found = json.loads(said.splitlines()[-1])
             results |= found if name == "latency" else {name: found}
     text = report(results, args.processes)
@@ -360,7 +363,8 @@ def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
         arrays.open_array = arrays.open_array.__wrapped__  # which keeps nothing open
     size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES, **sizes}.get(store)
     per_site = 8 if how == "8 crops" else 1
-    return from_index(str(folder / store / "index.parquet"), per_site, args.seconds, size)
+    batch = 8 if per_site == 1 and store in ("tiff", "zarr whole") else BATCH  # slow ones
+    return from_index(str(folder / store / "index.parquet"), per_site, args.seconds, size, batch)
 
 
 def report(results: dict[str, dict], processes: int) -> str:
