@@ -73,7 +73,7 @@ class Crops:
 
     def held_out(self) -> list[Ready]:
         """Fixed centre crops of experiments unseen in training; none where there are none."""
-        data, ways = self._config.data, self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        data, ways = self._config.data, meshes.batch_ways(self._mesh)
         ready = []
         for number, one in enumerate(self._sets):
             sites = int((one.index.table["Metadata_Split"] == "validation").sum())

@@ -104,13 +104,17 @@ class MeshConfig:
       data: copies of the model, each with its part of the batch.
       fsdp: parts of every parameter; each part's device also has its part of the batch.
       tensor: parts of every matrix product.
-      rules: (regular expression on a parameter's path, mesh axis of each of its dimensions).
-        The first that matches counts; "" leaves a dimension whole.
+      layout: "auto" divides parameters as `mae_jax.train.layouts` says for the network; "largest"
+        divides each over fsdp along its largest dimension.
+      rules: (regular expression on a parameter's path, mesh axes of its last dimensions), which
+        come before those of the layout. The first that matches counts; "" leaves a dimension
+        whole.
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    layout: Literal["auto", "largest"] = "auto"
     rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.train.config import MeshConfig
+from mae_jax.train.layouts import Rule
 
 AXES = ("data", "fsdp", "tensor")
 # The batch is divided over both: an FSDP part of the parameters is not a copy of the work.
@@ -50,31 +52,48 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
+def batch_ways(mesh: Mesh | AbstractMesh) -> int:
+    """How many parts the batch has."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, P())
 
 
-def state_sharding(state: Any, mesh: Mesh | AbstractMesh, config: MeshConfig) -> Any:
+def state_sharding(state: Any, mesh: Mesh | AbstractMesh, rules: Sequence[Rule]) -> Any:
     """A sharding for every array of `state` (arrays or shapes).
 
-    An optimiser's moments have the paths of their parameters at their end, so one rule serves
-    both. What no rule names is divided over fsdp along its largest dimension that divides.
+    The first rule counts whose pattern is found in the array's path and which names no more
+    dimensions than it has; the dimensions before those named stay whole. What no rule names is
+    divided over fsdp along its largest dimension that divides. An optimiser's moments have the
+    paths of their parameters at their end, so one rule serves both.
+
+    Raises:
+      InputError: a rule names an axis that the mesh does not have.
     """
-    rules = [(re.compile(pattern), axes) for pattern, axes in config.rules]
+    for pattern, axes in rules:
+        for axis in axes:
+            if axis and axis not in AXES:
+                raise InputError(
+                    f"the mesh rule '{pattern}' names the axis '{axis}': {nearest(axis, AXES)}"
+                )
+    compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
 
     def sharding(path: tuple[Any, ...], value: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        for pattern, axes in rules:
-            if pattern.search(name) and len(axes) == len(value.shape):
-                return NamedSharding(mesh, _fitting(axes, value.shape, mesh))
+        for pattern, axes in compiled:
+            if pattern.search(name) and len(axes) <= len(value.shape):
+                whole = ("",) * (len(value.shape) - len(axes))
+                return NamedSharding(mesh, _fitting(whole + axes, value.shape, mesh))
         return NamedSharding(mesh, _over_fsdp(value.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def _fitting(axes: Sequence[str], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
-    # An axis that does not divide its dimension (6 heads over 4 devices) leaves it whole.
+    # An axis that does not divide its dimension (5 classes over 4 devices) leaves it whole.
     fits = [axis if axis and size % mesh.shape[axis] == 0 else None
             for axis, size in zip(axes, shape, strict=True)]  # fmt: skip
     return P(*fits)

@@ -9,9 +9,11 @@ import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
+from mae_jax.errors import InputError
 from mae_jax.models.placement import batch_sharded
 from mae_jax.train import mesh as meshes
 from mae_jax.train.config import TrainConfig
+from mae_jax.train.layouts import LAYOUTS
 from mae_jax.train.optimizer import optimizer, schedule
 from mae_jax.train.step import TrainState, initial_state, train_step
 from mae_jax.train.tasks import Batch, Task, task_of
@@ -49,15 +51,22 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
     """The program of `config` on `mesh`.
 
     Raises:
-      InputError: a rule that fits no parameter, or a batch that the mesh does not divide.
+      InputError: a micro-batch that the mesh does not divide.
     """
     task = task_of(config.model)
+    micro, ways = config.data.batch // config.optimizer.accumulate, meshes.batch_ways(mesh)
+    if micro % ways:
+        raise InputError(
+            f"micro-batches of {micro} crops (data.batch over optimizer.accumulate) do not divide "
+            f"among the {ways} devices of the mesh's data and fsdp axes; choose a multiple."
+        )
     transform = optimizer(config.optimizer, config.steps)
     init_key, step_key, held_out_key = jax.random.split(jax.random.key(config.seed), 3)
     # Shapes first, so that nothing is ever whole on one device.
     first = partial(initial_state, config, transform)
     shapes = jax.eval_shape(first, init_key)
-    places = meshes.state_sharding(shapes, mesh, config.mesh)
+    layout = LAYOUTS[config.network] if config.mesh.layout == "auto" else ()
+    places = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
     crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     made = jax.jit(_traced(first, mesh), out_shardings=places)
 
@@ -83,7 +92,9 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
         rate=schedule(config.optimizer, config.steps),
         init=lambda: made(init_key),
         step=jax.jit(
-            _traced(train_step(config, transform, step_key), mesh, *meshes.BATCH_AXES),
+            _traced(
+                train_step(config, transform, step_key, places.params), mesh, *meshes.BATCH_AXES
+            ),
             static_argnums=2,
             in_shardings=(places, crops),
             out_shardings=(places, everywhere),

@@ -57,11 +57,15 @@ def initial_state(
 
 
 def train_step(
-    config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
+    config: TrainConfig,
+    transform: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    places: Any = None,
 ) -> StepFunction:
     """The step `(state, batch, channels=None) -> (state, scalars)` for a global batch.
 
-    `channels` is static: which of the network's channels the crops hold; None for all.
+    `channels` is static: which of the network's channels the crops hold; None for all. `places`
+    are the parameters' shardings, which their gradients get as soon as they are there.
 
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
     masks. A step that `faults.judge` finds bad leaves everything as it is and is counted.
@@ -78,6 +82,8 @@ def train_step(
             return total, ({"loss": total, **scalars}, changed)
 
         grads, (scalars, changed) = jax.grad(loss, has_aux=True)(params)
+        if places is not None:
+            grads = jax.lax.with_sharding_constraint(grads, places)
         return (grads, scalars), changed
 
     def in_parts(

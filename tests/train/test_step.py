@@ -1,7 +1,7 @@
 """A step is the same step on one device and on eight, at once and in micro-batches."""
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,15 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.models.densenet import DenseNetConfig
+from mae_jax.models.plain_vit import PlainViTConfig
+from mae_jax.models.unet import UNetConfig
 from mae_jax.train import mesh as meshes
 from mae_jax.train.checkpoints import Checkpoints, restore_encoder
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
 from mae_jax.train.optimizer import optimizer
-from mae_jax.train.step import initial_state, train_step
+from mae_jax.train.program import program
+from mae_jax.train.step import train_step
 from mae_jax.train.tasks.mae import MAETask
 
 MODEL = MAEConfig(
@@ -25,20 +29,54 @@ MODEL = MAEConfig(
 CONFIG = TrainConfig(model=MODEL, data=DataConfig(batch=16), steps=10)
 # A linear optimiser: Lion's signs would blow rounding differences up to whole steps.
 CONFIG = replace(CONFIG, optimizer=replace(CONFIG.optimizer, name="sgd", lr=0.1, warmup=0.0))
-TENSOR = ((r"in_proj$", ("", "tensor")), (r"mlp_out_proj/kernel$", ("tensor", "")))
+MIXED = MeshConfig(data=2, fsdp=2, tensor=2)
+
+_TWO = {"channels": ("DNA", "ER"), "classes": 4}
+OTHERS = {
+    "joint": replace(
+        CONFIG,
+        model=replace(MODEL, encoder=replace(MODEL.encoder, channel_agnostic=False, scan=True,
+                                             remat="full")),
+        optimizer=replace(CONFIG.optimizer, accumulate=2),
+    ),
+    "mu-net": replace(
+        CONFIG,
+        network="mu-net",
+        model=UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=("DNA", "ER"), crop=16,
+                         patch=4),
+    ),
+    "densenet": replace(
+        CONFIG,
+        network="densenet",
+        model=DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), norm="ada", ghost=4,
+                             **_TWO),
+        optimizer=replace(CONFIG.optimizer, lr=0.01, ema=0.9),
+    ),
+    "vit": replace(
+        CONFIG,
+        network="vit",
+        model=PlainViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_TWO),
+    ),
+}  # fmt: skip
 
 
 def crops(seed: int, batch: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 65535, (batch, 2, 16, 16), dtype=np.uint16)
 
 
+def batch_of(seed: int, config: TrainConfig) -> dict[str, np.ndarray]:
+    batch = {"pixels": crops(seed)}
+    if config.network in ("densenet", "vit"):
+        batch["label"] = np.arange(16, dtype=np.int32) % 5 - 1  # -1: not known in training
+    return batch
+
+
 @cache
 def first_state(config: TrainConfig):
     """The state before the first step, on one device."""
-    transform = optimizer(config.optimizer, config.steps)
-    init_key, _ = jax.random.split(jax.random.key(0))
-    state = jax.jit(partial(initial_state, config, transform))(init_key)
-    return jax.tree.map(np.asarray, state)  # numpy: what is donated later is a copy
+    mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
+    # numpy: what is donated later is a copy
+    return jax.tree.map(np.asarray, program(replace(config, mesh=MeshConfig()), mesh).init())
 
 
 def run(
@@ -49,18 +87,16 @@ def run(
     sharded_init: bool = False,
 ):
     mesh = meshes.make_mesh(layout, jax.devices()[:devices])
-    transform = optimizer(config.optimizer, config.steps)
-    init_key, step_key = jax.random.split(jax.random.key(0))
-    init = partial(initial_state, config, transform)
-    place = meshes.state_sharding(jax.eval_shape(init, init_key), mesh, layout)
+    made = program(replace(config, mesh=layout), mesh)
     if sharded_init:
-        state = jax.jit(init, out_shardings=place)(init_key)
+        state = made.init()
     else:  # compiles faster
-        state = jax.device_put(first_state(config), place)
-    step = jax.jit(train_step(config, transform, step_key), donate_argnums=0)
+        places = jax.tree.map(lambda s: s.sharding, made.state)
+        state = jax.device_put(first_state(config), places)
     losses = []
     for number in range(steps):
-        state, scalars = step(state, meshes.to_devices({"pixels": crops(number)}, mesh))
+        batch = meshes.to_devices(batch_of(number, config), mesh)
+        state, scalars = made.step(state, batch, None)
         losses.append(float(scalars["loss"]))
     return losses, state
 
@@ -75,10 +111,12 @@ def alone():
     [
         pytest.param(MeshConfig(), marks=pytest.mark.slow),
         pytest.param(MeshConfig(data=1, fsdp=8), marks=pytest.mark.slow),
-        pytest.param(MeshConfig(data=4, tensor=2, rules=TENSOR), marks=pytest.mark.slow),
-        MeshConfig(data=2, fsdp=2, tensor=2, rules=TENSOR),
+        pytest.param(MeshConfig(data=1, fsdp=8, layout="largest"), marks=pytest.mark.slow),
+        pytest.param(MeshConfig(data=1, tensor=8), marks=pytest.mark.slow),
+        pytest.param(MeshConfig(data=4, tensor=2), marks=pytest.mark.slow),
+        MIXED,
     ],
-    ids=["data", "fsdp", "tensor", "mixed"],
+    ids=["data", "fsdp", "fsdp-largest", "tensor", "data-tensor", "mixed"],
 )
 def test_eight_devices_take_the_steps_of_one(alone, layout):
     losses, state = run(CONFIG, layout, devices=8)
@@ -89,16 +127,62 @@ def test_eight_devices_take_the_steps_of_one(alone, layout):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", list(OTHERS))
+def test_eight_devices_take_the_steps_of_one_with_every_network(network):
+    """Mixed over data, fsdp and tensor; scan, remat, accumulation, statistics, mean weights."""
+    config = OTHERS[network]
+    losses, state = run(config, MIXED, devices=8)
+    alone, state_alone = run(config, MeshConfig(), devices=1)
+    np.testing.assert_allclose(losses, alone, rtol=5e-5)
+    for name in ("params", "model_state", "ema"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5),
+            getattr(state, name),
+            getattr(state_alone, name),
+        )
+
+
+@pytest.mark.slow
 def test_parameters_are_made_already_divided():
-    layout = MeshConfig(data=2, fsdp=2, tensor=2, rules=TENSOR)
-    _, state = run(CONFIG, layout, 8, steps=0, sharded_init=True)
+    _, state = run(CONFIG, MIXED, 8, steps=0, sharded_init=True)
     alone = first_state(CONFIG)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, alone.params
     )
     block = state.params["encoder"]["block_00"]
-    assert block["in_proj"].addressable_shards[0].data.shape == (32, 7 * 32 // 2)
-    assert block["attn_out_proj"]["kernel"].addressable_shards[0].data.size == 32 * 32 // 2
+    assert block["in_proj"].addressable_shards[0].data.shape == (32 // 2, 7 * 32 // 2)
+    assert block["attn_out_proj"]["kernel"].addressable_shards[0].data.shape == (16, 16)
+
+
+@pytest.mark.parametrize("config", [CONFIG, *OTHERS.values()], ids=["mae", *OTHERS])
+def test_every_matrix_of_every_network_is_divided(config):
+    """By fsdp and by tensor both, unless a dimension is odd; moments as their parameters."""
+    made = program(replace(config, mesh=MIXED), meshes.make_mesh(MIXED))
+    shapes, _ = jax.tree_util.tree_flatten_with_path(made.state.params)
+    for path, shape in shapes:
+        name = jax.tree_util.keystr(path)
+        if "kernel" in name or "in_proj" in name:
+            whole = np.prod(shape.shape) / np.prod(shape.sharding.shard_shape(shape.shape))
+            odd = sum(size % 2 or size == 1 for size in shape.shape[-2:])
+            assert whole == 4 / 2**odd, (name, shape.shape, shape.sharding.spec)
+    trace = made.state.opt_state[1][0].trace
+    places = [jax.tree.map(lambda s: s.sharding, tree) for tree in (made.state.params, trace)]
+    assert places[0] == places[1]
+
+
+def test_a_rule_of_one_s_own_comes_first():
+    layout = replace(MIXED, rules=((r"in_proj$", ("", "data")),))
+    made = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+    assert made.state.params["encoder"]["block_00"]["in_proj"].sharding.spec == (None, "data")
+    layout = replace(MIXED, rules=((r"in_proj$", ("", "tensro")),))
+    with pytest.raises(InputError, match="did you mean 'tensor'"):
+        program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+
+
+def test_a_micro_batch_that_does_not_divide_is_named():
+    config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, accumulate=4))
+    with pytest.raises(InputError, match="micro-batches of 4 crops"):
+        program(config, meshes.make_mesh(MeshConfig()))
 
 
 def test_micro_batches_average_to_the_whole():
@@ -118,8 +202,8 @@ def test_micro_batches_average_to_the_whole():
 
 
 def test_a_step_without_finite_loss_changes_nothing_and_is_counted():
-    transform = optimizer(CONFIG.optimizer, CONFIG.steps)
     state = first_state(CONFIG)
+    transform = optimizer(CONFIG.optimizer, CONFIG.steps)
     step = jax.jit(train_step(CONFIG, transform, jax.random.key(1)))
     broken = jnp.full((16, 2, 16, 16), jnp.nan, jnp.float32)
     after, _ = step(state, {"pixels": broken})
@@ -136,21 +220,18 @@ def test_a_mesh_that_does_not_fit_says_so():
 
 
 def test_a_checkpoint_is_read_on_another_mesh_and_the_encoder_alone(tmp_path):
-    eight = meshes.make_mesh(MeshConfig(data=4, fsdp=2))
-    state = first_state(CONFIG)
-    state = jax.device_put(state, meshes.state_sharding(state, eight, MeshConfig(fsdp=2)))
+    layout = MeshConfig(data=4, fsdp=2)
+    eight = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+    places = jax.tree.map(lambda s: s.sharding, eight.state)
+    state = jax.device_put(first_state(CONFIG), places)
     checkpoints = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=2))
     checkpoints.save(2, state)
     checkpoints.close()
     layout = MeshConfig(data=1, fsdp=4)
-    mesh = meshes.make_mesh(layout, jax.devices()[:4])
-    place = meshes.state_sharding(jax.eval_shape(lambda: state), mesh, layout)
-    like = jax.tree.map(
-        lambda a, p: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p), state, place
-    )
+    four = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout, jax.devices()[:4]))
     reader = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=2))
     assert reader.latest == 2
-    found = reader.restore(like)
+    found = reader.restore(four.state)
     reader.close()
     jax.tree.map(np.testing.assert_array_equal, found, state)
     assert found.params["encoder"]["block_00"]["in_proj"].sharding.mesh.shape["fsdp"] == 4
