@@ -1,5 +1,6 @@
 """Reads a config file with its overrides, as ml-collections does, and explains what is wrong."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         key = _key(wrong[0])
         raise InputError(f"the config has no key '{key}': {nearest(key, known)}") from None
     except flags.Error as problem:
+        said = re.search(r"InputError: (.*)", str(problem))
+        if said:  # by the file's get_config
+            raise InputError(said[1]) from None
         raise InputError(f"{str(problem).rstrip('.')}.") from None
     if rest[1:]:
         raise InputError(f"'{rest[1]}' is no override; they look like --config.optimizer.lr=1e-4.")

@@ -49,6 +49,7 @@ class DataConfig:
       index: the screen's index, a parquet file made by `mae-jax index`.
       sets: several screens in its place; each step's crops come from one of them.
       batch: crops in one optimiser step, over all devices and hosts.
+      crop: side of a crop, for networks whose config does not name one (DenseNet).
       sampling: "sites" visits every site once an epoch; "label" draws labels equally
         often; "plate" fills each batch from one plate (AdaBN).
       label: the index's column that classifiers learn to tell.
@@ -61,6 +62,7 @@ class DataConfig:
     index: str = ""
     sets: tuple[SetConfig, ...] = ()
     batch: int = 4096
+    crop: int = 256
     sampling: Literal["sites", "label", "plate"] = "sites"
     label: str = "Metadata_Perturbation"
     workers: int = 0
@@ -77,7 +79,8 @@ class OptimizerConfig:
       name: "lion", "adamw" or "sgd".
       lr: the cycle's maximum.
       b1, b2: Lion's and AdamW's moments; b1 is also SGD's momentum.
-      weight_decay: decoupled; spares vectors (biases, norms, gains) and tokens.
+      weight_decay: decoupled; spares vectors (biases, norms, gains) and what `spared` names.
+      spared: regular expressions; a parameter in whose own name one is found does not decay.
       warmup: the share of all steps in which the rate rises.
       final_lr: the rate at the end, as a share of the maximum.
       accumulate: micro-batches whose gradients are averaged in one step.
@@ -90,6 +93,8 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 0.05
+    # What is stored with more than one dimension, and so looks like a matrix by its shape.
+    spared: tuple[str, ...] = ("token", "pos", "gamma", "bias", "scale")
     warmup: float = 0.1
     final_lr: float = 0.0
     accumulate: int = 1
@@ -176,6 +181,20 @@ class FaultsConfig:
 
 
 @dataclass(frozen=True)
+class PlateauConfig:
+    """Early stopping where the validation loss no longer falls.
+
+    Attributes:
+      patience: validations in a row without a better loss after which the run ends; 0 never ends
+        it early.
+      least: the share by which a loss must be below the best to be better.
+    """
+
+    patience: int = 0
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """How often, in steps, each thing is written.
 
@@ -184,12 +203,18 @@ class LogConfig:
       validation: loss on the fixed validation crops.
       panels: pictures of reconstructed validation crops.
       panel_crops: crops in one picture.
+
+    Others:
+      profile: (first step, number of steps) to trace with JAX's profiler; (0, 0) for none.
+      wandb: the project of Weights & Biases to write to as well; "" for none.
     """
 
     scalars: int = 50
     validation: int = 1000
     panels: int = 1000
     panel_crops: int = 4
+    profile: tuple[int, int] = (0, 0)
+    wandb: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,6 +227,8 @@ class TrainConfig:
       model: the network's config, of the schema that `network` names.
       steps: optimiser steps of the whole run.
       seed: of the parameters, the crops, the masks and the dropped paths.
+      init_from: a model whose weights the run starts from (ImageNet initialisation): a saved one,
+        or whatever `from_pretrained` reads; "" starts from random ones.
       keep_untrained: also save the network as it was before the first step.
     """
 
@@ -213,10 +240,12 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    plateau: PlateauConfig = field(default_factory=PlateauConfig)
     log: LogConfig = field(default_factory=LogConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     steps: int = 100_000
     seed: int = 0
+    init_from: str = ""
     keep_untrained: bool = False
 
     def __post_init__(self) -> None:

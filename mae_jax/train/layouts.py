@@ -16,7 +16,8 @@ _BLOCKS: tuple[Rule, ...] = (
     (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROWS),
     (r"/(patch_embed|head)/kernel$", COLUMNS),
     (r"/encoder_decoder_proj/kernel$", COLUMNS),
-    (r"/decoder_pred/kernel$", ROWS),
+    # The pixels of a patch stay together: their loss needs them so.
+    (r"/decoder_pred/kernel$", ("tensor", "")),
 )
 
 LAYOUTS: dict[str, tuple[Rule, ...]] = {

@@ -1,14 +1,14 @@
 """Optimiser and learning-rate schedule of section A.2."""
 
+import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import optax
 
 from mae_jax.train.config import OptimizerConfig
-
-# Vectors that are stored with more than one dimension, and so look like matrices by their shape.
-SPARED = ("token", "position", "gamma", "bias", "scale")
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -23,12 +23,13 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     )
 
 
-def decayed(params: Any) -> Any:
-    """True for the parameters that weight decay shrinks: matrices and kernels."""
+def decayed(params: Any, spared: Sequence[str]) -> Any:
+    """True for the parameters that weight decay shrinks: matrices that no pattern spares."""
+    patterns = [re.compile(pattern) for pattern in spared]
 
     def is_decayed(path: tuple[Any, ...], value: jax.Array) -> bool:
         name = str(path[-1].key)
-        return value.ndim >= 2 and not any(word in name for word in SPARED)
+        return value.ndim >= 2 and not any(pattern.search(name) for pattern in patterns)
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
@@ -36,12 +37,13 @@ def decayed(params: Any) -> Any:
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser for a run of `steps` steps; gradients are not clipped."""
     rate = schedule(config, steps)
-    decay: dict[str, Any] = {"weight_decay": config.weight_decay, "mask": decayed}
+    mask = partial(decayed, spared=config.spared)
+    decay: dict[str, Any] = {"weight_decay": config.weight_decay, "mask": mask}
     if config.name == "lion":
         return optax.lion(rate, b1=config.b1, b2=config.b2, **decay)
     if config.name == "adamw":
         return optax.adamw(rate, b1=config.b1, b2=config.b2, **decay)
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.add_decayed_weights(**decay),
         optax.sgd(rate, momentum=config.b1),
     )

@@ -53,7 +53,7 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
     Raises:
       InputError: a micro-batch that the mesh does not divide.
     """
-    task = task_of(config.model)
+    task = task_of(config.model, config.data.crop)
     micro, ways = config.data.batch // config.optimizer.accumulate, meshes.batch_ways(mesh)
     if micro % ways:
         raise InputError(

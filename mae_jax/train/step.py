@@ -44,7 +44,7 @@ def initial_state(
     config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
 ) -> TrainState:
     """A fresh state; pure, so that it can run under `jax.eval_shape` and under `jax.jit`."""
-    params, model_state = task_of(config.model).init(key)
+    params, model_state = task_of(config.model, config.data.crop).init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -70,7 +70,8 @@ def train_step(
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
     masks. A step that `faults.judge` finds bad leaves everything as it is and is counted.
     """
-    task, parts, decay = task_of(config.model), config.optimizer.accumulate, config.optimizer.ema
+    task = task_of(config.model, config.data.crop)
+    parts, decay = config.optimizer.accumulate, config.optimizer.ema
 
     def gradient(
         params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, channels: Any
@@ -121,6 +122,14 @@ def train_step(
 
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        reached = task.reached(state.params, channels)
+        if reached is not None:
+            params = jax.tree.map(jnp.where, reached, params, state.params)
+            moments = optax.tree.map_params(
+                transform, lambda _, mask: mask, opt_state, reached,
+                transform_non_params=lambda _: True,
+            )  # fmt: skip
+            opt_state = jax.tree.map(jnp.where, moments, opt_state, state.opt_state)
         ema = state.ema and averaged(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
         good, faults = judge(state.faults, state.step, scalars["loss"], norm, config.faults)

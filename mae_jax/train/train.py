@@ -5,6 +5,7 @@ and the step's number, so an interrupted run ends with the parameters of one tha
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,26 @@ from tqdm import tqdm
 
 from mae_jax.reconstruct.pictures import triplet_sheet
 from mae_jax.train import mesh as meshes
-from mae_jax.train.batches import Crops
+from mae_jax.train.batches import Crops, Ready
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.meter import Meter
+from mae_jax.train.peaks import peak_flops
+from mae_jax.train.plateau import Plateau
+from mae_jax.train.profiler import Profiler
 from mae_jax.train.program import Program, program
 from mae_jax.train.progress import progress_bar
-from mae_jax.train.records import Records
+from mae_jax.train.records import Records, history
 from mae_jax.train.rollback import roll_back
 from mae_jax.train.signals import StopSignal
 from mae_jax.train.step import TrainState
+from mae_jax.train.warm_start import warm_start
 from mae_jax.train.watchdog import Watchdog
 from mae_jax.train.workdir import claim
 from mae_jax.weights import save_model
 
 log = logging.getLogger(__name__)
+VALIDATION = "validation/loss"
 
 
 def train(config: TrainConfig, workdir: str | Path) -> Path | None:
@@ -52,34 +58,35 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     model = workdir / "model"
     if model.exists():  # written last: the run is finished
         return model
-    first = jax.process_index() == 0
 
     # ---- state: made already divided, or the newest checkpoint
     checkpoints = Checkpoints(workdir, config.checkpoint)
     if checkpoints.latest is None:
         state = run.init()
+        if config.init_from:
+            state = warm_start(config.init_from, run.task, state)
         if config.keep_untrained:
             save(workdir / "untrained", run, state)
     else:
         state = checkpoints.restore(run.state)
-    start = int(state.step)
+    step = int(state.step)
 
     # ---- data
-    batches = crops.training(start + int(state.faults.offset))
+    batches = crops.training(step + int(state.faults.offset))
     held_out = crops.held_out()
 
     # ---- loop: the numbers of a step are read after the next one has been dispatched
-    records = Records(workdir, start) if first else None
-    bar = progress_bar(config.steps, start, visible=first)
-    meter = Meter(config.data.batch)
+    meter, plateau, records = watched(run, config, workdir, step)
+    bar = progress_bar(config.steps, step, visible=jax.process_index() == 0)
+    profiler = Profiler(workdir / "profile", *config.log.profile)
     pending: tuple[int, Any] | None = None
-    step = start
     stop = StopSignal()
     watchdog = Watchdog(config.faults.step_seconds)
     try:
-        while step < config.steps:
+        while step < config.steps and not plateau.reached:
+            profiler.before(step)
             with watchdog:
-                with meter.waiting():
+                with meter.time("data"):
                     batch, channels = next(batches)
                 state, scalars = run.step(state, batch, channels)
                 step += 1
@@ -90,29 +97,29 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 step = int(state.step)
                 batches.close()
                 batches = crops.training(step + int(state.faults.offset))
-                bar.update(step - bar.n)
                 if records:
                     records.close()
-                    records = Records(workdir, step)
+                meter, plateau, records = watched(run, config, workdir, step)
+                bar.update(step - bar.n)
                 continue
             if step % config.log.scalars == 0 or step == config.steps:
                 pending = (step, scalars)
             loss: float | None = None
             if held_out and due(step, config.log.validation, config.steps):
-                losses = [run.evaluate(state.weights, state.model_state, *each)[0]
-                          for each in held_out]  # fmt: skip
-                loss = float(np.mean(losses))
+                with meter.time("validation"):
+                    loss = validate(run, state, held_out)
+                plateau.add(loss)
                 if records:
-                    records.scalars(step, {"validation/loss": loss})
+                    records.scalars(step, {VALIDATION: loss})
             if held_out and run.task.draws and due(step, config.log.panels, config.steps):
-                pictures = run.draw(state.weights, state.model_state, *held_out[0])
-                if records:
-                    names = held_out[0].channels or run.task.channels
-                    sheet = triplet_sheet(*map(np.asarray, pictures), names)
-                    records.panel(step, sheet)
+                with meter.time("pictures"):
+                    picture = draw(run, state, held_out[0])
+                    if records:
+                        records.panel(step, picture)
             bar.update()
-            last = stop.requested() or step == config.steps
-            checkpoints.save(step, state, loss=loss, force=last)
+            last = stop.requested() or step == config.steps or plateau.reached
+            with meter.time("save"):
+                checkpoints.save(step, state, loss=loss, force=last)
             if stop.received:
                 break
         if pending is not None:
@@ -122,16 +129,45 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
         batches.close()
         checkpoints.close()
         watchdog.close()
+        profiler.close()
         bar.close()
         if records:
             records.close()
         stop.restore()
 
-    if step < config.steps:
+    # ---- end: the model is written last, and says that the run is finished
+    if step < config.steps and not plateau.reached:
         log.warning("stopped at step %d of %d; the same command goes on.", step, config.steps)
         return None
+    if step < config.steps:
+        log.warning("step %d of %d is the last: the validation loss no longer falls.", step,
+                    config.steps)  # fmt: skip
     save(model, run, state)
     return model
+
+
+def watched(
+    run: Program, config: TrainConfig, workdir: Path, step: int
+) -> tuple[Meter, Plateau, Records | None]:
+    """What a run at `step` is watched with; its past tells how long it took and what it reached."""
+    past = history(workdir, step)
+    peak = peak_flops(run.mesh.devices.flat[0].device_kind)
+    meter = Meter(config.data.batch, run.task.flops, run.mesh.size, peak, past)
+    plateau = Plateau(config.plateau, (row[VALIDATION] for row in past if VALIDATION in row))
+    first = jax.process_index() == 0
+    return meter, plateau, Records(workdir, step, config.log.wandb) if first else None
+
+
+def validate(run: Program, state: TrainState, held_out: Sequence[Ready]) -> float:
+    """The mean loss of the crops held out."""
+    losses = [run.evaluate(state.weights, state.model_state, *each)[0] for each in held_out]
+    return float(np.mean(losses))
+
+
+def draw(run: Program, state: TrainState, held_out: Ready) -> np.ndarray:
+    """The picture (height, width, 3) of the first crops held out."""
+    pictures = run.draw(state.weights, state.model_state, *held_out)
+    return triplet_sheet(*map(np.asarray, pictures), held_out.channels or run.task.channels)
 
 
 def report(
@@ -143,7 +179,9 @@ def report(
     values |= {"train/learning_rate": float(rate(step - 1)), **meter.read(step)}
     shown = {"loss": f"{values['train/loss']:.4f}"}
     if "speed/crops_per_second" in values:
-        shown["images/s"] = f"{values['speed/crops_per_second']:.0f}"
+        shown["crops/s"] = f"{values['speed/crops_per_second']:.0f}"
+    if "speed/mfu" in values:
+        shown["MFU"] = f"{100 * values['speed/mfu']:.0f} %"
     bar.set_postfix(shown, refresh=False)
     if records:
         records.scalars(step, values)

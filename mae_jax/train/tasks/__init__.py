@@ -19,9 +19,9 @@ TASKS: dict[type, type[Task]] = {
 }
 
 
-def task_of(model: Any) -> Task:
-    """The task of a network's config."""
-    return TASKS[type(model)](model)
+def task_of(model: Any, crop: int = 256) -> Task:
+    """The task of a network's config; `crop` is for those whose config does not name one."""
+    return TASKS[type(model)](model, crop)
 
 
 __all__ = ["Batch", "Scalars", "Task", "task_of"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mae_jax.models.flops import crop_flops
 from mae_jax.weights import Preprocessing
 
 # "pixels": raw crops (batch, channels, height, width) in the files' type; "label": (batch,) int32,
@@ -25,21 +26,29 @@ class Task(ABC):
       crop: side of its crops, in pixels.
       labelled: True where batches hold a "label".
       draws: True where `draw` has pictures to show.
+      fresh: names of parts that stay random when the rest starts from other weights.
     """
 
     labelled: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    fresh: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, crop: int = 256) -> None:
         self.model = model
+        self._crop = crop
 
     @property
     def channels(self) -> tuple[str, ...]:
         return self.model.channels
 
     @property
-    @abstractmethod
-    def crop(self) -> int: ...
+    def crop(self) -> int:
+        return getattr(self.model, "crop", self._crop)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of one crop in a training step."""
+        return crop_flops(self.model, crop=self.crop)
 
     @abstractmethod
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
@@ -81,9 +90,21 @@ class Task(ABC):
         """The crops masked, reconstructed and as they are, all standardised."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to draw.")
 
+    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+        """Which parameters a batch of these channels has gradients for, or None if all.
+
+        A tree like `params` of arrays of bool that broadcast to them: what a batch does not reach
+        must not be moved by momentum or decay either.
+        """
+        return None
+
     def saved(self, params: Any, model_state: Any) -> Any:
         """The tree that `mae_jax.weights.save_model` takes."""
         return params
+
+    def restored(self, saved: Any) -> tuple[Any, Any]:
+        """The inverse of `saved`."""
+        return saved, {}
 
     def preprocessing(self) -> Preprocessing:
         """What a user of the network must do to images: recorded with the weights."""

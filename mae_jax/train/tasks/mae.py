@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mae_jax.losses import mae_loss
@@ -63,6 +64,20 @@ class MAETask(Task):
         images = self_standardize(batch["pixels"])
         found = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
         return found.masked, found.reconstruction, found.original
+
+    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+        """All but the decoders of channels that the batch lacks."""
+        if channels is None or set(channels) == set(self.channels):
+            return None
+        here = np.array([name in channels for name in self.channels])
+
+        def mask(path: tuple[Any, ...], value: Any) -> np.ndarray:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if not name.startswith(("decoder/block_", "decoder/channel_tokens")):
+                return np.array(True)
+            return here.reshape(-1, *[1] * (value.ndim - 1))  # channels lie along the first axis
+
+        return jax.tree_util.tree_map_with_path(mask, params)
 
     def preprocessing(self) -> Preprocessing:
         agnostic = self.model.encoder.channel_agnostic

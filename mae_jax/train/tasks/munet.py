@@ -18,10 +18,6 @@ class MUNetTask(Task):
     draws = True
     model: UNetConfig
 
-    @property
-    def crop(self) -> int:
-        return self.model.crop
-
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
         return init_params(self.model, key), {}
 

@@ -14,17 +14,11 @@ from mae_jax.models.plain_vit import PlainViT, PlainViTConfig
 from mae_jax.train.tasks.base import Batch, Scalars, Task
 from mae_jax.weights.architectures import init_params
 
-CROP = 256  # Section 4: every network of the paper saw crops of 256
-
 
 class _Classifier(Task):
     """Cross-entropy over perturbations; scalar "accuracy"."""
 
     labelled = True
-
-    @property
-    def crop(self) -> int:
-        return CROP
 
     def loss(
         self,
@@ -55,6 +49,7 @@ class DenseNetTask(_Classifier):
     inference on a plate; the order of the index keeps plates together.
     """
 
+    fresh = ("neck1", "neck2", "classifier")
     model: DenseNetConfig
 
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
@@ -78,10 +73,14 @@ class DenseNetTask(_Classifier):
     def saved(self, params: Any, model_state: Any) -> Any:
         return {"params": params, "batch_stats": model_state}
 
+    def restored(self, saved: Any) -> tuple[Any, Any]:
+        return saved["params"], saved["batch_stats"]
+
 
 class ViTTask(_Classifier):
     """An ordinary ViT, classified from its class token."""
 
+    fresh = ("head",)
     model: PlainViTConfig
 
     @property
