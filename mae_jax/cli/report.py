@@ -8,7 +8,8 @@ EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out repo
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--train", type=Path, help="a training work folder")
+    parser.add_argument("--train", type=Path, nargs="+", help="a training work folder; further "
+                        "ones have their loss drawn beside it")  # fmt: skip
     parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
     parser.add_argument("--reconstructions", type=Path, nargs="*", default=[],
                         help="pictures to show instead of the training's last panel")  # fmt: skip
@@ -23,7 +24,8 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.report.page import Sources, write_report
 
     sources = Sources(
-        train=args.train,
+        train=args.train[0] if args.train else None,
+        compared=args.train[1:] if args.train else [],
         evaluation=args.evaluation,
         reconstructions=args.reconstructions,
         complexes=args.complexes,

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 HELP = "Train a network as a config says. The same command goes on where the last one stopped."
 EXAMPLE = (
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.train import hosts, train
 
     hosts.join(args.distributed)
+    hosts.keep_compiled(Path(args.workdir) / "compiled")
     with hosts.naming_the_dead():
         model = train(config, args.workdir)
     if model is None:  # all is saved; a launcher may need to know that more is to be done

@@ -43,6 +43,26 @@ def loss_curves(metrics: Sequence[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
+def saddle(runs: dict[str, Sequence[dict[str, Any]]]) -> str:
+    """The reconstruction loss (Eq. 1) of several runs, both axes logarithmic (Fig. 3).
+
+    Runs with and without the Fourier term compare by this part alone, since their sums differ. A
+    flat stretch after the first fall is the saddle; a second fall leads out of it.
+    """
+    figure, axes = _axes(5.6, 3.4)
+    for (name, metrics), colour in zip(runs.items(), COLOURS, strict=False):
+        key = "train/mae" if any("train/mae" in row for row in metrics) else "train/loss"
+        rows = [(row["step"], row[key]) for row in metrics if key in row]
+        if rows:
+            steps, losses = zip(*rows, strict=True)
+            axes.plot(steps, losses, color=colour, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="reconstruction loss (Eq. 1)")
+    axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
 def recall_against_percentile(sweep: pd.DataFrame, correction: str, names: Sequence[str]) -> str:
     """Recall in the top and bottom tails against the tails' total share (as Fig. 5, right)."""
     figure, axes = _axes(5.6, 3.4)

@@ -23,6 +23,7 @@ class Sources:
 
     Attributes:
       train: a training work folder (metrics, panels, config).
+      compared: further ones, whose losses are drawn beside it (with and without the Fourier term).
       evaluation: a folder of `mae-jax evaluate recall`.
       reconstructions: pictures of triplets, instead of the training's last panel.
       complexes: a CSV of `Metadata_Gene` and `Complex` that orders the heat map.
@@ -31,6 +32,7 @@ class Sources:
     """
 
     train: Path | None = None
+    compared: Sequence[Path] = ()
     evaluation: Path | None = None
     reconstructions: Sequence[Path] = ()
     complexes: Path | None = None
@@ -62,6 +64,8 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
     }
     if sources.train is not None:
         values |= _training(sources.train, sources.reconstructions)
+        if sources.compared:
+            values["saddle"] = figures.saddle(_losses([sources.train, *sources.compared]))
         values["configs"] += [_listing("training config", sources.train / "config.json")]
     if sources.evaluation is not None:
         values |= _evaluation(sources)
@@ -72,14 +76,24 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
     return write_text(out, environment.get_template("template.html").render(values))
 
 
+def _losses(workdirs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
+    """The metrics of runs, each named by its folder and its weight of the Fourier term."""
+    from mae_jax.train.records import read_metrics
+
+    found = {}
+    for workdir in workdirs:
+        weight = read_json(workdir / "config.json")["model"].get("fourier_weight", 0.0)
+        found[f"{workdir.name} (α = {weight:g})"] = read_metrics(workdir)
+    return found
+
+
 def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
     from mae_jax.train.records import read_metrics
 
     config, metrics = read_json(workdir / "config.json"), read_metrics(workdir)
     if not metrics:
         raise InputError(f"{workdir}/metrics.jsonl is empty; let the training reach a step first.")
-    encoder, optimizer = config["model"]["encoder"], config["optimizer"]
-    kind = "Channel-agnostic MAE" if encoder["channel_agnostic"] else "MAE"
+    optimizer = config["optimizer"]
     speeds = [m["speed/crops_per_second"] for m in metrics if "speed/crops_per_second" in m]
     waits = [m["speed/data_wait"] for m in metrics if "speed/data_wait" in m]
     panels = sorted((workdir / "panels").glob("step_*.png"))
@@ -91,15 +105,26 @@ def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
         text += f", {sorted(speeds)[len(speeds) // 2]:.0f} crops/s (median)"
         text += f", {100 * sum(waits) / len(waits):.1f} % of the time waiting for data"
     return {
-        "network": f"{kind}, width {encoder['width']}, depth {encoder['depth']}, patches of "
-        f"{encoder['patch']}² in crops of {encoder['crop']}² px, channels "
-        f"{', '.join(encoder['channels'])}, Fourier weight "
-        f"{config['model']['fourier_weight']:g}.",
+        "network": _network(config),
         "training": text + ".",
-        "mask_percent": round(100 * config["model"]["mask_ratio"]),
+        "mask_percent": round(100 * config["model"].get("mask_ratio", 0)),
         "loss": figures.loss_curves(metrics),
         "triplets": [figures.picture(path) for path in (reconstructions or panels[-1:])],
     }
+
+
+def _network(config: dict[str, Any]) -> str:
+    """What was trained, in a sentence."""
+    model = config["model"]
+    if config.get("network", "mae") != "mae":
+        return f"Network {config['network']}, channels {', '.join(model['channels'])}."
+    encoder = model["encoder"]
+    kind = "Channel-agnostic MAE" if encoder["channel_agnostic"] else "MAE"
+    return (
+        f"{kind}, width {encoder['width']}, depth {encoder['depth']}, patches of "
+        f"{encoder['patch']}² in crops of {encoder['crop']}² px, channels "
+        f"{', '.join(encoder['channels'])}, Fourier weight {model['fourier_weight']:g}."
+    )
 
 
 def _evaluation(sources: Sources) -> dict[str, Any]:

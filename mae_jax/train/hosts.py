@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 
@@ -41,6 +42,16 @@ def join(distributed: bool = False) -> None:
             "a Kubernetes Job or on a TPU slice, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
             "and JAX_PROCESS_ID, or leave --distributed out."
         ) from None
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps compiled programs in `folder`, so that a run that starts again need not compile again.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder (one for all runs, say). On CPUs it takes
+    that variable to keep them: there, a compiled program fits the very processor alone.
+    """
+    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
 
 @contextmanager

@@ -85,6 +85,15 @@ def test_a_training_alone(tmp_path):
     page = write_report(tmp_path / "r.html", Sources(train=workdir)).read_text()
     assert "width 96" in page
     assert "102 crops/s (median), 1.0 % of the time waiting for data" in page
+    assert "reconstruction losses of several runs" not in page
+
+    other = tmp_path / "plain"
+    other.mkdir()
+    write_json(other / "config.json", {"network": "mu-net", "model": {"channels": ["DNA"]}})
+    (other / "metrics.jsonl").write_text('{"step": 1, "train/mae": 1.0}\n')
+    sources = Sources(train=workdir, compared=[other])
+    page = write_report(tmp_path / "r.html", sources).read_text()
+    assert "reconstruction losses of several runs" in page
 
 
 def test_nothing_to_report_is_an_error(tmp_path):

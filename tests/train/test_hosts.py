@@ -44,3 +44,13 @@ def test_no_cluster_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", nothing)
     with pytest.raises(InputError, match="leave --distributed out"):
         hosts.join(distributed=True)
+
+
+def test_compiled_programs_are_kept_beside_the_run_unless_told_where(tmp_path, monkeypatch):
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(jax.config, "update", lambda name, value: kept.update({name: value}))
+    hosts.keep_compiled(tmp_path)  # on a CPU
+    assert kept == {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    hosts.keep_compiled(tmp_path)
+    assert kept == {"jax_compilation_cache_dir": str(tmp_path)}
