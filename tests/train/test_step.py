@@ -44,6 +44,7 @@ OTHERS = {
         network="mu-net",
         model=UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=("DNA", "ER"), crop=16,
                          patch=4),
+        optimizer=replace(CONFIG.optimizer, lr=0.01),
     ),
     "densenet": replace(
         CONFIG,
