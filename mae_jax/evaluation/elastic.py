@@ -281,7 +281,7 @@ def _select(parts: list[_Fold], target: int, grid: np.ndarray, search: _Search) 
     for ratio, curve in enumerate(errors[:, coarse]):
         padded = np.pad(curve, 1, constant_values=np.inf)
         low = (curve <= padded[:-2]) & (curve <= padded[2:])
-        for at in np.flatnonzero(low & (curve <= errors.min() * (1 + _NEAR))):
+        for at in np.flatnonzero(low & (curve <= errors.min() * (1 + _NEAR))).tolist():
             span = range(coarse[max(at - 1, 0)], coarse[min(at + 1, len(coarse) - 1)])
             between |= {(ratio, i) for i in span if not np.isfinite(errors[ratio, i])}
     if between:
