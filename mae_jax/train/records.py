@@ -28,6 +28,7 @@ class Records:
     """
 
     def __init__(self, workdir: Path, start: int, wandb: str = "") -> None:
+        self._wandb = _wandb_run(wandb, workdir) if wandb else None
         self._panels = workdir / "panels"
         path = workdir / "metrics.jsonl"
         began = not path.exists()
@@ -38,7 +39,6 @@ class Records:
         if began:
             self._write({"step": start, "run/began": time.time()})
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
-        self._wandb = _wandb_run(wandb, workdir) if wandb else None
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes named numbers of one step."""
