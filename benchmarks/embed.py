@@ -182,7 +182,7 @@ def against_torch(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 "mae_jax crops/s": crops / seconds,
                 "bare network crops/s": rate,
                 "share of the bare network": crops / seconds / rate,
-                "share of time without a batch ready": report.waited / report.seconds,
+                "share of time that the device waited": report.waited / report.seconds,
                 "processor seconds a crop": processor / crops,
             }
         )

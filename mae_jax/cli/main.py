@@ -4,6 +4,7 @@ import argparse
 import glob
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         args = parser.parse_args(argv[1:])
     _no_search_for_tpus()
+    logging.getLogger("tifffile").disabled = True  # what is wrong with a file, we say ourselves
     try:
         command.run(args)
     except InputError as problem:

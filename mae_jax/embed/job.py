@@ -171,7 +171,8 @@ class _Work:
             while True:
                 before = time.monotonic()
                 event = next(events, None)
-                waited += time.monotonic() - before
+                if _idle(flying):
+                    waited += time.monotonic() - before
                 if event is None:
                     break
                 if isinstance(event, PartEnd):
@@ -307,6 +308,12 @@ class _Work:
             features=features,
             skipped=[parts.Skipped(item.well.metadata, item.reason) for item in end.broken],
         )
+
+
+def _idle(flying: Sequence[tuple[Any, Batch] | PartEnd]) -> bool:
+    """Whether the devices have done all they were given; not before they were given anything."""
+    given = [item[0][0] for item in flying if not isinstance(item, PartEnd)]
+    return bool(given) and all(vectors.is_ready() for vectors in given)
 
 
 def _part_size(plan: Plan, part: int) -> int:

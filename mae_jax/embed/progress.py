@@ -19,7 +19,8 @@ class EmbedReport:
       parts: parts written.
       already: parts that an earlier process had done.
       seconds: from the first well asked for to the last part written.
-      waited: seconds of these in which no batch was ready for the device.
+      waited: seconds of these, after the first batch, in which the devices were done and no batch
+        was ready for them: an upper bound, since a wait counts whole once they are done.
       complete: whether all parts of all shards are done.
     """
 
@@ -38,10 +39,11 @@ class EmbedReport:
         if self.skipped:
             words += f", {self.skipped} skipped"
         if self.already:
-            words += f", {self.already} parts were done before"
+            parts = "1 part was" if self.already == 1 else f"{self.already} parts were"
+            words += f", {parts} done before"
         if self.seconds and self.waited > 0.05 * self.seconds:
             share = 100 * self.waited / self.seconds
-            words += f", no batch was ready for {share:.0f} % of the time (reading is the limit)"
+            words += f", the devices waited for images {share:.0f} % of the time"
         if not self.complete:
             words += "; other shards are not done yet"
         return words
