@@ -279,6 +279,7 @@ def test_in_a_browser(server: ViewServer, browser, tmp_path: Path) -> None:
     browser.execute_script("choose(47)")
     problem = browser.find_element(By.ID, "problem")
     wait.until(lambda _: "does not exist" in problem.text)
+    assert not browser.find_element(By.ID, "picture").is_displayed()
     browser.save_screenshot(str(tmp_path / "page.png"))
     severe = [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
     assert all("/api/image?well=47" in e["message"] for e in severe), severe
