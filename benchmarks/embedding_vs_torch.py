@@ -1,38 +1,47 @@
 """Embedding with CA-MAE S/16: this package against the same network in PyTorch on one CPU.
 
-    python benchmarks/embedding_vs_torch.py --threads 2 --rounds 3
+    python benchmarks/embedding_vs_torch.py
 
 The PyTorch network is timm's parallel scaling blocks with the same weights, run as it stands
-("eager") and through torch.compile. All run in float32 with as many threads, one after another
-in every round, and the table holds the median of the rounds; speeds are images a second. Each runs
-in a process of its own, since both libraries keep thread pools that disturb each other, and its
-memory is the most that the process ever held. Outputs are compared first: they must agree to
-1e-4 of the largest value.
+("torch eager") and through torch.compile. All run in float32 with as many threads, one after
+another in every round. Each runs in a process of its own, since both libraries keep thread pools
+that disturb each other, and its memory is the most that the process ever held. Outputs are compared
+first: they must agree to 1e-4 of the largest value.
+
+Medians over the rounds: images a second; how often faster than the better PyTorch of the same
+round; seconds of processor time an image (which a busy machine disturbs less); and GFLOP/s of the
+network's matrix products, beside what one large matrix product alone reaches in the same library
+("product"): the most that a network of such products can reach.
 """
 
 import argparse
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 BACKENDS = ("mae_jax", "torch eager", "torch.compile")
+RESULTS = Path(__file__).parent / "results" / "embedding"
+COLUMNS = ("channels", "backend", "images/s", "times", "CPU s/image", "GFLOP/s", "product", "GB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--channels", type=int, nargs="+", default=[6, 3])
     parser.add_argument("--size", default="vit_s16")
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -42,40 +51,87 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.folder = folder
         write_weights(args)
-        compare(args)
+        rows = [row for channels in args.channels for row in compare(args, channels)]
+    write_table(args, rows)
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace, channels: int) -> list[tuple[str, ...]]:
     import numpy as np
 
-    print(f"{args.size}, batch {args.batch}, crop {args.crop}, {args.threads} threads, float32")
-    print(f"{'channels':>8} {'backend':<14} {'images/s':>9} {'ratio':>6} {'peak GB':>8}")
-    for channels in args.channels:
-        # Started together, but only one computes at a time: each waits for a line on its stdin.
-        workers = {name: start(args, name, channels) for name in args.backends}
-        outputs = {name: np.load(ask(worker)["output"]) for name, worker in workers.items()}
-        first = outputs[args.backends[0]]
-        for name, output in outputs.items():
-            error = np.abs(output - first).max() / np.abs(first).max()
-            assert error < 1e-4, f"{name} differs by {error}"
-        seconds: dict[str, list[float]] = {name: [] for name in args.backends}
-        memory = {}
-        for _ in range(args.rounds):
-            for name, worker in workers.items():
-                answer = ask(worker)
-                seconds[name].append(answer["seconds"])
-                memory[name] = answer["gigabytes"]
-        for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
-        speed = {name: args.batch / statistics.median(times) for name, times in seconds.items()}
-        others = [value for name, value in speed.items() if name != BACKENDS[0]]
-        for name in args.backends:
-            ratio = speed[name] / max(others) if others else 1.0
-            print(
-                f"{channels:>8} {name:<14} {speed[name]:>9.2f} {ratio:>6.2f} {memory[name]:>8.2f}",
-                flush=True,
+    # Started together, but only one computes at a time: each waits for a line on its stdin.
+    workers = {name: start(args, name, channels) for name in args.backends}
+    answers = {name: [ask(worker)] for name, worker in workers.items()}
+    outputs = {name: np.load(answer[0]["output"]) for name, answer in answers.items()}
+    first = outputs[args.backends[0]]
+    for name, output in outputs.items():
+        error = np.abs(output - first).max() / np.abs(first).max()
+        assert error < 1e-4, f"{name} differs by {error}"
+    for _ in range(args.rounds):
+        for name, worker in workers.items():
+            answers[name].append(ask(worker))
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+
+    def of(name: str, key: str) -> list[float]:
+        return [answer[key] for answer in answers[name][1:]]
+
+    others = [of(name, "seconds") for name in args.backends if name != BACKENDS[0]]
+    better = [min(times) for times in zip(*others, strict=True)] if others else [0.0] * args.rounds
+    rows = []
+    for name in args.backends:
+        seconds = of(name, "seconds")
+        speed = args.batch / statistics.median(seconds)
+        ratios = [a / b for a, b in zip(better, seconds, strict=True)]
+        flops = speed * gflop(args, channels)
+        rows.append(
+            (
+                str(channels),
+                name,
+                f"{speed:.2f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{statistics.median(of(name, 'processor')) / args.batch:.2f}",
+                f"{flops:.0f}",
+                f"{max(of(name, 'product')):.0f}",
+                f"{max(of(name, 'gigabytes')):.2f}",
             )
+        )
+        print(*(f"{cell:>13}" for cell in rows[-1]), flush=True)
+    return rows
+
+
+def gflop(args: argparse.Namespace, channels: int) -> float:
+    """The matrix products of one image's forward pass, in 10^9 additions and multiplications."""
+    config = config_of(args)
+    tokens = 1 + channels * (args.crop // config.patch) ** 2
+    weights = config.width * (4 * config.width + 2 * config.hidden)
+    attention = 2 * tokens * config.width
+    return 2 * tokens * config.depth * (weights + attention) / 1e9
+
+
+def write_table(args: argparse.Namespace, rows: list[tuple[str, ...]]) -> None:
+    from mae_jax.files import write_text
+
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "torch", "timm"))
+    text = "\n".join(
+        [
+            "# Embedding against PyTorch",
+            "",
+            f"`python benchmarks/embedding_vs_torch.py {' '.join(sys.argv[1:])}".rstrip() + "`, "
+            f"{time.strftime('%Y-%m-%d')}: {args.size}, channel-agnostic, batch {args.batch}, "
+            f"crops of {args.crop} pixels, float32, {args.threads} threads on {os.cpu_count()} "
+            f"cores ({platform.machine()}), median of {args.rounds} rounds; {packages}; load "
+            f"average at the end {os.getloadavg()[0]:.1f}. What the columns mean stands in the "
+            "script.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+    print(text)
+    write_text(args.out / "README.md", text)
 
 
 def start(args: argparse.Namespace, backend: str, channels: int) -> subprocess.Popen:
@@ -140,9 +196,13 @@ def work(args: argparse.Namespace) -> None:
     batch = pixels(args)
     first = True
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         output = embed(batch)
-        answer = {"seconds": time.perf_counter() - begun}
+        answer = {
+            "seconds": time.perf_counter() - begun,
+            "processor": time.process_time() - worked,
+            "product": product_speed(args),
+        }
         if first:  # compiles
             path = Path(args.folder) / f"{args.worker}-{args.channels[0]}.npy"
             np.save(path, output)
@@ -150,6 +210,32 @@ def work(args: argparse.Namespace) -> None:
             first = False
         answer["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(answer), flush=True)
+
+
+def product_speed(args: argparse.Namespace) -> float:
+    """GFLOP/s of one matrix product of the MLP's size in the worker's library, the best of 3."""
+    import numpy as np
+
+    rows, inner, columns = 2048, 4 * 384, 384
+    a, b = (np.ones(shape, np.float32) for shape in ((rows, inner), (inner, columns)))
+    if args.worker == "mae_jax":
+        import jax
+
+        product = jax.jit(lambda a, b: a @ b)
+        a, b = jax.device_put((a, b))
+        run = lambda: product(a, b).block_until_ready()  # noqa: E731
+    else:
+        import torch
+
+        a, b = torch.from_numpy(a), torch.from_numpy(b)
+        run = lambda: a @ b  # noqa: E731
+    run()
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * rows * inner * columns / min(seconds) / 1e9
 
 
 def jax_embed(args: argparse.Namespace):

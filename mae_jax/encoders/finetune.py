@@ -14,11 +14,13 @@ ordinary optax:
         logits = probe.apply({"params": params["head"]}, features)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
+`benchmarks/finetune.py` does all of this for the perturbations of a screen.
+
 With LoRA the trained tree is `lora_init(…)` and the encoder gets `lora_merge(params, lora)`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -167,7 +169,7 @@ def lora_merge(params: Params, lora: dict[str, dict[str, Array]], *, scale: floa
 def fit(
     loss: Callable[..., jax.Array],
     params: Params,
-    batches: Sequence[tuple[Any, ...]],
+    batches: Iterable[tuple[Any, ...]],
     optimizer: optax.GradientTransformation,
 ) -> tuple[Params, list[float]]:
     """One pass of a compiled training step over `batches`; the parameters and the losses.

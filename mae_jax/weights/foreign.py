@@ -43,7 +43,7 @@ def import_foreign(
     Raises:
       InputError: an unknown layout, or keys that are missing, surplus or misshapen (all listed).
     """
-    tensors = _without_prefix(tensors)
+    tensors = _modern_names(_without_prefix(tensors))
     if is_reference_mae(tensors):
         config = reference_config(tensors, where, channels=channels, bias_layout=bias_layout)
         return config, import_reference_mae(tensors, config, where)
@@ -87,6 +87,12 @@ def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if all(name.startswith(prefix) for name in tensors):
             return {name.removeprefix(prefix): value for name, value in tensors.items()}
     return dict(tensors)
+
+
+def _modern_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """torchvision's older DenseNets write norm.1.weight for a layer's norm1.weight."""
+    old = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\.\w+)")
+    return {old.sub(r"\1\2", name): value for name, value in tensors.items()}
 
 
 def _adapt(

@@ -1,8 +1,10 @@
-"""Tensors in PyTorch's zip format, read and written without PyTorch.
+"""Tensors in PyTorch's formats, read and written without PyTorch.
 
 A torch file is a zip of one pickle, which describes the tensors, and one raw file for each
-storage. Pickles can call anything, so this reader knows by name the few constructors that a
-state dict needs and refuses every other: nothing from the file is ever executed.
+storage; before version 1.6 it was a row of pickles with the storages behind them, as torchvision's
+older ImageNet checkpoints still are. Pickles can call anything, so this reader knows by name the
+few constructors that a state dict needs and refuses every other: nothing from the file is ever
+executed.
 """
 
 import collections
@@ -10,7 +12,7 @@ import io
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from mae_jax.errors import InputError
 from mae_jax.weights.folder import read_safetensors
 
+_MAGIC = 0x1950A86A20F9469CFC6C  # with which files from before version 1.6 begin
 _STORAGES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -35,9 +38,9 @@ _STORAGES = {
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """A state dict by name, from a torch zip or a safetensors file, whatever its suffix says.
+    """A state dict by name, from a torch or a safetensors file, whatever its suffix says.
 
-    The format is told by the first bytes (`PK` for a zip). Tables under "state_dict",
+    The format is told by the first bytes (`PK` for torch's zip). Tables under "state_dict",
     "model" or "model_state_dict" are looked into.
 
     Raises:
@@ -52,9 +55,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if magic == b"PK":
         return _tensors(_read_zip(path), path)
     if magic == b"\x80\x02":
-        raise InputError(
-            f"{path} is a torch file of before version 1.6; load it in PyTorch and save it anew."
-        )
+        return _tensors(_read_row_of_pickles(path), path)
     return read_safetensors(path)
 
 
@@ -82,8 +83,45 @@ def _read_zip(path: Path) -> Any:
                 order = archive.read(f"{root}byteorder")
                 if order != b"little":
                     raise InputError(f"{path} is {order.decode()}-endian, which is not read.")
-            return _Reader(archive, root, path).load()
+
+            def read(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+                return np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
+
+            return _Reader(io.BytesIO(archive.read(f"{root}data.pkl")), read, path).load()
     except (zipfile.BadZipFile, EOFError, pickle.UnpicklingError, KeyError) as problem:
+        raise InputError(f"{path} is no whole torch file ({problem}).") from None
+
+
+def _read_row_of_pickles(path: Path) -> Any:
+    """Magic number, protocol, system, the object; keys of its storages; the storages."""
+    seen: dict[str, tuple[np.dtype, int]] = {}
+    whole: dict[str, np.ndarray] = {}
+
+    def note(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        seen[key] = (dtype, count)
+        if count * dtype.itemsize > path.stat().st_size:
+            raise pickle.UnpicklingError(f"storage {key} is truncated")
+        return np.zeros(count, dtype)
+
+    def find(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        return whole[key]
+
+    try:
+        with path.open("rb") as file:
+            if _Reader(file, note, path).load() != _MAGIC:
+                raise pickle.UnpicklingError("it begins otherwise")
+            for _ in range(2):
+                _Reader(file, note, path).load()
+            described = file.tell()
+            _Reader(file, note, path).load()
+            for key in _Reader(file, note, path).load():
+                dtype = seen[key][0]
+                size = int(np.frombuffer(file.read(8), np.int64)[0])
+                whole[key] = np.frombuffer(file.read(size * dtype.itemsize), dtype)
+            # The description again, now that its storages are known.
+            file.seek(described)
+            return _Reader(file, find, path).load()
+    except (EOFError, pickle.UnpicklingError, KeyError, ValueError, IndexError) as problem:
         raise InputError(f"{path} is no whole torch file ({problem}).") from None
 
 
@@ -110,14 +148,19 @@ class _Storage:
 
 
 class _Reader(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, root: str, path: Path) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
-        self._archive, self._root, self._path = archive, root, path
+    """An unpickler that knows tensors alone; `read` gives a storage by key, type and length."""
+
+    def __init__(
+        self, file: io.BufferedIOBase, read: Callable[[str, np.dtype, int], np.ndarray], path: Path
+    ) -> None:
+        super().__init__(file)
+        self._read, self._path = read, path
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
             return _Storage(_STORAGES[name])
         known = {
+            ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
             ("collections", "OrderedDict"): collections.OrderedDict,
@@ -130,10 +173,10 @@ class _Reader(pickle.Unpickler):
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        kind, storage, key, _, count = pid
+        kind, storage, key, _, count, *_ = pid
         if kind != "storage" or not isinstance(storage, _Storage):
             raise pickle.UnpicklingError(f"unknown reference {kind!r}")
-        data = np.frombuffer(self._archive.read(f"{self._root}data/{key}"), storage.dtype)
+        data = self._read(key, storage.dtype, count)
         if data.size < count:
             raise pickle.UnpicklingError(f"storage {key} is truncated")
         return data

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,10 @@ def test_a_torchvision_densenet_agrees(torch_reference):
     assert again == config
     for name, value in flatten(variables).items():
         np.testing.assert_array_equal(flatten(same)[name], value)
+    # The names that torchvision's published files still have.
+    old = {re.sub(r"(denselayer\d\.\w+)([12]\.)", r"\1.\2", k): v for k, v in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.running_var" in old
+    assert import_foreign(old, "old")[0] == config
     five, adapted = import_foreign(state, "densenet", channels=CHANNELS)
     assert adapted["params"]["conv0"]["kernel"].shape == (7, 7, 5, 16)
     assert five.channels == CHANNELS

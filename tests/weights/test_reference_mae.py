@@ -329,7 +329,18 @@ def test_a_pickle_that_calls_anything_is_refused(tmp_path):
         read_state_dict(path)
 
 
-def test_views_types_and_parameters_of_torch_are_read(tmp_path):
+def test_an_old_pickle_that_calls_anything_is_refused(tmp_path):
+    path = tmp_path / "old.pth"
+    path.write_bytes(pickle.dumps(_Harmful(), protocol=2))
+    with pytest.raises(InputError, match="wants to call"):
+        read_state_dict(path)
+    path.write_bytes(pickle.dumps(7, protocol=2))
+    with pytest.raises(InputError, match="it begins otherwise"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_views_types_and_parameters_of_torch_are_read(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     base = torch.arange(24.0).reshape(4, 6)
     tensors = {
@@ -341,11 +352,22 @@ def test_views_types_and_parameters_of_torch_are_read(tmp_path):
         "count": torch.tensor(7),
         "empty": torch.zeros(0, 3),
     }
-    torch.save(tensors, tmp_path / "t.pt")
+    torch.save(tensors, tmp_path / "t.pt", _use_new_zipfile_serialization=zipped)
     found = read_state_dict(tmp_path / "t.pt")
+    assert found.keys() == tensors.keys()
     for name, value in tensors.items():
         expected = value.detach().float().numpy()
         np.testing.assert_array_equal(np.asarray(found[name], np.float32), expected)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_a_truncated_torch_file_is_refused(tmp_path, zipped):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "t.pt"
+    torch.save({"a": torch.ones(100)}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(InputError, match="no whole torch file"):
+        read_state_dict(path)
 
 
 def test_no_torch_file_is_told(tmp_path):
