@@ -64,8 +64,9 @@ def from_dict(schema: type[Schema], values: Any, where: str = "config") -> Schem
     if not isinstance(values, Mapping):
         raise InputError(f"{where} must be a table of keys, not {values!r}.")
     hints = typing.get_type_hints(schema)
-    if hasattr(schema, "narrowed"):
-        hints |= schema.narrowed(values, where)
+    narrowed = getattr(schema, "narrowed", None)
+    if narrowed is not None:
+        hints |= narrowed(values, where)
     known = [f.name for f in dataclasses.fields(typing.cast(Any, schema))]
     for key in values:
         if key not in known:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def loss_curves(metrics: Sequence[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
-def saddle(runs: dict[str, Sequence[dict[str, Any]]]) -> str:
+def saddle(runs: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """The reconstruction loss (Eq. 1) of several runs, both axes logarithmic (Fig. 3).
 
     Runs with and without the Fourier term compare by this part alone, since their sums differ. A

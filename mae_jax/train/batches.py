@@ -1,7 +1,7 @@
 """Batches as the step takes them: crops of one screen or several, on the devices."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ class Crops:
                 f"{task.model.classes} classes; give --config.model.classes={found}."
             )
 
-    def training(self, start: int) -> Iterator[Ready]:
+    def training(self, start: int) -> Generator[Ready, None, None]:
         """The batches of step `start`, `start + 1`, …; close it when it is no longer needed."""
         data = self._config.data
         found = crop_batches(
@@ -98,7 +98,7 @@ class Crops:
                 # loss. Hosts leave out the same ones if they see the same files, as those of one
                 # run do.
                 if batch["mask"].all():
-                    label = self._labels and self._labels.numbers[number][batch["row"]]
+                    label = self._labels.numbers[number][batch["row"]] if self._labels else None
                     ready.append(self._ready(one.name, batch["pixels"], label))
         return ready
 

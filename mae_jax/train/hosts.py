@@ -50,7 +50,7 @@ def keep_compiled(folder: Path) -> None:
     `JAX_COMPILATION_CACHE_DIR` names another folder (one for all runs, say). On CPUs it takes
     that variable to keep them: there, a compiled program fits the very processor alone.
     """
-    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
 

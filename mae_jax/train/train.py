@@ -167,7 +167,8 @@ def validate(run: Program, state: TrainState, held_out: Sequence[Ready]) -> floa
 def draw(run: Program, state: TrainState, held_out: Ready) -> np.ndarray:
     """The picture (height, width, 3) of the first crops held out."""
     pictures = run.draw(state.weights, state.model_state, *held_out)
-    return triplet_sheet(*map(np.asarray, pictures), held_out.channels or run.task.channels)
+    masked, drawn, original = map(np.asarray, pictures)
+    return triplet_sheet(masked, drawn, original, held_out.channels or run.task.channels)
 
 
 def report(
