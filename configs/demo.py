@@ -13,16 +13,16 @@ from mae_jax.train.config import TrainConfig
 def get_config() -> ConfigDict:
     encoder = EncoderConfig(
         patch=8,
-        width=96,
-        depth=3,
-        heads=3,
+        width=64,
+        depth=4,
+        heads=2,
         crop=32,
         channels=("DNA", "RNA", "ER", "AGP", "Mito"),
         drop_path=0.0,
     )
-    decoder = DecoderConfig(width=64, depth=1, heads=2, cross_heads=2, norm_eps=1e-5)
+    decoder = DecoderConfig(width=48, depth=1, heads=2, cross_heads=2, norm_eps=1e-5)
     config = as_config_dict(TrainConfig(model=MAEConfig(encoder=encoder, decoder=decoder)))
-    config.steps = 1300
+    config.steps = 1800
     config.keep_untrained = True
     config.data.batch = 48
     config.data.validation_crops = 128

@@ -19,7 +19,12 @@ from mae_jax.evaluation.databases import read_database
 from mae_jax.evaluation.flops import Shape, embedding_flops, paper_flops, training_flops
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.recall_tables import RecallTables, random_profiles, recall_tables
+from mae_jax.evaluation.recall_tables import (
+    RecallTables,
+    best_of_each,
+    random_profiles,
+    recall_tables,
+)
 from mae_jax.evaluation.relationships import Relationships
 from mae_jax.evaluation.replicates import perturbation_strength, replicate_consistency
 from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
@@ -27,11 +32,15 @@ from mae_jax.files import read_json, replacing, write_json
 
 
 def recall(args: argparse.Namespace) -> None:
-    """recall.csv, sweep.csv, cosines.parquet."""
+    """recall.csv, sweep.csv, cosines.parquet; compare.csv of two embeddings or more."""
     tables = _recall_tables(args, _embeddings(args), _databases(args))
     out = Path(args.out)
     _csv(out / "recall.csv", tables.table)
     _csv(out / "sweep.csv", tables.sweep)
+    at_best = best_of_each(tables)
+    if len(at_best) > 1:
+        differences = compare_recall(at_best, resamples=10 * args.resamples, seed=args.seed)
+        _csv(out / "compare.csv", differences)
     if tables.cosines is not None:
         with replacing(out / "cosines.parquet") as beside:
             tables.cosines.to_parquet(beside)

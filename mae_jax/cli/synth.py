@@ -18,7 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--experiments", type=int, help="experiments (default 4)")
     add("--plates", type=int, help="plates in each experiment (default 3)")
     add("--genes", type=int, help="genes knocked out, most of them in complexes (default 48)")
-    add("--wells-per-gene", type=int, help="wells of each gene on a plate (default 1)")
+    add("--complex-size", type=int, help="genes in each complex (default: 3 or 4)")
+    add("--wells-per-gene", type=int, help="wells of each gene on a plate (default 2)")
     add("--controls", type=int, help="negative-control wells on a plate (default 14)")
     add("--sites", type=int, help="fields of view in a well (default 1)")
     add("--image-size", type=int, help="pixels along a field's side (default 192)")
@@ -41,10 +42,11 @@ def run(args: argparse.Namespace) -> None:
         make_screen,
     )
 
-    own = {"out", "channels", "processes", "quiet"}
+    own = {"out", "channels", "complex_size", "processes", "quiet"}
     values = {k: v for k, v in vars(args).items() if k not in own and v is not None}
-    if args.genes is not None:
-        values["complex_sizes"] = complex_sizes_for(args.genes)
+    if args.genes is not None or args.complex_size is not None:
+        genes = ScreenConfig.genes if args.genes is None else args.genes
+        values["complex_sizes"] = complex_sizes_for(genes, args.complex_size)
     if args.channels is not None:
         sets = {"jump": JUMP_CHANNELS, "rxrx": RXRX_CHANNELS}
         names = tuple(name.strip() for name in args.channels.split(","))

@@ -131,6 +131,17 @@ def recall_tables(
     )
 
 
+def best_of_each(tables: RecallTables) -> dict[str, list[Recall]]:
+    """Every embedding's results under its own best correction, by the mean over the databases.
+
+    What a comparison of embeddings that need unlike corrections starts from. Each figure is the
+    highest of as many as there are corrections, so all are a little too high, in the same way.
+    """
+    means = tables.table.groupby(["embeddings", "correction"], sort=False)["recall"].mean()
+    best = means.groupby("embeddings", sort=False).idxmax()
+    return {str(name): tables.results[name, method] for name, method in best}
+
+
 def _cosines(genes: Profiles, by: str) -> pd.DataFrame | None:
     if len(genes) > HEATMAP_GENES:
         return None

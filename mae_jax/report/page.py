@@ -28,7 +28,7 @@ class Sources:
       reconstructions: pictures of triplets, instead of the training's last panel.
       complexes: a CSV of `Metadata_Gene` and `Complex` that orders the heat map.
       commands: (command line, seconds) of what was run, in order.
-      seeds: recalls of other seeds of the same run: seed → {embeddings: recall}.
+      seeds: evaluation folders of all seeds of the same run, by seed, where there are several.
     """
 
     train: Path | None = None
@@ -37,7 +37,7 @@ class Sources:
     reconstructions: Sequence[Path] = ()
     complexes: Path | None = None
     commands: Sequence[tuple[str, float | None]] = ()
-    seeds: dict[int, dict[str, float]] = field(default_factory=dict)
+    seeds: dict[int, Path] = field(default_factory=dict)
 
 
 def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report") -> Path:
@@ -156,11 +156,16 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
         "names": names,
         "databases": databases,
         "best_label": labels[best],
-        "cards": _cards(recall, names, best, labels[best]),
-        "verdict": _verdict(recall, names, best, labels[best]),
+        "cards": _cards(recall, best_recalls(sources.evaluation)),
+        "verdict": verdict(sources.evaluation),
+        "leads": _leads(sources.evaluation),
         "seeds": [
-            {"seed": seed, "values": [f"{found.get(name, float('nan')):.2f}" for name in names]}
-            for seed, found in sources.seeds.items()
+            {
+                "seed": seed,
+                "recalls": [f"{best_recalls(there)[name]:.2f}" for name in names],
+                "leads": _leads(there),
+            }
+            for seed, there in sources.seeds.items()
         ],
     }
     cosines = sources.evaluation / "cosines.parquet"
@@ -199,35 +204,81 @@ def _row(rows: pd.DataFrame, correction: str, label: str, names: Sequence[str]) 
     return {"label": label, "cells": cells}
 
 
-def _means(recall: pd.DataFrame, correction: str) -> pd.Series:
-    return recall[recall["correction"] == correction].groupby("embeddings")["recall"].mean()
-
-
-def _cards(
-    recall: pd.DataFrame, names: Sequence[str], best: str, label: str
-) -> list[dict[str, str]]:
-    after = _means(recall, best)
-    cards = [{"value": f"{after[name]:.2f}", "says": f"{name}, {label}"} for name in names]
-    if "none" in set(recall["correction"]):
-        before = _means(recall, "none")[names[0]]
-        cards.insert(1, {"value": f"{before:.2f}", "says": f"{names[0]}, no correction"})
+def _cards(recall: pd.DataFrame, recalls: dict[str, float]) -> list[dict[str, str]]:
+    cards = [{"value": f"{value:.2f}", "says": name} for name, value in recalls.items()]
+    plain = recall[recall["correction"] == "none"]
+    first = next(iter(recalls))
+    if len(plain):
+        value = plain[plain["embeddings"] == first]["recall"].mean()
+        cards.insert(1, {"value": f"{value:.2f}", "says": f"{first}, uncorrected"})
     return cards
 
 
-def _verdict(recall: pd.DataFrame, names: Sequence[str], best: str, label: str) -> str:
-    after = _means(recall, best)
-    ours = after[names[0]]
-    others = {name: after[name] for name in names[1:]}
-    text = f"After {label}, {names[0]} recalls {ours:.2f} of the known pairs (chance {CHANCE:.2f})"
-    if others:
-        text += "; " + ", ".join(f"{name} {value:.2f}" for name, value in others.items())
-    rivals = [*others.values(), CHANCE]
-    rows = recall[(recall["correction"] == best) & (recall["embeddings"] == names[0])]
-    if not all(ours > value for value in rivals):
-        return text + ". No, not above all."
-    if not all(rows["low"].mean() > value for value in rivals):
-        return text + ". It leads, but others stand within its 95 % interval."
-    return text + ". Yes: it stands above all of them."
+def best_recalls(evaluation: Path) -> dict[str, float]:
+    """Recall of each embedding under its own best correction, by the mean over the databases."""
+    table = pd.read_csv(evaluation / "recall.csv")
+    means = table.groupby(["embeddings", "correction"], sort=False)["recall"].mean()
+    return {str(k): float(v) for k, v in means.groupby("embeddings", sort=False).max().items()}
+
+
+def _differences(evaluation: Path) -> pd.DataFrame:
+    """The first embedding against each other one: other, recall, lead, low, high."""
+    path = evaluation / "compare.csv"
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    rows = table[table["a"] == table["a"].iloc[0]]
+    means = rows.groupby("b", sort=False)[["recall_b", "difference", "low", "high"]].mean()
+    # compare.csv says b − a.
+    return pd.DataFrame(
+        {
+            "other": means.index,
+            "recall": means["recall_b"].to_numpy(),
+            "lead": -means["difference"].to_numpy(),
+            "low": -means["high"].to_numpy(),
+            "high": -means["low"].to_numpy(),
+        }
+    )
+
+
+def _leads(evaluation: Path) -> list[dict[str, str]]:
+    return [
+        {
+            "other": row["other"],
+            "lead": f"{row['lead']:+.2f}",
+            "interval": f"{row['low']:+.2f} to {row['high']:+.2f}",
+        }
+        for row in _differences(evaluation).to_dict("records")
+    ]
+
+
+def verdict(evaluation: str | Path) -> str:
+    """Whether the first embedding stands clearly above chance and all others, in one sentence.
+
+    "Clearly" is that the whole 95 % interval of the difference, from a bootstrap over the known
+    pairs that are the same for both, lies above 0; each embedding stands under its own best
+    correction.
+    """
+    evaluation = Path(evaluation)
+    recalls, differences = best_recalls(evaluation), _differences(evaluation)
+    name, *others = recalls
+    text = (
+        f"Each under its best correction, {name} recalls {recalls[name]:.2f} of the known pairs"
+        f" (chance {CHANCE:.2f})"
+    )
+    if not others:
+        return text + "."
+    text += "; " + ", ".join(f"{other} {recalls[other]:.2f}" for other in others) + ". "
+    table = pd.read_csv(evaluation / "recall.csv").query("embeddings == @name")
+    above_chance = table.groupby("correction")[["recall", "low"]].mean().max()["low"] > CHANCE
+    beaten = differences[differences["low"] > 0]["other"]
+    if len(beaten) == len(others) and above_chance:
+        return text + "Yes: the 95 % interval of its lead lies above 0 for every one of them."
+    near = [o for o in others if o not in set(beaten) and recalls[o] < recalls[name]]
+    ahead = [o for o in others if recalls[o] >= recalls[name]]
+    if ahead:
+        return text + f"No: {', '.join(ahead)} recall{'s' * (len(ahead) == 1)} as much or more."
+    return text + f"Not clearly: its lead over {', '.join(near) or 'chance'} may be chance."
 
 
 def _listing(name: str, path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from mae_jax.synth.biology import PARAMETERS
 WINDOW = 96  # pixels along each side of the largest window in which a cell is drawn
 _WINDOWS = (48, 56, 64, 72, 80, 88, WINDOW)  # a cell takes the smallest that holds it
 _RADIUS = 24.0  # mean radius of a control cell, pixels
-_NUCLEUS = 9.0  # mean radius of its nucleus, pixels
+_NUCLEUS = 10.5  # mean radius of its nucleus, pixels
 _STEPS = 2048
 
 # Ladders of intensity: the share of a structure's pixels below each level, 1 is bright.
@@ -29,7 +29,7 @@ _LADDERS = {
     "rna": 0.20 + 0.45 * _q + 0.9 * _q**20,
     "er": 0.10 + 0.95 * _q**1.8,
     "actin": 0.18 + 0.40 * _q + 0.55 * _q**6,
-    "golgi": 0.04 + 0.10 * _q + 1.6 * _q**24,
+    "golgi": 0.04 + 0.10 * _q + 1.5 * _q**14,
     "mito": 0.08 + 0.22 * _q + 1.15 * _q**5,
 }
 _LADDERS = {name: ladder.astype(np.float32) for name, ladder in _LADDERS.items()}
@@ -102,7 +102,7 @@ def shape_cell(
     t = dict(zip(PARAMETERS, np.clip(traits, -4, 4).tolist(), strict=True))
     angle = float(rng.uniform(0, np.pi))
     radius = _RADIUS * scale * float(np.exp(np.clip(0.08 * rng.standard_normal(), -0.2, 0.2)))
-    aspect = float(np.clip(1.25 * np.exp(0.20 * t["cell_elongation"]), 1.0, 2.3))
+    aspect = float(np.clip(1.25 * np.exp(0.30 * t["cell_elongation"]), 1.0, 2.8))
     from_centre = _ellipse(WINDOW, 0.0, 0.0, angle, radius, aspect)
     # A border that is lobed: the distance is divided by a radius that varies with direction.
     lobes = np.zeros_like(from_centre)
@@ -119,7 +119,7 @@ def shape_cell(
     row, column = int(centre[0]) - window // 2, int(centre[1]) - window // 2
 
     nucleus_radius = _NUCLEUS * scale * float(np.exp(0.04 * t["nucleus_size"]))
-    nucleus_aspect = float(np.clip(1.22 * np.exp(0.15 * t["nucleus_elongation"]), 1.0, 2.2))
+    nucleus_aspect = float(np.clip(1.22 * np.exp(0.25 * t["nucleus_elongation"]), 1.0, 2.6))
     nucleus_angle = angle + 0.35 * float(rng.standard_normal())
     x, y = (rng.standard_normal(2) * 2.0).tolist()
     two = rng.random() < 1 / (1 + np.exp(2.6 - 1.3 * t["binucleation"]))
@@ -155,7 +155,7 @@ def draw_structure(
 
 
 def _chromatin(rng: np.random.Generator, cell: Cell) -> Picture:
-    wavelength = _stretched(6.0, 0.25, cell.traits["chromatin_grain"], 3.6, 12.0)
+    wavelength = _stretched(7.0, 0.30, cell.traits["chromatin_grain"], 3.6, 16.0)
     fall = np.clip((cell.from_nucleus - 0.80) / 0.25, 0, None)
     return _texture(rng, cell, wavelength) - 3 * fall
 
@@ -176,7 +176,7 @@ def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
 
 
 def _er(rng: np.random.Generator, cell: Cell) -> Picture:
-    wavelength = _stretched(7.5, 0.25, cell.traits["er_grain"], 3.6, 16.0)
+    wavelength = _stretched(9.5, 0.32, cell.traits["er_grain"], 4.0, 24.0)
     middle = 0.5 + 0.5 * np.tanh(0.45 * (cell.traits["er_spread"] - 0.7))
     envelope = -np.abs(cell.depth - np.float32(0.85 * middle)) * 3.2
     score = envelope + 0.55 * _texture(rng, cell, wavelength)
@@ -186,7 +186,7 @@ def _er(rng: np.random.Generator, cell: Cell) -> Picture:
 def _actin(rng: np.random.Generator, cell: Cell) -> Picture:
     coherence = float(np.exp(np.clip(0.8 * cell.traits["actin_coherence"] - 0.5, -3.0, 2.5)))
     along = cell.angle + 0.25 * float(rng.standard_normal())
-    fibres = _texture(rng, cell, 6.5, across=along + np.pi / 2, coherence=coherence)
+    fibres = _texture(rng, cell, 8.5, across=along + np.pi / 2, coherence=coherence)
     rim = 1 / (1 + np.exp(-(cell.traits["actin_cortex"] - 0.4)))  # share of the rim
     border = np.exp(-(((0.91 - cell.from_centre) / np.float32(0.09)) ** 2))
     across_cell = fibres * np.float32(1.15 * (1.25 - rim))
@@ -204,7 +204,7 @@ def _golgi(rng: np.random.Generator, cell: Cell) -> Picture:
     reach = cell.nucleus_radius * (1.1 if len(cell.nuclei) == 1 else 1.9)
     angles = start + spread * rng.standard_normal(9)
     distances = reach + out * rng.random(9)
-    sizes = rng.uniform(1.2, 2.2, 9)
+    sizes = rng.uniform(1.8, 2.8, 9)
     score = 0.25 * _texture(rng, cell, 8.0) - 1.5 * cell.depth
     for angle, distance, size in zip(angles, distances, sizes, strict=True):
         x, y = x0 + distance * np.cos(angle), y0 + distance * np.sin(angle)

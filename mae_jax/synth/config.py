@@ -118,15 +118,29 @@ class ScreenConfig:
         return next(fits)
 
 
-def complex_sizes_for(genes: int) -> tuple[int, ...]:
-    """Complexes of 3 and 4 genes for a screen of `genes`: up to about nine genes in ten are in one.
+def complex_sizes_for(genes: int, size: int | None = None) -> tuple[int, ...]:
+    """Complexes for a screen of `genes`: up to about nine genes in ten are in one.
 
-    48 genes give two complexes of 4 and twelve of 3, the default screen's. Fewer genes are in
-    fewer complexes: where more than 5 % of all pairs are known, not all of them can be among the
-    5 % most alike, and even a perfect map could not recall them.
+    Of `size` genes each, or by default of 3 and 4: 48 genes then give two complexes of 4 and
+    twelve of 3, the default screen's. Fewer genes are in fewer complexes: where more than 5 % of
+    all pairs are known, not all of them can be among the 5 % most alike, and even a perfect map
+    could not recall them.
+
+    Raises:
+      InputError: `size` is below 2, or a complex of that size is too much for so few genes.
     """
     known = int(0.045 * genes * (genes - 1) / 2)
     inside = round(genes * 11 / 12)
+    if size is not None:
+        if size < 2:
+            raise InputError(f"complexes must be of at least 2 genes, not {size}.")
+        number = min(inside // size, known // (size * (size - 1) // 2))
+        if not number:
+            raise InputError(
+                f"{genes} genes are too few for complexes of {size}; raise genes or take "
+                "smaller complexes."
+            )
+        return (size,) * number
     number = min(inside // 3, known // 3)
     if number == 0:
         return (2,) * min(inside // 2, max(known, 1))

@@ -23,6 +23,10 @@ from mae_jax.synth.config import ScreenConfig
 from mae_jax.synth.layout import design, row_and_column
 from mae_jax.synth.wells import draw_well
 
+# What the drawing code draws for one and the same configuration. It goes up with every change that
+# moves a pixel, so that no folder ever mixes wells of two versions.
+DRAWING_VERSION = 2
+
 _WELLS_PER_JOB = 4
 _Site = tuple[str, str, str, int]
 
@@ -38,7 +42,8 @@ def make_screen(
     The folder then holds `images/<experiment>/<plate>/r01c02f01-ch1.tiff` (uint16, channel
     numbers from 1 in the order of `config.channels`), `load_data.csv` (one row per site, paths
     relative to the folder), `relationships.csv` (pairs of genes in the same complex),
-    `complexes.csv` (each gene's complex and true effect) and `screen.json` (the configuration).
+    `complexes.csv` (each gene's complex and true effect) and `screen.json` (the configuration, and
+    under `drawing_version` the version of the drawing code).
     The files do not depend on `processes`.
 
     Args:
@@ -57,7 +62,7 @@ def make_screen(
     if _finished(folder, config):
         return table
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "drawing.json", to_dict(config))
+    write_json(folder / "drawing.json", _described(config))
 
     _draw_all(folder, config, processes or len(os.sched_getaffinity(0)), progress)
     _write_table(table, load_data(config))
@@ -65,7 +70,7 @@ def make_screen(
     _write_table(folder / "complexes.csv", gene_effects(config))
     for leftover in folder.rglob(".*.partial*"):  # of a process that was killed
         leftover.unlink()
-    write_json(folder / "screen.json", to_dict(config))
+    write_json(folder / "screen.json", _described(config))
     (folder / "drawing.json").unlink()
     return table
 
@@ -102,13 +107,13 @@ def _finished(folder: Path, config: ScreenConfig) -> bool:
     for marker in ("screen.json", "drawing.json"):
         if (folder / marker).exists():
             # Compared as plain values, so that a screen of another version is told apart too.
-            there, wanted = read_json(folder / marker), _as_read(config)
+            there, wanted = read_json(folder / marker), _described(config)
             if there == wanted:
                 return marker == "screen.json"
             keys = sorted({*there, *wanted}) if isinstance(there, dict) else []
             differ = [key for key in keys if there.get(key) != wanted.get(key)]
             raise InputError(
-                f"{folder} holds a screen of another configuration (it differs in "
+                f"{folder} holds another screen (it differs in "
                 f"{', '.join(differ) or 'everything'}); choose another folder or remove it."
             )
     for name in ("images", "load_data.csv"):
@@ -120,8 +125,8 @@ def _finished(folder: Path, config: ScreenConfig) -> bool:
     return False
 
 
-def _as_read(config: ScreenConfig) -> dict[str, object]:
-    return dict(to_dict(config))
+def _described(config: ScreenConfig) -> dict[str, object]:
+    return {**to_dict(config), "drawing_version": DRAWING_VERSION}
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

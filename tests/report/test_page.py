@@ -1,16 +1,26 @@
 """The page holds the figures that stand in the tables, and says what it lacks."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.files import write_json
-from mae_jax.report.page import Sources, write_report
+from mae_jax.report.page import Sources, verdict, write_report
 
 RECALLS = {("trained", "none"): 0.21, ("trained", "tvn"): 0.64,
            ("untrained", "none"): 0.11, ("untrained", "tvn"): 0.17}  # fmt: skip
+
+
+def write_comparison(folder, ours, theirs, half):
+    """compare.csv with the difference b − a, as `mae-jax evaluate` writes it."""
+    change = theirs - ours
+    row = {"database": "complexes", "a": "trained", "b": "untrained", "recall_a": ours,
+           "recall_b": theirs, "difference": change, "low": change - half,
+           "high": change + half}  # fmt: skip
+    pd.DataFrame([row]).to_csv(folder / "compare.csv", index=False)
 
 
 @pytest.fixture
@@ -30,6 +40,7 @@ def evaluation(tmp_path):
         for (name, correction), value in RECALLS.items() for percentile in (5, 25, 50)
     ]  # fmt: skip
     pd.DataFrame(sweep).to_csv(folder / "sweep.csv", index=False)
+    write_comparison(folder, 0.64, 0.17, 0.05)
     genes = ["G1", "G2", "G3"]
     pd.DataFrame(
         [[1, 0.9, -0.2], [0.9, 1, 0.1], [-0.2, 0.1, 1]], index=genes, columns=genes
@@ -40,29 +51,48 @@ def evaluation(tmp_path):
 
 
 def test_the_figures_of_the_tables_stand_in_the_page(evaluation, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(evaluation, other)
+    table = pd.read_csv(other / "recall.csv")
+    table.loc[(table["embeddings"] == "trained") & (table["correction"] == "tvn"), "recall"] = 0.58
+    table.to_csv(other / "recall.csv", index=False)
+    write_comparison(other, 0.58, 0.17, 0.06)
     complexes = tmp_path / "complexes.csv"
     complexes.write_text("Metadata_Gene,Complex\nG1,A\nG2,A\nG3,\n")
     sources = Sources(
         evaluation=evaluation,
         complexes=complexes,
         commands=[("mae-jax evaluate recall", 3.4)],
-        seeds={0: {"trained": 0.64, "untrained": 0.17}, 1: {"trained": 0.59, "untrained": 0.2}},
+        seeds={0: evaluation, 1: other},
     )
     page = write_report(tmp_path / "report.html", sources).read_text()
-    assert "After TVN, trained recalls 0.64 of the known pairs" in page
-    assert "Yes: it stands above all of them." in page
-    for value in ("0.21", "0.59–0.69", "48 known pairs", "0.59", "mae-jax evaluate recall   # 3 s"):
+    assert "Each under its best correction, trained recalls 0.64 of the known pairs" in page
+    assert "Yes: the 95 % interval of its lead" in page
+    for value in ("0.21", "0.59–0.69", "48 known pairs", "mae-jax evaluate recall   # 3 s"):
         assert value in page
+    assert "+0.47" in page
+    assert "+0.42 to +0.52" in page
+    assert "0.58" in page
+    assert "+0.35 to +0.47" in page
     assert page.count("data:image/svg+xml") == 3  # bars, sweep, map
     assert "http" not in page.replace("http://www.w3.org", "")  # nothing is fetched
 
 
-def test_a_network_that_did_not_learn_is_told(evaluation, tmp_path):
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        (0.9, "No: untrained recalls as much or more."),
+        (0.62, "Not clearly: its lead over untrained may be chance."),
+        (0.5, "Yes: "),
+    ],
+)
+def test_a_network_that_did_not_learn_is_told(evaluation, theirs, says):
     table = pd.read_csv(evaluation / "recall.csv")
-    table.loc[table["embeddings"] == "untrained", "recall"] = 0.9
+    rival = (table["embeddings"] == "untrained") & (table["correction"] == "tvn")
+    table.loc[rival, "recall"] = theirs
     table.to_csv(evaluation / "recall.csv", index=False)
-    page = write_report(tmp_path / "r.html", Sources(evaluation=evaluation)).read_text()
-    assert "No, not above all." in page
+    write_comparison(evaluation, 0.64, theirs, 0.05)
+    assert says in verdict(evaluation)
 
 
 def test_a_training_alone(tmp_path):

@@ -120,7 +120,7 @@ def test_a_finished_screen_is_left_alone(finished: Path, monkeypatch: pytest.Mon
 
 
 def test_another_configuration_in_the_same_folder_is_refused(finished: Path) -> None:
-    with pytest.raises(InputError, match=r"another configuration \(it differs in seed\)"):
+    with pytest.raises(InputError, match=r"another screen \(it differs in seed\)"):
         make_screen(finished, dataclasses.replace(CONFIG, seed=1), progress=False)
 
 
