@@ -9,8 +9,9 @@ import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
 from mae_jax.report.page import Sources, verdict, write_report
+from mae_jax.report.record import write_record
 
-# Many small fields: what a correction of batch effects needs is wells. There are about twice as many
+# Many small fields, since a correction of batch effects needs wells. There are about twice as many
 # controls as the embedding has features, so that their covariance is well determined, and 96 known
 # pairs, so that one recall is sure to about 0.05.
 SCREEN = ["--genes", "72", "--complex-size", "4", "--wells-per-gene", "3", "--controls", "52",
@@ -24,7 +25,13 @@ QUICK = {
 }  # fmt: skip
 
 
-def demo(out: str | Path, *, seeds: Sequence[int] = (0,), quick: bool = False) -> Path:
+def demo(
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    quick: bool = False,
+    record: str | Path | None = None,
+) -> Path:
     """Draws, trains, embeds, corrects, scores and reports; returns the report's path.
 
     Every step is skipped where its output stands already, so the demo goes on where it stopped.
@@ -33,6 +40,7 @@ def demo(out: str | Path, *, seeds: Sequence[int] = (0,), quick: bool = False) -
       out: the folder for all of it; the first seed's parts stand there, others' in `seed-N/`.
       seeds: each draws its own screen and trains its own network.
       quick: a small screen and a short training, which do not learn much.
+      record: a folder for the tables of all seeds and the first seed's picture.
     """
     out = Path(out)
     runs = [Run(out if i == 0 else out / f"seed-{seed}", seed, quick) for i, seed in
@@ -40,17 +48,27 @@ def demo(out: str | Path, *, seeds: Sequence[int] = (0,), quick: bool = False) -
     for run in runs:
         run.go()
     first = runs[0]
+    evaluations = {run.seed: run.folder / "evaluation" for run in runs}
+    pictures = sorted((first.folder / "pictures").glob("triplets*.png"))
     sources = Sources(
         train=first.folder / "train",
-        evaluation=first.folder / "evaluation",
-        reconstructions=sorted((first.folder / "pictures").glob("triplets*.png")),
+        evaluation=evaluations[first.seed],
+        reconstructions=pictures,
         complexes=first.folder / "screen" / "complexes.csv",
         commands=first.history(),
-        seeds={run.seed: run.folder / "evaluation" for run in runs} if len(runs) > 1 else {},
+        seeds=evaluations if len(runs) > 1 else {},
     )
     report = write_report(out / "report.html", sources, "A synthetic Cell Painting screen")
-    for run in runs:
-        print(f"seed {run.seed}: {verdict(run.folder / 'evaluation')}")
+    for seed, evaluation in evaluations.items():
+        print(f"seed {seed}: {verdict(evaluation)}")
+    if record is not None:
+        words = ["mae-jax", "demo", "--seeds", *map(str, seeds), *["--quick"] * quick]
+        timings: dict[str, float] = {}
+        for line, seconds in first.history():
+            step = line.split()[1]
+            timings[step] = timings.get(step, 0) + (seconds or 0)
+        picture = pictures[0] if pictures else None
+        write_record(record, evaluations, shlex.join(words), timings, picture)
     return report
 
 

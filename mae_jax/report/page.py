@@ -56,7 +56,7 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
             {"line": line, "seconds": None if seconds is None else round(seconds)}
             for line, seconds in sources.commands
         ],
-        "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        "versions": versions(),
         "configs": [],
         "databases": [],
         "names": [],
@@ -85,6 +85,11 @@ def _losses(workdirs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
         weight = read_json(workdir / "config.json")["model"].get("fourier_weight", 0.0)
         found[f"{workdir.name} (α = {weight:g})"] = read_metrics(workdir)
     return found
+
+
+def versions() -> str:
+    """The versions of what computes the figures."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
 
 
 def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
@@ -158,12 +163,12 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
         "best_label": labels[best],
         "cards": _cards(recall, best_recalls(sources.evaluation)),
         "verdict": verdict(sources.evaluation),
-        "leads": _leads(sources.evaluation),
+        "leads": leads(sources.evaluation),
         "seeds": [
             {
                 "seed": seed,
                 "recalls": [f"{best_recalls(there)[name]:.2f}" for name in names],
-                "leads": _leads(there),
+                "leads": leads(there),
             }
             for seed, there in sources.seeds.items()
         ],
@@ -241,7 +246,8 @@ def _differences(evaluation: Path) -> pd.DataFrame:
     )
 
 
-def _leads(evaluation: Path) -> list[dict[str, str]]:
+def leads(evaluation: Path) -> list[dict[str, str]]:
+    """How far the first embedding leads each other one: other, lead and 95 % interval, as texts."""
     return [
         {
             "other": row["other"],

@@ -2,9 +2,14 @@
 
 Every cell is drawn from the parameters below, each in units of its natural spread: 0 is the
 typical control cell. A complex is a direction in this space; its genes push cells along it, each
-with its own strength, plus something of their own. Nearly all parameters move or re-texture
-what a cell has and leave its amounts alone, so that the sum and the spread of intensities in a
-channel say little about the gene.
+with its own strength, plus something of their own.
+
+What the phenotypes are is a choice, and it decides which methods can see them. Here they are of
+shape, texture and place: nearly all parameters move or re-texture what a cell has and leave its
+amounts alone (see `cells`), as brightness is what stains, lamps and plates change by themselves.
+Statistics of intensity are therefore not blind, but see little: the size of nuclei, and what blur
+and noise make of finer or coarser grains. No phenotype is one of brightness alone, though real
+screens have such ones too; a network that standardises its input could not see those.
 """
 
 import functools

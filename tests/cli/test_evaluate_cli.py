@@ -76,6 +76,10 @@ def test_recall_writes_its_tables(folder: Path) -> None:
     cosines = pd.read_parquet(out / "cosines.parquet")
     assert cosines.shape == (24, 24)
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
+    compared = pd.read_csv(out / "compare.csv").iloc[0]  # each under its best correction
+    assert (compared["a"], compared["b"]) == ("MAE", "random")
+    assert compared["recall_a"] == by["MAE"].max()
+    assert compared["recall_b"] == by["random"].max()
     sweep = pd.read_csv(out / "sweep.csv")
     assert {"embeddings", "correction", "database", "percentile", "recall"} == set(sweep.columns)
 

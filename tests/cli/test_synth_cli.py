@@ -5,6 +5,7 @@ import pytest
 
 from mae_jax.cli.main import main
 from mae_jax.files import read_json
+from mae_jax.synth.screen import DRAWING_VERSION
 
 SMALL = ["--genes", "3", "--controls", "1", "--plates", "1", "--experiments", "1"]
 SMALL += ["--image-size", "40", "--quiet", "--processes", "1"]
@@ -16,6 +17,7 @@ def test_the_command_draws_a_screen(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "screen" / "load_data.csv")
     config = read_json(tmp_path / "screen" / "screen.json")
     assert config["seed"] == 4
+    assert config["drawing_version"] == DRAWING_VERSION
     assert config["channels"] == ["DNA", "ER", "Actin", "RNA", "Mito", "Golgi"]
     assert len(pd.read_csv(tmp_path / "screen" / "load_data.csv")) == 3 * 2 + 1
 

@@ -124,6 +124,14 @@ def test_another_configuration_in_the_same_folder_is_refused(finished: Path) -> 
         make_screen(finished, dataclasses.replace(CONFIG, seed=1), progress=False)
 
 
+def test_a_screen_of_other_drawing_code_is_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "DRAWING_VERSION", screen.DRAWING_VERSION + 1)
+    with pytest.raises(InputError, match="differs in drawing_version"):
+        make_screen(finished, CONFIG, progress=False)
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(InputError, match="choose another folder"):

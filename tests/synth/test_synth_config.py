@@ -56,3 +56,13 @@ def test_complexes_for_any_number_of_genes_fit_and_can_all_be_recalled(genes: in
     pairs = sum(size * (size - 1) // 2 for size in sizes)
     assert pairs >= 1
     assert pairs <= max(1, 0.05 * genes * (genes - 1) / 2)
+
+
+def test_complexes_of_a_chosen_size() -> None:
+    assert complex_sizes_for(72, 4) == (4,) * 16
+    assert complex_sizes_for(48, 2) == (2,) * 22
+    assert complex_sizes_for(30, 4) == (4,) * 3  # more would be over 5 % of all pairs
+    with pytest.raises(InputError, match="at least 2 genes"):
+        complex_sizes_for(48, 1)
+    with pytest.raises(InputError, match="10 genes are too few for complexes of 4"):
+        complex_sizes_for(10, 4)
