@@ -68,6 +68,11 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
             values["saddle"] = figures.saddle(_losses([sources.train, *sources.compared]))
         values["configs"] += [_listing("training config", sources.train / "config.json")]
     if sources.evaluation is not None:
+        if not (sources.evaluation / "recall.csv").exists():
+            raise InputError(
+                f"{sources.evaluation} has no recall.csv; give a folder that `mae-jax evaluate "
+                "recall` wrote."
+            )
         values |= _evaluation(sources)
         values["configs"] += [_listing("evaluation settings", sources.evaluation / "settings.json")]
     environment = jinja2.Environment(

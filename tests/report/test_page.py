@@ -10,47 +10,8 @@ from mae_jax.errors import InputError
 from mae_jax.files import write_json
 from mae_jax.report.page import Sources, verdict, write_report
 
-RECALLS = {("trained", "none"): 0.21, ("trained", "tvn"): 0.64,
-           ("untrained", "none"): 0.11, ("untrained", "tvn"): 0.17}  # fmt: skip
 
-
-def write_comparison(folder, ours, theirs, half):
-    """compare.csv with the difference b − a, as `mae-jax evaluate` writes it."""
-    change = theirs - ours
-    row = {"database": "complexes", "a": "trained", "b": "untrained", "recall_a": ours,
-           "recall_b": theirs, "difference": change, "low": change - half,
-           "high": change + half}  # fmt: skip
-    pd.DataFrame([row]).to_csv(folder / "compare.csv", index=False)
-
-
-@pytest.fixture
-def evaluation(tmp_path):
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
-    rows = [
-        {"embeddings": name, "correction": correction, "database": "complexes",
-         "label": {"none": "No transformation", "tvn": "TVN"}[correction],
-         "recall": value, "low": value - 0.05, "high": value + 0.05, "pairs_used": 48}
-        for (name, correction), value in RECALLS.items()
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "recall.csv", index=False)
-    sweep = [
-        {"embeddings": name, "correction": correction, "database": "complexes",
-         "percentile": percentile, "recall": value * percentile / 50}
-        for (name, correction), value in RECALLS.items() for percentile in (5, 25, 50)
-    ]  # fmt: skip
-    pd.DataFrame(sweep).to_csv(folder / "sweep.csv", index=False)
-    write_comparison(folder, 0.64, 0.17, 0.05)
-    genes = ["G1", "G2", "G3"]
-    pd.DataFrame(
-        [[1, 0.9, -0.2], [0.9, 1, 0.1], [-0.2, 0.1, 1]], index=genes, columns=genes
-    ).to_parquet(folder / "cosines.parquet")
-    best = {"embeddings": "trained", "correction": "tvn"}
-    write_json(folder / "settings.json", {"best": best})
-    return folder
-
-
-def test_the_figures_of_the_tables_stand_in_the_page(evaluation, tmp_path):
+def test_the_figures_of_the_tables_stand_in_the_page(evaluation, write_comparison, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(evaluation, other)
     table = pd.read_csv(other / "recall.csv")
@@ -86,7 +47,7 @@ def test_the_figures_of_the_tables_stand_in_the_page(evaluation, tmp_path):
         (0.5, "Yes: "),
     ],
 )
-def test_a_network_that_did_not_learn_is_told(evaluation, theirs, says):
+def test_a_network_that_did_not_learn_is_told(evaluation, write_comparison, theirs, says):
     table = pd.read_csv(evaluation / "recall.csv")
     rival = (table["embeddings"] == "untrained") & (table["correction"] == "tvn")
     table.loc[rival, "recall"] = theirs
@@ -129,4 +90,6 @@ def test_a_training_alone(tmp_path):
 def test_nothing_to_report_is_an_error(tmp_path):
     with pytest.raises(InputError, match="needs --train, --evaluation or both"):
         write_report(tmp_path / "r.html", Sources())
+    with pytest.raises(InputError, match=r"has no recall.csv"):
+        write_report(tmp_path / "r.html", Sources(evaluation=tmp_path))
     assert not (tmp_path / "r.html").exists()
