@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     )
     decoder = DecoderConfig(width=48, depth=1, heads=2, cross_heads=2, norm_eps=1e-5)
     config = as_config_dict(TrainConfig(model=MAEConfig(encoder=encoder, decoder=decoder)))
-    config.steps = 1800
+    config.steps = 3000
     config.keep_untrained = True
     config.data.batch = 48
     config.data.validation_crops = 128
