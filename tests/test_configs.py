@@ -99,7 +99,8 @@ def test_the_whole_network_has_the_size_of_the_paper(name):
     if stated:
         counted = params[part] if part == "encoder" else params
         millions = sum(leaf.size for leaf in jax.tree.leaves(counted)) / 1e6
-        assert millions == pytest.approx(stated, abs=1)
+        # The paper's counts hold the fixed table of positions, up to a million, which is none here.
+        assert -0.6 < stated - millions < 1.6
 
 
 @cache

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from mae_jax.errors import InputError
 from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
@@ -30,7 +31,6 @@ CONFIG = TrainConfig(model=MODEL, data=DataConfig(batch=16), steps=10)
 # A linear optimiser: Lion's signs would blow rounding differences up to whole steps.
 CONFIG = replace(CONFIG, optimizer=replace(CONFIG.optimizer, name="sgd", lr=0.1, warmup=0.0))
 MIXED = MeshConfig(data=2, fsdp=2, tensor=2)
-TENSOR = ((r"in_proj$", ("", "tensor")), (r"mlp_out_proj/kernel$", ("tensor", "")))
 
 _TWO = {"channels": ("DNA", "ER"), "classes": 4}
 OTHERS = {
@@ -116,13 +116,9 @@ def alone():
         pytest.param(MeshConfig(data=1, fsdp=8, layout="largest"), marks=pytest.mark.slow),
         pytest.param(MeshConfig(data=1, tensor=8), marks=pytest.mark.slow),
         pytest.param(MeshConfig(data=4, tensor=2), marks=pytest.mark.slow),
-        pytest.param(
-            MIXED,
-            marks=[pytest.mark.slow, pytest.mark.xfail(reason="1.4e-4 off after three steps")],
-        ),
-        replace(MIXED, layout="largest", rules=TENSOR),
+        MIXED,
     ],
-    ids=["data", "fsdp", "fsdp-largest", "tensor", "data-tensor", "mixed", "mixed-by-rules"],
+    ids=["data", "fsdp", "fsdp-largest", "tensor", "data-tensor", "mixed"],
 )
 def test_eight_devices_take_the_steps_of_one(alone, layout):
     losses, state = run(CONFIG, layout, devices=8)
@@ -162,12 +158,16 @@ def test_parameters_are_made_already_divided():
 
 @pytest.mark.parametrize("config", [CONFIG, *OTHERS.values()], ids=["mae", *OTHERS])
 def test_every_matrix_of_every_network_is_divided(config):
-    """By fsdp and by tensor both, unless a dimension is odd; moments as their parameters."""
+    """By fsdp and by tensor both, unless a dimension is odd; moments as their parameters.
+
+    Not the first and the last matrix of a transformer: `mae_jax.train.layouts` says why.
+    """
     made = program(replace(config, mesh=MIXED), meshes.make_mesh(MIXED))
     shapes, _ = jax.tree_util.tree_flatten_with_path(made.state.params)
     for path, shape in shapes:
         name = jax.tree_util.keystr(path)
-        if ("kernel" in name or "in_proj" in name) and "decoder_pred" not in name:
+        ends = any(part in name for part in ("patch_embed", "decoder_pred"))
+        if ("kernel" in name or "in_proj" in name) and not ends:
             whole = np.prod(shape.shape) / np.prod(shape.sharding.shard_shape(shape.shape))
             odd = sum(size % 2 or size == 1 for size in shape.shape[-2:])
             assert whole == 4 / 2**odd, (name, shape.shape, shape.sharding.spec)
@@ -179,7 +179,7 @@ def test_every_matrix_of_every_network_is_divided(config):
 def test_a_rule_of_one_s_own_comes_first():
     layout = replace(MIXED, rules=((r"in_proj$", ("", "data")),))
     made = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
-    assert made.state.params["encoder"]["block_00"]["in_proj"].sharding.spec == (None, "data")
+    assert made.state.params["encoder"]["block_00"]["in_proj"].sharding.spec == P(None, "data")
     layout = replace(MIXED, rules=((r"in_proj$", ("", "tensro")),))
     with pytest.raises(InputError, match="did you mean 'tensor'"):
         program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
