@@ -16,7 +16,7 @@ _BLOCKS: tuple[Rule, ...] = (
     (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROWS),
     (r"/head/kernel$", COLUMNS),
     (r"/encoder_decoder_proj/kernel$", COLUMNS),
-    # XLA's partitioner (jax 0.10.2, CPU) computed wrong gradients where the embedding of patches was
+    # XLA's partitioner (jax 0.10.2, CPU) computed wrong gradients where the patches' embedding was
     # divided over tensor before the kept ones are gathered, and a wrong loss where the prediction
     # was: the first is left to fsdp, the second whole.
     (r"/decoder_pred/kernel$", ("", "")),
