@@ -1,7 +1,7 @@
 """Accelerators and the clusters they come in, by the names that clouds give them.
 
-Peaks and bandwidths are the vendors' own: Google's pages on each TPU's system architecture,
-NVIDIA's data sheets of the A100 80 GB, H100 and H200 (SXM, dense matrix products).
+Memory and bandwidths are the vendors' own: Google's pages on each TPU's system architecture,
+NVIDIA's data sheets of the A100 80 GB, H100 and H200 (SXM).
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
+from mae_jax.train.peaks import PEAKS
 
 GIB = 2.0**30
 
@@ -47,14 +48,14 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 32 * GIB, 1228e9, 300e9, cores=2),
-        Chip("v5e", 197e12, 16 * GIB, 819e9, 200e9, host=8),
-        Chip("v5p", 459e12, 95 * GIB, 2765e9, 600e9, cores=2),
-        Chip("v6e", 918e12, 32 * GIB, 1640e9, 400e9, host=8),
+        Chip("v4", PEAKS["v4"], 32 * GIB, 1228e9, 300e9, cores=2),
+        Chip("v5e", PEAKS["v5e"], 16 * GIB, 819e9, 200e9, host=8),
+        Chip("v5p", PEAKS["v5p"], 95 * GIB, 2765e9, 600e9, cores=2),
+        Chip("v6e", PEAKS["v6e"], 32 * GIB, 1640e9, 400e9, host=8),
         # One 200 or 400 Gbit/s network card for each GPU, as in DGX and HGX clusters.
-        Chip("a100", 312e12, 80e9, 2039e9, 300e9, network_bandwidth=25e9, host=8),
-        Chip("h100", 989e12, 80e9, 3350e9, 450e9, network_bandwidth=50e9, host=8),
-        Chip("h200", 989e12, 141e9, 4800e9, 450e9, network_bandwidth=50e9, host=8),
+        Chip("a100", PEAKS["a100"], 80e9, 2039e9, 300e9, network_bandwidth=25e9, host=8),
+        Chip("h100", PEAKS["h100"], 80e9, 3350e9, 450e9, network_bandwidth=50e9, host=8),
+        Chip("h200", PEAKS["h200"], 141e9, 4800e9, 450e9, network_bandwidth=50e9, host=8),
     )
 }
 # A share of HBM that programs cannot have: the runtime, the allocator's gaps.
