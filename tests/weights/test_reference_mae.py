@@ -265,6 +265,15 @@ def test_parameter_counts_of_the_paper(name, millions):
     assert abs(count / 1e6 / millions - 1) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"), [("vit_h14", 632), ("vit_g14", 1011), ("vit_gg14", 1843)]
+)
+def test_sizes_beyond_the_paper_are_near_those_published(name, millions):
+    config = encoder_config(name, channel_agnostic=False, channels=("red", "green", "blue"))
+    shapes = jax.tree.leaves(param_shapes(config))
+    assert abs(sum(int(np.prod(leaf.shape)) for leaf in shapes) / 1e6 / millions - 1) < 5e-3
+
+
 def test_decoder_counts_of_the_paper():
     def millions(config):
         shapes = foreign_shapes(reference_links(config), param_shapes(config))
