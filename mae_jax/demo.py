@@ -63,12 +63,8 @@ def demo(
         print(f"seed {seed}: {verdict(evaluation)}")
     if record is not None:
         words = ["mae-jax", "demo", "--seeds", *map(str, seeds), *["--quick"] * quick]
-        timings: dict[str, float] = {}
-        for line, seconds in first.history():
-            step = line.split()[1]
-            timings[step] = timings.get(step, 0) + (seconds or 0)
         picture = pictures[0] if pictures else None
-        write_record(record, evaluations, shlex.join(words), timings, picture)
+        write_record(record, evaluations, shlex.join(words), picture)
     return report
 
 

@@ -17,7 +17,6 @@ def write_record(
     folder: str | Path,
     evaluations: Mapping[int, Path],
     command: str,
-    timings: Mapping[str, float],
     picture: Path | None = None,
 ) -> Path:
     """Writes README.md, recall.csv, compare.csv and triplets.png; returns the README's path.
@@ -26,7 +25,6 @@ def write_record(
       folder: where to; what stands there under these names is replaced.
       evaluations: folders of `mae-jax evaluate recall`, by seed.
       command: what made them.
-      timings: seconds of each step of the first seed, by its name.
       picture: reconstructions of the first seed.
     """
     folder = Path(folder)
@@ -39,10 +37,10 @@ def write_record(
     if picture is not None:
         with replacing(folder / "triplets.png") as beside:
             shutil.copyfile(picture, beside)
-    return write_text(folder / "README.md", _page(evaluations, command, timings))
+    return write_text(folder / "README.md", _page(evaluations, command))
 
 
-def _page(evaluations: Mapping[int, Path], command: str, timings: Mapping[str, float]) -> str:
+def _page(evaluations: Mapping[int, Path], command: str) -> str:
     recalls = {seed: best_recalls(there) for seed, there in evaluations.items()}
     names = list(next(iter(recalls.values())))
     first = pd.read_csv(next(iter(evaluations.values())) / "recall.csv")
@@ -75,12 +73,6 @@ def _page(evaluations: Mapping[int, Path], command: str, timings: Mapping[str, f
     lines += ["", "The report's sentence for each seed:", ""]
     lines += [f"- seed {seed}: {verdict(there)}" for seed, there in evaluations.items()]
     lines += [
-        "",
-        "Seconds of each step of the first seed:",
-        "",
-        "| step | seconds |",
-        "|---|---|",
-        *(f"| {name} | {seconds:.0f} |" for name, seconds in timings.items()),
         "",
         "All corrections of all seeds: [recall.csv](recall.csv); every two encoders: "
         "[compare.csv](compare.csv). The pictures are of the first seed.",
