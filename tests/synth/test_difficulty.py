@@ -15,18 +15,17 @@ from mae_jax.synth import (
     gene_effects,
     known_relationships,
 )
+from mae_jax.synth.config import complex_sizes_for
 
+# The demo's screen. Smaller ones have so few known pairs that recall varies by .15 between seeds.
 CONFIG = ScreenConfig(
     seed=0,
-    experiments=2,
-    plates=2,
-    genes=24,
-    complex_sizes=(3, 3, 3, 3),
-    experiments_per_gene=1,
-    wells_per_gene=2,
-    controls=12,
-    image_size=144,
-    phenotype_strength=1.5,
+    genes=72,
+    complex_sizes=complex_sizes_for(72, 4),
+    wells_per_gene=3,
+    controls=52,
+    image_size=128,
+    phenotype_strength=3.0,
 )
 
 
@@ -92,6 +91,7 @@ def test_the_truth_recalls_the_complexes() -> None:
         assert recall(list(table["Metadata_Gene"]), effects, known_relationships(config)) > 0.8
 
 
+@pytest.mark.slow
 def test_only_corrected_textures_recall_the_complexes(
     features: tuple[pd.DataFrame, np.ndarray, np.ndarray],
 ) -> None:
@@ -105,6 +105,6 @@ def test_only_corrected_textures_recall_the_complexes(
         for corrected in (False, True)
     }
     assert scores["texture", True] >= 0.5
-    assert scores["texture", True] >= scores["texture", False] + 0.2
+    assert scores["texture", True] >= scores["texture", False] + 0.15
     assert scores["texture", True] >= scores["intensity", True] + 0.2
     assert scores["intensity", False] <= 0.3
