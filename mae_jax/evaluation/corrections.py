@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
-from mae_jax.evaluation.moments import Moments, inverse_root, principal_axes
+from mae_jax.evaluation.moments import Moments, inverse_root_of_rows, principal_axes
 from mae_jax.evaluation.profiles import Layout, Profiles, batch_labels, control_mask
 from mae_jax.files import replacing
 
@@ -358,11 +358,13 @@ def _fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[
         labels = fitted._labels(source.metadata)
         mask = _reference_mask(source, fitted.fit_on, fitted.layout)
         for name in wanted:
-            moments = Moments.empty(width, full=True)
             rows = np.flatnonzero(mask & (labels == name))
             _enough(fitted, name, len(rows), least)
-            moments.add(fitted.shared(source.take(rows).features))
-            maps[name] = _batch_map(plan, moments)
+            features = fitted.shared(source.take(rows).features)
+            mean = features.mean(0, dtype=np.float64)
+            shift = mean if plan.shift else np.zeros_like(mean)
+            matrix = inverse_root_of_rows(features, TVN_RIDGE)
+            maps[name] = BatchMap(shift.astype(np.float32), None, matrix.astype(np.float32))
         return maps
     for block in _reference(source, fitted.fit_on, fitted.layout):
         for name, rows in _groups(fitted._labels(block.metadata)):
@@ -377,11 +379,7 @@ def _fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[
 def _batch_map(plan: Plan, moments: Moments) -> BatchMap:
     shift = moments.mean if plan.shift else np.zeros_like(moments.mean)
     scale = moments.deviation().astype(np.float32) if plan.scale else None
-    matrix = None
-    if plan.whiten:
-        covariance = moments.covariance(ddof=1)
-        matrix = inverse_root(covariance + TVN_RIDGE * np.eye(len(covariance))).astype(np.float32)
-    return BatchMap(shift.astype(np.float32), scale, matrix)
+    return BatchMap(shift.astype(np.float32), scale, None)
 
 
 def _enough(fitted: Correction, batch: str, count: int, least: int) -> None:

@@ -85,3 +85,25 @@ def inverse_root(
     """C^(−1/2) of a symmetric positive definite matrix, by its eigenvectors."""
     values, vectors = np.linalg.eigh(covariance)
     return np.ascontiguousarray((vectors / np.sqrt(values)) @ np.ascontiguousarray(vectors.T))
+
+
+def inverse_root_of_rows(
+    rows: Float[np.ndarray, "rows axes"], ridge: float
+) -> Float[np.ndarray, "axes axes"]:
+    """(cov(rows) + ridge I)^(−1/2), ddof 1, by the smaller of the two matrices of products.
+
+    With fewer rows than axes the covariance has few directions: with X the centred rows, and U and
+    λ the eigenvectors and eigenvalues of X Xᵀ / (n − 1), the root is I / √ridge + Xᵀ U g Uᵀ X,
+    g = −1 / ((n − 1) √(λ + ridge) √ridge (√(λ + ridge) + √ridge)).
+    """
+    count, axes = rows.shape
+    centred = rows.astype(np.float64)
+    centred -= centred.mean(0)
+    if count >= axes:
+        gram = np.ascontiguousarray(centred.T) @ centred
+        return inverse_root(gram / (count - 1) + ridge * np.eye(axes))
+    values, vectors = np.linalg.eigh(centred @ np.ascontiguousarray(centred.T) / (count - 1))
+    long, short = np.sqrt(np.maximum(values, 0) + ridge), np.sqrt(ridge)
+    spanned = np.ascontiguousarray(centred.T) @ vectors
+    weighted = spanned * (-1 / ((count - 1) * long * short * (long + short)))
+    return np.eye(axes) / short + weighted @ np.ascontiguousarray(spanned.T)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import CORRECTIONS, VARIANTS, Profiles, fit
 from mae_jax.evaluation.corrections import Source
-from mae_jax.evaluation.moments import Moments, inverse_root
+from mae_jax.evaluation.moments import Moments, inverse_root, inverse_root_of_rows
 from mae_jax.evaluation.streams import ProfilesStream, correct_stream, fit_stream
 
 
@@ -84,3 +85,12 @@ def test_moments_of_blocks_are_those_of_the_whole() -> None:
     assert moments.count == 97
     root = inverse_root(moments.covariance())
     np.testing.assert_allclose(root @ moments.covariance() @ root, np.eye(4), atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [5, 12, 40])
+def test_the_root_from_few_rows_is_that_of_their_covariance(rows: int) -> None:
+    x = np.random.default_rng(rows).standard_normal((rows, 12)) * np.linspace(0.01, 9, 12)
+    x[:, 3] = 2.0  # a constant feature
+    covariance = np.cov(x, rowvar=False, ddof=1) + 0.5 * np.eye(12)
+    expected = scipy.linalg.fractional_matrix_power(covariance, -0.5)
+    np.testing.assert_allclose(inverse_root_of_rows(x, 0.5), expected, rtol=1e-9, atol=1e-11)
