@@ -7,18 +7,25 @@ if TYPE_CHECKING:
     from mae_jax.evaluation.profiles import Layout
 
 HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
-EXAMPLE = """  mae-jax correct --embeddings runs/demo/embeddings/mae --method tvn --out tvn.parquet
+EXAMPLE = """\
+  mae-jax correct --embeddings runs/demo/embeddings/trained --method tvn --save-fit tvn.npz \\
+      --out tvn.parquet
   mae-jax correct --embeddings new_plates --fitted tvn.npz --out new_corrected.parquet"""
 
 
 def layout_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which metadata column is which."""
     group = parser.add_argument_group("columns")
-    group.add_argument("--controls", default="Metadata_ControlType=negcon", metavar="COLUMN=VALUE")
-    group.add_argument("--plate", default="Metadata_Plate", metavar="COLUMN")
-    group.add_argument("--experiment", default="Metadata_Experiment", metavar="COLUMN")
-    group.add_argument("--well", default="Metadata_Well", metavar="COLUMN")
-    group.add_argument("--perturbation", default="Metadata_Perturbation", metavar="COLUMN")
+    group.add_argument(
+        "--controls",
+        default="Metadata_ControlType=negcon",
+        metavar="COLUMN=VALUE",
+        help="which rows are negative controls (Metadata_ControlType=negcon)",
+    )
+    for name in ("plate", "experiment", "well", "perturbation"):
+        usual = f"Metadata_{name.capitalize()}"
+        says = f"which column names the {name} ({usual})"
+        group.add_argument(f"--{name}", default=usual, metavar="COLUMN", help=says)
     group.add_argument(
         "--nan",
         choices=("error", "rows", "features"),

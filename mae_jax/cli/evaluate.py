@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
-EXAMPLE = """  mae-jax evaluate recall --embeddings runs/demo/embeddings/mae --corrections all \\
+EXAMPLE = """\
+  mae-jax evaluate recall --embeddings runs/demo/embeddings/trained --corrections all \\
       --relationships runs/demo/screen/relationships.csv --out runs/demo/evaluation
   mae-jax evaluate paper --embeddings MAE=mae_vitl.parquet WSL=wsl.parquet --out paper \\
       --relationships corum:allComplexes.txt string:links.txt.gz,info.txt.gz
@@ -25,12 +26,37 @@ PARTS = {
     "paper": "the paper's tables and figures, beside the published numbers",
 }
 
+# An example of each, after `mae-jax evaluate NAME`.
+EXAMPLES = {
+    "recall": "--embeddings MAE=emb/mae WSL=emb/wsl --corrections none tvn \\\n"
+    "      --relationships corum:allComplexes.txt reactome.csv --out evaluation",
+    "retrieval": "--embeddings emb/mae --correction tvn --batch plate --out retrieval",
+    "siblings": "--embeddings emb/mae --siblings Metadata_Gene --out siblings",
+    "cpjump1": "--embeddings emb/mae --design cpjump1_design --out cpjump1",
+    "genesets": "--embeddings emb/mae --relationships string:links.txt.gz,info.txt.gz \\\n"
+    "      --sets sets.json --out genesets",
+    "features": "--train emb/exp1 exp1_features.csv.gz --test emb/exp2 exp2_features.csv.gz \\\n"
+    "      --out features",
+    "replicates": "--embeddings emb/mae --out replicates",
+    "compare": "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out compare",
+    "blocks": "--embeddings 4=emb/block4 8=emb/block8 12=emb/block12 \\\n"
+    "      --relationships corum.csv --out blocks",
+    "flops": "--size L --patch 8 --crops 3.5e9",
+    "paper": "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out paper",
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one sub-command for each evaluation."""
     parts = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, says in PARTS.items():
-        part = parts.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".")
+        part = parts.add_parser(
+            name,
+            help=says,
+            description=says[0].upper() + says[1:] + ".",
+            epilog=f"example:\n  mae-jax evaluate {name} {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         ARGUMENTS[name](part)
 
 
@@ -51,8 +77,8 @@ def _embeddings(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]PATH",
         help="embeddings folders or files; a NAME for the tables",
     )
-    parser.add_argument("--out", required=True, metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the tables")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (0)")
     correction_arguments(parser)
     layout_arguments(parser)
 
@@ -67,7 +93,9 @@ def _map(parser: argparse.ArgumentParser) -> None:
         help="entity1,entity2 tables, or downloads: corum:F humap:F reactome:F signor:F "
         "string:LINKS,INFO",
     )
-    parser.add_argument("--by", default="Metadata_Gene", metavar="COLUMN", help="what to relate")
+    parser.add_argument(
+        "--by", default="Metadata_Gene", metavar="COLUMN", help="what to relate (Metadata_Gene)"
+    )
     parser.add_argument(
         "--through",
         nargs="*",
@@ -77,7 +105,7 @@ def _map(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--arms", metavar="FILE", help="correct for chromosome arms by this table")
     parser.add_argument("--unexpressed", metavar="FILE", help="gene,zFPKM: who makes up arm means")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
 
 
 def _corrections(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +126,7 @@ def _rule(parser: argparse.ArgumentParser, default: str) -> None:
         default=default,
         help=f"how a perturbation is called retrieved (default: {default})",
     )
-    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings")
+    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings (10,000)")
 
 
 def _recall(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +143,10 @@ def _retrieval(parser: argparse.ArgumentParser) -> None:
 def _siblings(parser: argparse.ArgumentParser) -> None:
     _retrieval(parser)
     parser.add_argument(
-        "--siblings", default="Metadata_Gene", metavar="COLUMN", help="labels, separated by |"
+        "--siblings",
+        default="Metadata_Gene",
+        metavar="COLUMN",
+        help="labels, separated by | (Metadata_Gene)",
     )
     parser.add_argument("--absolute", action="store_true", help="rank by |cosine| (compounds)")
 
@@ -139,7 +170,13 @@ def _features(parser: argparse.ArgumentParser) -> None:
     pair = ("EMBEDDINGS", "FEATURES")
     parser.add_argument("--train", nargs=2, required=True, metavar=pair, help="one experiment")
     parser.add_argument("--test", nargs=2, required=True, metavar=pair, help="another")
-    parser.add_argument("--on", nargs="+", default=["Metadata_Plate", "Metadata_Well"])
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        default=["Metadata_Plate", "Metadata_Well"],
+        metavar="COLUMN",
+        help="what tells a well in both tables (Metadata_Plate Metadata_Well)",
+    )
     parser.add_argument("--each", action="store_true", help="scale each experiment by itself")
     parser.add_argument(
         "--selection",
@@ -148,14 +185,14 @@ def _features(parser: argparse.ArgumentParser) -> None:
         help="choose penalties by the exact solutions, or as scikit-learn's descent leaves them "
         "(over ten times slower)",
     )
-    parser.add_argument("--workers", type=int, default=2, help="threads")
-    parser.add_argument("--out", required=True, metavar="FOLDER")
+    parser.add_argument("--workers", type=int, default=2, help="threads (2)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the tables")
 
 
 def _replicates(parser: argparse.ArgumentParser) -> None:
     _embeddings(parser)
     _correction(parser)
-    parser.add_argument("--permutations", type=int, default=1000)
+    parser.add_argument("--permutations", type=int, default=1000, help="of labels, for p (1000)")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -164,12 +201,12 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _flops(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", choices=("S", "B", "L"), required=True)
-    parser.add_argument("--patch", type=int, default=16)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--channels", type=int, default=6)
-    parser.add_argument("--channel-agnostic", action="store_true")
-    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--size", choices=("S", "B", "L"), required=True, help="of the ViT")
+    parser.add_argument("--patch", type=int, default=16, help="side in pixels (16)")
+    parser.add_argument("--crop", type=int, default=256, help="side in pixels (256)")
+    parser.add_argument("--channels", type=int, default=6, help="stains (6)")
+    parser.add_argument("--channel-agnostic", action="store_true", help="tokens of one channel")
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="hidden share (0.75)")
     parser.add_argument("--crops", type=float, required=True, help="crops seen, such as 3.5e9")
 
 
@@ -179,8 +216,14 @@ def _paper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--main", default="tvn", help="the correction of Table 3 (default: tvn)")
     parser.add_argument("--sets", metavar="FILE", help="gene sets, for Table 5")
     parser.add_argument("--design", metavar="FOLDER", help="CPJUMP1's metadata, for Tables 4, 8, 9")
-    parser.add_argument("--cpjump1", nargs="*", default=[], metavar="[NAME=]PATH")
-    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings")
+    parser.add_argument(
+        "--cpjump1",
+        nargs="*",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="embeddings of CPJUMP1's plates, for Tables 4, 8, 9",
+    )
+    parser.add_argument("--null-size", type=int, default=10_000, help="random rankings (10,000)")
     parser.add_argument(
         "--features", nargs="*", default=[], metavar="NAME=CSV", help="`features` tables: Table 7"
     )

@@ -9,7 +9,7 @@ HELP = "convert a screen into a training store: sharded OME-Zarr, or ArrayRecord
 EXAMPLE = """\
   mae-jax pack index.parquet --out store --uint8
   mae-jax pack index.parquet --out store --shard 3/8      # on the fourth of eight machines
-  mae-jax train --config configs/screen.py --config.data.index=store/index.parquet …
+  mae-jax train --config configs/demo.py --config.data.index=store/index.parquet …
 """
 
 
@@ -17,11 +17,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("index", help="the index of the screen (parquet)")
     parser.add_argument("--out", required=True, help="the folder of the store")
-    parser.add_argument("--layout", default="zarr", choices=["zarr", "tiles"], help="(zarr)")
+    parser.add_argument(
+        "--layout", default="zarr", choices=["zarr", "tiles"], help="of the store (zarr)"
+    )
     parser.add_argument("--channels", nargs="+", default=[], help="keep these only, in this order")
     parser.add_argument("--uint8", action="store_true", help="scale 16 bits to 8 by percentiles")
     parser.add_argument(
-        "--percentiles", nargs=2, type=float, default=[0.1, 99.9], metavar=("LOW", "HIGH")
+        "--percentiles",
+        nargs=2,
+        type=float,
+        default=[0.1, 99.9],
+        metavar=("LOW", "HIGH"),
+        help="what becomes 0 and 255, of each plate and channel (0.1 99.9)",
     )
     parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
     parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")

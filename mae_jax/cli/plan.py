@@ -8,7 +8,7 @@ HELP = (
     "which need not be there; GPUs go by formula."
 )
 EXAMPLE = (
-    "  mae-jax plan --config configs/mae_vit_l8_rpi93m.py --on v5p-256\n"
+    "  mae-jax plan --config configs/paper.py:mae/vit_l8+/rpi_93m --on v5p-256\n"
     "  mae-jax plan --config configs/demo.py --on h100-8 --config.data.batch=512"
 )
 TAKES_OVERRIDES = True

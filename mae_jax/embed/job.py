@@ -7,7 +7,7 @@ what they return, two batches behind them. Parts are written by one more thread.
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,7 +23,7 @@ from mae_jax.embed.arrays import PartArrays
 from mae_jax.embed.batching import Batch, PartEnd, WellWork, batches
 from mae_jax.embed.device import Runner
 from mae_jax.embed.manifest import Manifest, claim, now, versions
-from mae_jax.embed.plan import Plan, Well, make_plan
+from mae_jax.embed.plan import Plan, make_plan
 from mae_jax.embed.progress import EmbedReport, Progress
 from mae_jax.embed.reading import BrokenWell, WellImages, in_background, read_ahead
 from mae_jax.embed.shards import Shard, find_shard, parse_shard
@@ -99,7 +99,7 @@ def embed_index(
     elif isinstance(shard, str):
         shard = parse_shard(shard)
     plan = make_plan(index, part_wells, channels, crop)
-    width = _width(encoder, plan, pooling)
+    plan, width = _settled(encoder, plan, pooling)
     store = Store(out)
     runner = Runner(
         encoder, pooling=pooling, block=block, batch=batch, devices=devices, tokens=tokens
@@ -320,28 +320,31 @@ def _part_size(plan: Plan, part: int) -> int:
     return min(plan.part_wells, plan.wells - part * plan.part_wells)
 
 
-def _width(encoder: Encoder, plan: Plan, pooling: str) -> int | None:
-    """The number of features, which all wells must share; None if no well can be embedded."""
-    kinds: dict[tuple[str, ...], Well | None] = {}
-    for names in dict.fromkeys(names for names, _ in plan.index.sites):
+def _settled(encoder: Encoder, plan: Plan, pooling: str) -> tuple[Plan, int | None]:
+    """The plan, and the number of features of every well (None if no well can be embedded).
+
+    Where features depend on the channels, the plan's become those that most sites have, if no
+    site has others: the wells that lack some of them are then reported one by one.
+    """
+    kinds: Counter[tuple[str, ...]] = Counter()
+    for names, sites in Counter(names for names, _ in plan.index.sites).items():
         wanted = names if plan.channels is None else plan.channels
         try:
-            kinds.setdefault(encoder.order_channels(wanted), None)
+            kinds[encoder.order_channels(wanted)] += sites
         except InputError:
             continue  # these wells will be reported one by one
-    widths = {names: encoder.width(len(names), pooling) for names in kinds}
-    if pooling == "channel" and len(kinds) > 1:
-        lists = [", ".join(names) for names in kinds]
-        raise InputError(
-            "pooling 'channel' needs the same channels in every well, but some have "
-            f"{lists[0]} and others {lists[1]}; name those to use with --channels."
-        )
-    if len(set(widths.values())) > 1:
-        raise InputError(
-            f"the encoder gives {sorted(set(widths.values()))} features for wells with other "
-            "channels; name the channels to use with --channels."
-        )
-    return next(iter(widths.values()), None)
+    widths = {encoder.width(len(names), pooling) for names in kinds}
+    if len(kinds) > 1 and (pooling == "channel" or len(widths) > 1):
+        usual = kinds.most_common(1)[0][0]
+        for names in kinds:
+            if not set(names) <= set(usual):
+                raise InputError(
+                    f"features of '{encoder.name}' (pooling '{pooling}') need the same channels "
+                    f"in every well, but some have {', '.join(usual)} and others "
+                    f"{', '.join(names)}; name those to use with --channels."
+                )
+        return replace(plan, channels=usual), encoder.width(len(usual), pooling)
+    return plan, next(iter(widths), None)
 
 
 def _manifest(

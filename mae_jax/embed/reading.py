@@ -119,11 +119,11 @@ def _channels(plan: Plan, encoder: Encoder, well: Well) -> tuple[str, ...]:
     """The channels to read from each of the well's sites, in the encoder's order."""
     lists = [plan.index.sites[row][0] for row in well.rows]
     if any(set(names) != set(lists[0]) for names in lists):
-        raise InputError(f"{well} has sites with unlike channels.")
+        raise InputError("its sites have unlike channels.")
     names = lists[0] if plan.channels is None else plan.channels
     missing = [name for name in names if name not in lists[0]]
     if missing:
-        raise InputError(f"{well} lacks the channel {missing[0]}: it has {', '.join(lists[0])}.")
+        raise InputError(f"it lacks the channel {missing[0]}; it has {', '.join(lists[0])}.")
     return encoder.order_channels(names)
 
 
@@ -142,7 +142,7 @@ def _read(plan: Plan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> 
 
 def _checked(well: Well, channels: tuple[str, ...], sites: list[SiteImage]) -> WellImages:
     if len({site.pixels.dtype for site in sites}) > 1:
-        raise InputError(f"{well} has sites of unlike pixel types.")
+        raise InputError("its sites have unlike pixel types.")
     return WellImages(well, channels, sites)
 
 

@@ -113,7 +113,8 @@ def _parquet(files: list[Path], where: Path, need_metadata: bool) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        opened = [pq.ParquetFile(f) for f in files]
+        # A file that is buffered ahead keeps all it has read: everything would be in memory twice.
+        opened = [pq.ParquetFile(f, pre_buffer=False) for f in files]
     except (pa.ArrowInvalid, OSError) as problem:
         raise InputError(
             f"{where} is not readable as parquet ({problem}); write it anew."

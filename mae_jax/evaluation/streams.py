@@ -68,7 +68,8 @@ class ProfilesStream:
 
         columns = [*self._meta, *self._features]
         for path in self._files:
-            with pq.ParquetFile(path) as file:
+            # A file that is buffered ahead keeps all it has read until it is closed.
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=self.rows, columns=columns):
                     block = Profiles(*formats.arrow_block(batch, self._meta, self._features))
                     yield block.finite()

@@ -14,7 +14,7 @@ TRAIN = ["train", "--config", str(Path(__file__).parent.parent.parent / "configs
 @pytest.fixture
 def ends_with(monkeypatch, tmp_path):
     """The status of a training that returns this, with these further options."""
-    monkeypatch.setattr(hosts, "keep_compiled", lambda folder: None, raising=False)
+    monkeypatch.setattr(hosts, "keep_compiled", lambda folder: None)
 
     def status(model: Path | None, *options: str) -> int:
         monkeypatch.setattr(mae_jax.train, "train", lambda config, workdir: model)

@@ -109,12 +109,28 @@ def test_channels_are_chosen_by_name(make_screen, tiny_encoder: MAEEncoder, tmp_
 def test_pooling_by_channel_refuses_wells_with_unlike_channels(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
-    index = make_screen(wells=2, extra={1: ("Phase",)})
-    with pytest.raises(InputError, match="--channels"):
+    index = make_screen(wells=3, extra={1: ("Phase",)})
+    with pytest.raises(InputError, match=r"others DNA, ER, Mito, Phase; name those .* --channels"):
         embed_index(tiny_encoder, index, tmp_path / "out", pooling="channel")
     channels = ("DNA", "ER", "Mito")
     embed_index(tiny_encoder, index, tmp_path / "out", pooling="channel", channels=channels)
-    assert read_embeddings(tmp_path / "out")[1].shape == (2, 96)
+    assert read_embeddings(tmp_path / "out")[1].shape == (3, 96)
+
+
+def test_pooling_by_channel_reports_wells_that_lack_what_the_others_have(
+    make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
+) -> None:
+    index = make_screen(wells=4, extra=dict.fromkeys((0, 2, 3), ("Phase",)))
+    report = embed_index(tiny_encoder, index, tmp_path / "out", pooling="channel")
+    assert (report.wells, report.skipped) == (3, 1)
+    metadata, features, _ = read_embeddings(tmp_path / "out")
+    assert features.shape == (3, 128)
+    with open(tmp_path / "out" / "skipped.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["Metadata_Well"] not in set(metadata["Metadata_Well"])
+    assert row["Reason"] == "it lacks the channel Phase; it has DNA, ER, Mito."
+    with pytest.raises(InputError, match=f"{row['Metadata_Well']} .*: it lacks the channel Phase"):
+        embed_index(tiny_encoder, index, tmp_path / "strict", pooling="channel", strict=True)
 
 
 def test_same_settings_same_bits(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path) -> None:

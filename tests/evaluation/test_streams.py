@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.linalg
 
@@ -31,6 +33,20 @@ def test_blocks_are_the_rows(screen: Profiles, folder: Path) -> None:
     rows = np.array([3, 140, 141, 359])
     np.testing.assert_array_equal(stream.take(rows).features, screen.features[rows])
     assert len(stream.take(np.zeros(len(screen), bool))) == 0
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    path, rows, width = tmp_path / "wells.parquet", 500, 64
+    rng = np.random.default_rng(0)
+    features = {f"f{i}": rng.standard_normal(20 * rows, np.float32) for i in range(width)}
+    table = pa.table({"Metadata_Well": ["A01"] * 20 * rows, **features})
+    pq.write_table(table, path, row_group_size=rows)
+    del table
+    before, held = pa.total_allocated_bytes(), []
+    for _ in ProfilesStream(path, rows=rows).blocks():
+        held.append(pa.total_allocated_bytes() - before)
+    assert len(held) == 20
+    assert max(held) < 20 * rows * width * 4 / 2  # of the whole file
 
 
 @pytest.mark.parametrize("fit_on", ["controls", "all"])

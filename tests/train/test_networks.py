@@ -1,0 +1,133 @@
+"""Every network, and every option of the loop, through a whole run on a few small images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import mae_jax
+from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.models.densenet import DenseNetConfig
+from mae_jax.models.plain_vit import PlainViTConfig
+from mae_jax.models.unet import UNetConfig
+from mae_jax.train import TrainConfig, train
+from mae_jax.train import mesh as meshes
+from mae_jax.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    LogConfig,
+    OptimizerConfig,
+    PlateauConfig,
+    SetConfig,
+)
+from mae_jax.train.records import read_metrics
+from mae_jax.weights import load_model
+
+STAINS = ("DNA", "ER")
+MODEL = MAEConfig(
+    EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=STAINS, dtype="bfloat16"),
+    DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
+)
+_HEAD = {"channels": STAINS, "classes": 4}
+# Classifiers tell wells, of which the screen has four in every experiment.
+NETWORKS = {
+    "vit": PlainViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_HEAD),
+    "densenet": DenseNetConfig(
+        growth=4, stem=8, layers=(1, 1), neck=(8, 8), norm="ada", ghost=4, **_HEAD
+    ),
+    "mu-net": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=STAINS, crop=16, patch=4),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """The loop takes all devices there are; one of the tests' eight compiles much faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = meshes.make_mesh
+        patch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
+        yield
+
+
+def config_for(index: Path, **changes) -> TrainConfig:
+    data = DataConfig(index=str(index), batch=4, crop=16, validation_crops=4, label="Metadata_Well")
+    config = TrainConfig(
+        model=MODEL,
+        data=data,
+        checkpoint=CheckpointConfig(every=2),
+        log=LogConfig(scalars=1, validation=2, panels=4, panel_crops=2),
+        steps=4,
+    )
+    return replace(config, **changes)
+
+
+def losses(workdir: Path, name: str = "train/loss") -> list[float]:
+    return [row[name] for row in read_metrics(workdir) if name in row]
+
+
+@pytest.mark.parametrize(
+    "network", ["vit", pytest.param("densenet", marks=pytest.mark.slow),
+                pytest.param("mu-net", marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_every_network_is_trained_by_the_same_loop(index, network, tmp_path):
+    """And what it leaves is an encoder like any other."""
+    config = config_for(index, network=network, model=NETWORKS[network])
+    sampling = {"vit": "label", "densenet": "plate", "mu-net": "sites"}[network]
+    config = replace(config, data=replace(config.data, sampling=sampling))
+    train(config, tmp_path)
+    assert np.isfinite(losses(tmp_path)).all()
+    assert len(losses(tmp_path)) == 4
+    assert np.isfinite(losses(tmp_path, "validation/loss")).all()
+    assert (tmp_path / "panels").exists() == (network == "mu-net")  # classifiers draw nothing
+    encoder = mae_jax.load_encoder(str(tmp_path))
+    pixels = np.random.default_rng(0).integers(0, 60000, (3, 2, 16, 16), dtype=np.uint16)
+    vectors = np.asarray(encoder.embed(pixels))
+    assert len(vectors) == 3
+    assert np.isfinite(vectors).all()
+    assert vectors.std(axis=0).max() > 0
+
+
+@pytest.mark.slow
+def test_bfloat16_early_stopping_profile_and_a_warm_start(index, tmp_path):
+    """One run of bfloat16 that traces two steps and stops early; one that starts from its end."""
+    config = config_for(
+        index,
+        steps=40,
+        # Nothing is ever better by 99 %, so that the second and third validation are the last.
+        plateau=PlateauConfig(patience=2, least=0.99),
+        log=LogConfig(scalars=1, validation=2, panels=40, panel_crops=2, profile=(1, 2)),
+        optimizer=OptimizerConfig(ema=0.5),
+    )
+    train(config, tmp_path / "first")
+    assert len(losses(tmp_path / "first", "validation/loss")) == 3
+    assert len(losses(tmp_path / "first")) == 6
+    assert list((tmp_path / "first" / "profile").rglob("*.xplane.pb"))
+    _, params, _ = load_model(tmp_path / "first" / "model")
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+
+    again = config_for(index, init_from=str(tmp_path / "first" / "model"), keep_untrained=True)
+    again = replace(again, steps=1, optimizer=OptimizerConfig(lr=0.0))
+    train(again, tmp_path / "second")
+    _, warmed, _ = load_model(tmp_path / "second" / "untrained")
+    jax.tree.map(np.testing.assert_array_equal, params, warmed)
+
+
+@pytest.mark.slow
+def test_two_screens_with_decoders_of_their_own(index, tmp_path):
+    """The second screen's DNA has a decoder of its own; its ER shares that of the first."""
+    channels = ("DNA", "ER", "DNA of B")
+    model = replace(MODEL, encoder=replace(MODEL.encoder, channels=channels))
+    sets = (
+        SetConfig("A", str(index), ("DNA", "ER"), share=1.0),
+        SetConfig("B", str(index), ("DNA", "ER"), ("DNA of B", "ER"), share=1.0),
+    )
+    config = config_for(index, model=model, keep_untrained=True, steps=6)
+    config = replace(config, data=replace(config.data, index="", sets=sets))
+    train(config, tmp_path)
+    assert np.isfinite(losses(tmp_path)).all()
+    assert len(losses(tmp_path)) == 6
+    _, before, _ = load_model(tmp_path / "untrained")
+    _, after, _ = load_model(tmp_path / "model")
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    assert all(jax.tree.leaves(moved["decoder"])), moved["decoder"]
