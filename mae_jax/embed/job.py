@@ -21,7 +21,7 @@ from mae_jax.data.index import Index
 from mae_jax.embed import parts
 from mae_jax.embed.arrays import PartArrays
 from mae_jax.embed.batching import Batch, PartEnd, WellWork, batches
-from mae_jax.embed.device import Runner
+from mae_jax.embed.device import Rows, Runner
 from mae_jax.embed.manifest import Manifest, claim, now, versions
 from mae_jax.embed.plan import Plan, make_plan
 from mae_jax.embed.progress import EmbedReport, Progress
@@ -210,7 +210,7 @@ class _Work:
             yield item
             del item
 
-    def _sent(self, cut: Iterator[Batch | PartEnd]) -> Iterator[tuple[jax.Array, Batch] | PartEnd]:
+    def _sent(self, cut: Iterator[Batch | PartEnd]) -> Iterator[tuple[Rows, Batch] | PartEnd]:
         for event in cut:
             if isinstance(event, PartEnd):
                 yield event

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num
 
 from mae_jax.config import nearest, to_dict
+from mae_jax.encoders.streams import Streams
 from mae_jax.errors import InputError
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.trees import fingerprint
@@ -55,6 +58,10 @@ class Encoder:
         """Number of features for so many channels."""
         raise NotImplementedError
 
+    def piece(self, channels: int, height: int, width: int) -> int:
+        """How many such crops a processor takes at a time: their activations fit its cache."""
+        return max(1, 4 * 256**2 // (height * width))
+
     def architecture(self) -> str:
         """What the network is, for the fingerprint; networks add their configuration."""
         return self.name
@@ -99,10 +106,19 @@ class Encoder:
     ) -> Float[Array, "batch features"]:
         """`forward` with the encoder's own parameters, compiled once per shape.
 
+        On a processor, crops are taken few at a time in parallel (`mae_jax.encoders.streams`).
+
         Raises:
           InputError: a pooling that this encoder does not have.
         """
         self.check_pooling(pooling)
+        if jax.default_backend() == "cpu" and not isinstance(pixels, jax.core.Tracer):
+            kind = (pooling, block)
+            if kind not in self._streams:
+                self._streams[kind] = Streams(
+                    partial(self.forward, pooling=pooling, block=block), self.piece
+                )
+            return jnp.asarray(np.asarray(self._streams[kind](self._device_params, pixels)))
         return self._compiled(self._device_params, pixels, pooling=pooling, block=block)
 
     def check_pooling(self, pooling: str) -> None:
@@ -116,6 +132,10 @@ class Encoder:
     @cached_property
     def _compiled(self) -> Any:
         return jax.jit(self.forward, static_argnames=("pooling", "block"))
+
+    @cached_property
+    def _streams(self) -> dict[Any, Streams]:
+        return {}
 
     @cached_property
     def _device_params(self) -> Any:

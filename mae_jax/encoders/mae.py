@@ -99,6 +99,12 @@ class MAEEncoder(Encoder):
         repeats = channels if pooling == "channel" and self.encoder_config.channel_agnostic else 1
         return repeats * self.encoder_config.width
 
+    def piece(self, channels: int, height: int, width: int) -> int:
+        """About a thousand tokens: with fewer, products are too small to be quick."""
+        patches = height * width // self.encoder_config.patch**2
+        tokens = 1 + patches * (channels if self.encoder_config.channel_agnostic else 1)
+        return max(1, 1280 // tokens)
+
     def architecture(self) -> str:
         """The encoder's configuration as JSON, less what does not change its output."""
         record = to_dict(self.encoder_config)

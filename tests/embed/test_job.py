@@ -4,7 +4,6 @@ import csv
 import json
 from functools import partial
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -286,25 +285,6 @@ def test_more_shards_than_parts(make_screen, tiny_encoder: MAEEncoder, tmp_path:
     assert [report.wells for report in reports] == [1, 1, 0]
     assert [report.complete for report in reports] == [False, True, True]
     assert len(read_embeddings(tmp_path / "out")[0]) == 2
-
-
-def test_large_crops_are_taken_few_at_a_time_and_the_empty_end_of_a_batch_not_at_all(
-    tiny_encoder: MAEEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a processor; two crops at a time here, so that the last of five overlap."""
-    from mae_jax.embed import device
-
-    monkeypatch.setattr(device, "_programs", WeakKeyDictionary())
-    monkeypatch.setattr(device, "_PIECE", 2 * 3 * 32 * 32)
-    crops = np.random.default_rng(0).integers(0, 9000, (10, 3, 32, 32)).astype(np.uint16)
-    runner = device.Runner(
-        tiny_encoder, pooling="mean", block=None, batch=5, devices=jax.local_devices()[:2]
-    )
-    wanted = np.asarray(tiny_encoder.embed(crops))
-    np.testing.assert_allclose(runner(runner.put(crops))[0], wanted, atol=1e-5, rtol=1e-5)
-    some = np.asarray(runner(runner.put(crops), 7)[0])
-    np.testing.assert_allclose(some[:7], wanted[:7], atol=1e-5, rtol=1e-5)
-    assert not some[7:].any()
 
 
 def test_the_public_function_runs_under_pmap(make_screen, tiny_encoder: MAEEncoder) -> None:
