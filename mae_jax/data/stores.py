@@ -49,10 +49,12 @@ def write_field(
     packed: dict[str, Any] = {
         "name": "blosc",
         "configuration": {
-            # Of what was tried, the fastest to decode; zstd makes files about a fifth smaller.
-            "cname": "lz4",
+            # Of what was tried, the fastest to decode: on real images a fifth faster than lz4 of
+            # shuffled bits, which is as large. zstd makes files a quarter smaller, but takes 1.7
+            # times as long. Bytes of one kind side by side: nothing to do for 8 bits.
+            "cname": "lz4hc",
             "clevel": 5,
-            "shuffle": "bitshuffle",
+            "shuffle": "shuffle",
             "typesize": kind.itemsize,
             "blocksize": 0,
         },
