@@ -47,7 +47,8 @@ def scaling(table: pd.DataFrame, count: str = "paper_flops") -> "Figure":
             slope, start = np.polyfit(x, mine["recall"].to_numpy(dtype=float), 1)
             ax.plot(mine[count], start + slope * x, color="0.6", linewidth=1)
         for row in mine.itertuples():
-            ax.annotate(str(row.embeddings), (getattr(row, count), row.recall), fontsize=7)
+            at = (getattr(row, count), row.recall)
+            ax.annotate(str(row.embeddings), at, (6, 3), textcoords="offset points", fontsize=7)
         ax.set(title=database, xlabel="training FLOPs", ylabel="recall", xscale="log")
         ax.margins(x=0.25)  # room for the last name
     return figure

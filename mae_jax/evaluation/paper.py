@@ -31,6 +31,13 @@ TITLES = {
     "8": "CPJUMP1 perturbation retrieval by condition",
     "9": "CPJUMP1 sibling retrieval by condition",
 }
+FIGURES = {
+    "fig5_percentiles": "Fig. 5, right. Recall against the share of pairs in the tails",
+    "cosines": "Cosines between genes",
+    "fig5_scaling_papers_count": "Fig. 5, left. Recall against training FLOPs, as the paper counts",
+    "fig8_scaling_true_count": "Fig. 8. Recall against training FLOPs, truly counted",
+    "fig6_features": "Fig. 6 and 9. R² of CellProfiler features by category",
+}
 COLUMNS = ["table", "model", "dataset", "metric", "value", "spread", "source"]
 OURS = "measured here"
 
@@ -137,7 +144,7 @@ class Paper:
             figure.savefig(buffer, format="png")
             with replacing(folder / f"{name}.png") as beside:
                 beside.write_bytes(buffer.getvalue())
-            images.append((name, base64.b64encode(buffer.getvalue()).decode()))
+            images.append((FIGURES.get(name, name), base64.b64encode(buffer.getvalue()).decode()))
         page = _template().render(title=title, sections=sections, images=images, notes=self.notes)
         return write_text(folder / "paper.html", page)
 
@@ -195,7 +202,8 @@ _PAGE = """<!doctype html>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px }
 td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child, td:nth-child(2), td:last-child { text-align: left }
+td:first-child, td:nth-child(2), td:last-child { text-align: left }
+th:first-child, th:nth-child(2), th:last-child { text-align: left }
 tr.ours { background: #eef6ff; font-weight: 600 } img { max-width: 100% }
 </style>
 <h1>{{ title }}</h1>
