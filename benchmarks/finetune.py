@@ -11,7 +11,12 @@ over the crops that tile its sites, and the best of them must be the well's pert
 
 import argparse
 import dataclasses
+import os
+import sys
+import time
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,6 +28,9 @@ from mae_jax.data.index import WELL, Index
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders import Encoder
 from mae_jax.encoders.finetune import LinearProbe, fit, layer_decay
+from mae_jax.files import write_text
+
+RESULTS = Path(__file__).parent / "results" / "finetune"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +90,14 @@ def read_sites(index: Index, encoder: Encoder, perturbations: int) -> tuple[Site
 
 
 def run(
-    encoder: Encoder, index: Index, *, perturbations: int, steps: int, batch: int, crop: int
+    encoder: Encoder,
+    index: Index,
+    *,
+    perturbations: int,
+    steps: int,
+    batch: int,
+    crop: int,
+    seed: int = 0,
 ) -> dict[str, float]:
     """The held-out accuracy of the frozen probe and of the fine-tuned encoder."""
     train, test = read_sites(index, encoder, perturbations)
@@ -115,8 +130,8 @@ def run(
     known, unseen = embeddings(encoder.params, train), embeddings(encoder.params, test)
     features = known.reshape(-1, known.shape[-1])
     labels = np.repeat(train.labels, known.shape[1])
-    head = probe.init(jax.random.key(0), features[:1])["params"]
-    rng = np.random.default_rng(0)
+    head = probe.init(jax.random.key(seed), features[:1])["params"]
+    rng = np.random.default_rng(seed)
     picks = (rng.choice(len(features), 512) for _ in range(2000))
     optimizer = optax.adamw(optax.cosine_decay_schedule(1e-2, 2000), weight_decay=1e-3)
     head, _ = fit(entropy, head, ((features[i], labels[i]) for i in picks), optimizer)
@@ -133,7 +148,7 @@ def run(
     def loss(params, crops, labels):
         return entropy(params["head"], embed(params["encoder"], crops), labels)
 
-    params, _ = fit(loss, params, train.random_crops(crop, batch, steps, seed=0), optimizer)
+    params, _ = fit(loss, params, train.random_crops(crop, batch, steps, seed), optimizer)
     result["fine-tuned"] = accuracy(params["head"], embeddings(params["encoder"], test))
     return result | {"chance": 1 / perturbations}
 
@@ -146,19 +161,43 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--crop", type=int, help="side of the crops (default: that of training)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
     args = parser.parse_args()
     encoder = mae_jax.load_encoder(args.model)
-    result = run(
-        encoder,
-        Index.read(args.index),
-        perturbations=args.perturbations,
-        steps=args.steps,
-        batch=args.batch,
-        crop=args.crop or encoder.preprocessing.crop,
+    began = time.monotonic()
+    results = [
+        run(
+            encoder,
+            Index.read(args.index),
+            perturbations=args.perturbations,
+            steps=args.steps,
+            batch=args.batch,
+            crop=args.crop or encoder.preprocessing.crop,
+            seed=seed,
+        )
+        for seed in args.seeds
+    ]
+    names = list(results[0])
+    lines = [["seed", *names], ["---"] * (1 + len(names))]
+    for seed, result in zip(args.seeds, results, strict=True):
+        lines.append([str(seed), *(f"{result[name]:.3f}" for name in names)])
+    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
+    text = "\n".join(
+        [
+            "# Fine-tuning",
+            "",
+            f"Share of held-out wells told right, of {args.perturbations} perturbations. "
+            f"`python benchmarks/finetune.py {' '.join(sys.argv[1:])}`, "
+            f"{time.strftime('%Y-%m-%d')}: {time.monotonic() - began:.0f} s on {os.cpu_count()} "
+            f"cores; {packages}. What is compared stands at the head of the script.",
+            "",
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+        ]
     )
-    print(f"held-out wells told right, of {args.perturbations} perturbations:")
-    for name, value in result.items():
-        print(f"  {name:<14} {value:.3f}")
+    print(text)
+    write_text(args.out / "README.md", text)
 
 
 if __name__ == "__main__":
