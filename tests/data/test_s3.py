@@ -1,19 +1,12 @@
 """Screens in S3: against moto's server, where moto and s3fs are installed."""
 
-import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mae_jax.cli.main import main
-from mae_jax.data import arrays
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.loaddata import read_loaddata
@@ -22,51 +15,6 @@ from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.sources import read_source
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-# A python that has moto's server: it may be another one, since their needs can clash.
-PYTHON = os.environ.get("MAE_JAX_MOTO_PYTHON", sys.executable)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["s3fs.S3FileSystem"]:
-    """An empty bucket named 'screens'."""
-    if subprocess.run([PYTHON, "-c", "import moto.server"], check=False, cwd=tmp_path).returncode:
-        pytest.skip(f"{PYTHON} has no moto")
-    code = (
-        "from moto.server import ThreadedMotoServer as S\n"
-        "import time; s = S(ip_address='127.0.0.1', port=0, verbose=False); s.start()\n"
-        "print(s.get_host_and_port()[1], flush=True); time.sleep(600)"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    with subprocess.Popen(
-        [PYTHON, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-    ) as server:
-        assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        for name, value in {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "MAE_JAX_ATTEMPTS": "2",
-        }.items():
-            monkeypatch.setenv(name, value)
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.1)
-        s3fs.S3FileSystem.clear_instance_cache()
-        arrays.open_array.cache_clear()
-        system = s3fs.S3FileSystem()
-        system.mkdir("screens")
-        yield system
-        server.terminate()
 
 
 def _put(system: "s3fs.S3FileSystem", folder: Path, name: str) -> None:
