@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 from mae_jax.errors import InputError
@@ -68,11 +69,19 @@ def fourier_error(
     half = _half_weights(patch)
 
     def magnitude(x: jax.Array) -> jax.Array:
-        x = rearrange(x, "... (p q c) -> ... c p q", p=patch, q=patch, c=channels)
+        x = _in_order(rearrange(x, "... (p q c) -> ... c p q", p=patch, q=patch, c=channels))
         return jnp.abs(jnp.fft.rfft2(x, axes=(-2, -1)))
 
     difference = jnp.abs(magnitude(prediction) - magnitude(target))
     return (difference * half).sum(axis=(-2, -1)).mean(axis=-1) / patch**2
+
+
+def _in_order(x: jax.Array) -> jax.Array:
+    """`x`, with its last axis the closest in memory, as XLA's FFT on CPUs takes it for granted."""
+    layout = Layout(major_to_minor=tuple(range(x.ndim)))
+    return jax.lax.platform_dependent(
+        x, cpu=lambda x: with_layout_constraint(x, layout), default=lambda x: x
+    )
 
 
 def normalize_patches(patches: Float[Array, "*patches pixels"]) -> Float[Array, "*patches pixels"]:

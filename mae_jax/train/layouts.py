@@ -15,23 +15,23 @@ _BLOCKS: tuple[Rule, ...] = (
     (r"/(qkv|q|kv|fc1)/kernel$", COLUMNS),
     (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROWS),
     (r"/head/kernel$", COLUMNS),
-    (r"/encoder_decoder_proj/kernel$", COLUMNS),
-    # XLA's partitioner (jax 0.10.2, CPU) computed wrong gradients where the patches' embedding was
-    # divided over tensor before the kept ones are gathered, and a wrong loss where the prediction
-    # was: the first is left to fsdp, the second whole.
+    # XLA's partitioner (jax 0.10.2, CPU) computed wrong losses or gradients on meshes of three axes
+    # where tokens were divided over tensor when they were gathered, as after the patches' embedding
+    # and the projection to the decoder: both are left to fsdp. The prediction is left whole.
+    (r"/encoder_decoder_proj/kernel$", ("fsdp", "")),
     (r"/decoder_pred/kernel$", ("", "")),
 )
 
 LAYOUTS: dict[str, tuple[Rule, ...]] = {
     "mae": _BLOCKS,
     "vit": _BLOCKS,
-    # Convolutions (height, width, in, out) one after the other, each divided by its outputs.
-    "mu-net": ((r"/(conv\d+|upsample\d+|head)/kernel$", COLUMNS),),
-    # A dense layer is a pair: a bottleneck and what it adds to the features.
+    # Convolutions (height, width, in, out) are stored in parts, but not computed in parts: divided
+    # over tensor, their gradients were wrong on meshes of three axes. Networks of their size fit
+    # every device.
+    "mu-net": ((r"/(conv\d+|upsample\d+|head)/kernel$", ("", "fsdp")),),
     "densenet": (
-        (r"/\w*_conv1/kernel$", COLUMNS),
-        (r"/\w*_conv2/kernel$", ROWS),
-        (r"/(conv0|transition\d+_conv|classifier|neck1)/kernel$", COLUMNS),
+        (r"/(\w*conv\d?)/kernel$", ("", "fsdp")),
+        (r"/(classifier|neck1)/kernel$", COLUMNS),
         (r"/neck2/kernel$", ROWS),
     ),
 }
