@@ -88,7 +88,7 @@ class Streams:
         pixels = np.asarray(pixels)
         batch = len(pixels)
         used = batch if used is None else used
-        size = min(batch, self._piece(*pixels.shape[1:]))
+        size = max(1, min(batch, self._piece(*pixels.shape[1:])))
         program, shapes = self._program(params, pixels, size)
         # A last piece that would reach over the end overlaps the one before.
         rows = [min(row, batch - size) for row in range(0, used, size)]

@@ -37,6 +37,7 @@ def test_rows_come_in_order_and_those_not_used_are_zeros(count: int) -> None:
     some = np.asarray(run(2.0, CROPS, 7)[0])
     np.testing.assert_allclose(some[:7], wanted[:7], rtol=1e-6)
     assert not some[8:].any()
+    assert np.asarray(run(2.0, CROPS[:0])[0]).shape == (0,)
 
 
 def test_as_many_run_at_once_as_there_are_streams_and_a_failure_is_told() -> None:
