@@ -130,8 +130,14 @@ def tpu_devices(slice_: Slice) -> Sequence[Any]:
         os.environ.setdefault(key, value)
     from jax.experimental import topologies
 
+    # libtpu takes it that a host has four chips; in the smallest slices it has fewer.
+    fewer = {}
+    if slice_.devices < 4:
+        fewer["chips_per_host_bounds"] = (*slice_.shape, 1, 1)[:3]
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=slice_.topology).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=slice_.topology, **fewer
+        ).devices
     except jax.errors.JaxRuntimeError as problem:
         reason = str(problem).splitlines()[0]
         raise InputError(f"libtpu cannot compile for {slice_.name}: {reason}") from None
