@@ -40,7 +40,7 @@ def _compiled(encoder: Encoder, pooling: str, block: int | None, tokens: bool, m
     if kind not in known:
         forward = _function(encoder, pooling, block, tokens)
         if _is_processor(mesh):
-            known[kind] = Streams(forward, encoder.piece)
+            known[kind] = Streams(forward)
         else:
             known[kind] = jax.jit(
                 jax.shard_map(
@@ -95,7 +95,7 @@ class Runner:
         self._params = jax.device_put(encoder.params, NamedSharding(mesh, _WHOLE))
 
         self._forward = _compiled(encoder, pooling, block, tokens, mesh)
-        self._streams = _is_processor(mesh)
+        self._streams, self._piece = _is_processor(mesh), encoder.piece
 
     def put(self, pixels: Shaped[np.ndarray, "batch channels height width"]) -> Rows:
         """Sends a batch of `size` crops on its way to the devices."""
@@ -113,5 +113,5 @@ class Runner:
           would.
         """
         if self._streams:
-            return self._forward(self._params, pixels, used)
+            return self._forward(self._params, pixels, self._piece(*pixels.shape[1:]), used)
         return self._forward(self._params, pixels)

@@ -115,10 +115,9 @@ class Encoder:
         if jax.default_backend() == "cpu" and not isinstance(pixels, jax.core.Tracer):
             kind = (pooling, block)
             if kind not in self._streams:
-                self._streams[kind] = Streams(
-                    partial(self.forward, pooling=pooling, block=block), self.piece
-                )
-            return jnp.asarray(np.asarray(self._streams[kind](self._device_params, pixels)))
+                self._streams[kind] = Streams(partial(self.forward, pooling=pooling, block=block))
+            size = self.piece(*np.shape(pixels)[1:])
+            return jnp.asarray(np.asarray(self._streams[kind](self._device_params, pixels, size)))
         return self._compiled(self._device_params, pixels, pooling=pooling, block=block)
 
     def check_pooling(self, pooling: str) -> None:

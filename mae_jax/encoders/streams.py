@@ -55,18 +55,12 @@ class Streams:
 
     Args:
       function: (params, pixels) -> arrays with one row for each crop; pure.
-      piece: how many crops of a shape (channels, height, width) are taken at a time.
       streams: how many pieces run at once; one a core by default.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Any, Any], Any],
-        piece: Callable[..., int],
-        streams: int | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[[Any, Any], Any], streams: int | None = None) -> None:
         streams = streams or min(_MOST, len(os.sched_getaffinity(0)))
-        self._function, self._piece = jax.jit(function), piece
+        self._function = jax.jit(function)
         self._pool = ThreadPoolExecutor(streams, thread_name_prefix="stream")
         # Pieces that nobody waits for any more are not begun.
         finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
@@ -74,13 +68,18 @@ class Streams:
         self._lock = Lock()
 
     def __call__(
-        self, params: Any, pixels: Shaped[np.ndarray, "batch *crop"] | Any, used: int | None = None
+        self,
+        params: Any,
+        pixels: Shaped[np.ndarray, "batch *crop"] | Any,
+        piece: int,
+        used: int | None = None,
     ) -> Any:
         """Starts on a batch and returns at once.
 
         Args:
           params: what the function takes first.
           pixels: crops; they must not change before all is done.
+          piece: how many crops are taken at a time.
           used: only the first so many count; the other rows of the outputs are zeros.
 
         Returns: what the function returns, with a `Coming` in place of each array.
@@ -88,7 +87,7 @@ class Streams:
         pixels = np.asarray(pixels)
         batch = len(pixels)
         used = batch if used is None else used
-        size = max(1, min(batch, self._piece(*pixels.shape[1:])))
+        size = max(1, min(batch, piece))
         program, shapes = self._program(params, pixels, size)
         # A last piece that would reach over the end overlaps the one before.
         rows = [min(row, batch - size) for row in range(0, used, size)]

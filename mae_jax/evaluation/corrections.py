@@ -361,8 +361,7 @@ def _fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[
             rows = np.flatnonzero(mask & (labels == name))
             _enough(fitted, name, len(rows), least)
             features = fitted.shared(source.take(rows).features)
-            mean = features.mean(0, dtype=np.float64)
-            shift = mean if plan.shift else np.zeros_like(mean)
+            shift = features.mean(0, dtype=np.float64) if plan.shift else np.zeros(width)
             matrix = inverse_root_of_rows(features, TVN_RIDGE)
             maps[name] = BatchMap(shift.astype(np.float32), None, matrix.astype(np.float32))
         return maps

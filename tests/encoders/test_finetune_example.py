@@ -4,14 +4,13 @@ import importlib.util
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from mae_jax.cli.main import main
 from mae_jax.data.index import Index
 from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.models.config import EncoderConfig
+from mae_jax.weights.architectures import init_params
 from mae_jax.weights.preprocessing import Preprocessing
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "finetune.py"
@@ -25,13 +24,8 @@ def test_probe_and_fine_tuning_are_judged_alike(tmp_path: Path) -> None:
     assert main(["index", table, "--out", str(tmp_path / "index.parquet")]) == 0
     index = Index.read(tmp_path / "index.parquet")
     config = EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=index.channels, crop=32)
-    encoder = MAEEncoder(config, {}, Preprocessing(index.channels, any_channels=True, crop=32))
-    pixels = jnp.zeros((1, len(index.channels), 32, 32))
-    shapes = jax.eval_shape(encoder.model.init, jax.random.key(0), pixels)["params"]
-    rng = np.random.default_rng(0)
-    encoder.params = jax.tree.map(
-        lambda s: (0.1 * rng.normal(size=s.shape)).astype(np.float32), shapes
-    )
+    params = init_params(config, jax.random.key(0))
+    encoder = MAEEncoder(config, params, Preprocessing(index.channels, any_channels=True, crop=32))
     spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

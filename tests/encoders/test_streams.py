@@ -1,7 +1,9 @@
 """Few crops at a time in parallel streams: the same rows, in order, and none that nobody needs."""
 
+import gc
 import threading
 import time
+from weakref import ref
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +11,14 @@ import numpy as np
 import pytest
 
 from mae_jax.embed.device import Runner
+from mae_jax.encoders.base import Encoder
 from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.encoders.streams import Streams
 from mae_jax.models.config import EncoderConfig
+from mae_jax.weights.architectures import init_params
 from mae_jax.weights.preprocessing import Preprocessing
 
 CROPS = np.random.default_rng(0).integers(0, 9000, (10, 3, 32, 32)).astype(np.uint16)
-
-
-def two(*shape):
-    return 2
 
 
 def sums(scale, crops):
@@ -27,17 +27,17 @@ def sums(scale, crops):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_rows_come_in_order_and_those_not_used_are_zeros(count: int) -> None:
-    run = Streams(sums, two, count)
+    run = Streams(sums, count)
     wanted = 2 * CROPS.astype(np.float32).sum((1, 2, 3))
-    whole, nothing = run(2.0, CROPS)
+    whole, nothing = run(2.0, CROPS, 2)
     assert nothing is None
     np.testing.assert_allclose(whole, wanted, rtol=1e-6)
-    odd = run(2.0, CROPS[:5])[0]  # the last piece overlaps the one before
+    odd = run(2.0, CROPS[:5], 2)[0]  # the last piece overlaps the one before
     np.testing.assert_allclose(odd, wanted[:5], rtol=1e-6)
-    some = np.asarray(run(2.0, CROPS, 7)[0])
+    some = np.asarray(run(2.0, CROPS, 2, 7)[0])
     np.testing.assert_allclose(some[:7], wanted[:7], rtol=1e-6)
     assert not some[8:].any()
-    assert np.asarray(run(2.0, CROPS[:0])[0]).shape == (0,)
+    assert np.asarray(run(2.0, CROPS[:0], 2)[0]).shape == (0,)
 
 
 def test_as_many_run_at_once_as_there_are_streams_and_a_failure_is_told() -> None:
@@ -59,10 +59,10 @@ def test_as_many_run_at_once_as_there_are_streams_and_a_failure_is_told() -> Non
         shape = jax.ShapeDtypeStruct((len(crops),), jnp.float32)
         return jax.pure_callback(slow, shape, crops)
 
-    run = Streams(function, two, 3)
-    np.testing.assert_array_equal(run(None, CROPS), CROPS[:, 0, 0, 0])
+    run = Streams(function, 3)
+    np.testing.assert_array_equal(run(None, CROPS, 2), CROPS[:, 0, 0, 0])
     assert 1 < most <= 3
-    coming = run(None, np.zeros_like(CROPS[:2]))
+    coming = run(None, np.zeros_like(CROPS[:2]), 2)
     with pytest.raises(Exception, match="black crop"):
         np.asarray(coming)
 
@@ -78,8 +78,8 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
     def function(_, crops):
         return jax.pure_callback(slow, jax.ShapeDtypeStruct((len(crops),), jnp.float32), crops)
 
-    run = Streams(function, two, 1)
-    coming = run(None, CROPS)
+    run = Streams(function, 1)
+    coming = run(None, CROPS, 2)
     assert not coming.is_ready()
     del run
     time.sleep(0.4)
@@ -88,14 +88,29 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
 
 def test_an_encoder_gives_what_one_large_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=tuple("abc"), crop=32)
-    model = MAEEncoder(config, {}, Preprocessing(tuple("abc"), any_channels=True, crop=32))
-    shapes = jax.eval_shape(model.model.init, jax.random.key(0), jnp.zeros((1, 3, 32, 32)))
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes["params"])
-    encoder = MAEEncoder(config, params, model.preprocessing)
+    # Layer scales start near zero, which would make the network nearly linear.
+    params = jax.tree.map(lambda p: p + 0.05, init_params(config, jax.random.key(0)))
+    encoder = MAEEncoder(config, params, Preprocessing(tuple("abc"), any_channels=True, crop=32))
     assert encoder.piece(3, 32, 32) == 1280 // 49
     monkeypatch.setattr(encoder, "piece", lambda *shape: 4)  # of ten, the last four overlap
     wanted = jax.jit(encoder.forward)(params, CROPS)
     np.testing.assert_allclose(encoder.embed(CROPS), wanted, atol=1e-5, rtol=1e-5)
     runner = Runner(encoder, pooling="mean", block=None, batch=10, devices=jax.local_devices()[:1])
     np.testing.assert_array_equal(runner(runner.put(CROPS))[0], encoder.embed(CROPS))
+
+
+def test_programs_let_go_of_an_encoder_that_nobody_needs() -> None:
+    class Mean(Encoder):
+        name, params = "mean", {}
+        preprocessing = Preprocessing(tuple("abc"), any_channels=True, crop=32)
+
+        def forward(self, params, pixels, *, pooling="mean", block=None):
+            return pixels.astype(jnp.float32).mean((2, 3))
+
+    encoder = Mean()
+    runner = Runner(encoder, pooling="mean", block=None, batch=10, devices=jax.local_devices()[:1])
+    np.asarray(runner(runner.put(CROPS))[0])
+    gone = ref(encoder)
+    del runner, encoder
+    gc.collect()
+    assert gone() is None
