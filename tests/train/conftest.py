@@ -10,6 +10,7 @@ import tifffile
 from jax.experimental.compilation_cache import compilation_cache
 
 from mae_jax.cli.main import main
+from mae_jax.train import mesh as meshes
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,15 @@ def index(tmp_path_factory) -> Path:
     words = [str(folder / "load_data.csv"), "--out", str(out), "--validation", "E2"]
     assert main(["index", *words]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """The loop takes all devices there are; one of the tests' eight compiles much faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = meshes.make_mesh
+        patch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from mae_jax.models.densenet import DenseNetConfig
 from mae_jax.models.plain_vit import PlainViTConfig
 from mae_jax.models.unet import UNetConfig
 from mae_jax.train import TrainConfig, train
-from mae_jax.train import mesh as meshes
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -24,6 +23,8 @@ from mae_jax.train.config import (
 )
 from mae_jax.train.records import read_metrics
 from mae_jax.weights import load_model
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 STAINS = ("DNA", "ER")
 MODEL = MAEConfig(
@@ -39,15 +40,6 @@ NETWORKS = {
     ),
     "mu-net": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=STAINS, crop=16, patch=4),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """The loop takes all devices there are; one of the tests' eight compiles much faster."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = meshes.make_mesh
-        patch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
-        yield
 
 
 def config_for(index: Path, **changes) -> TrainConfig:

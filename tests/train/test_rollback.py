@@ -17,6 +17,8 @@ from mae_jax.train.program import program
 from mae_jax.train.records import read_metrics
 from mae_jax.weights import load_model
 
+pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
+
 MODEL = MAEConfig(
     EncoderConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
     DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
@@ -33,12 +35,6 @@ def config_for(index: Path) -> TrainConfig:
         faults=FaultsConfig(limit=1, window=10, rollbacks=1),
         steps=STEPS,
     )
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch, compiled_once):
-    real = meshes.make_mesh
-    monkeypatch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.train import TrainConfig, train
-from mae_jax.train import mesh as meshes
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig, MeshConfig
 from mae_jax.train.records import read_metrics
 from mae_jax.train.workdir import claim
 from mae_jax.weights import load_model
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 MODEL = MAEConfig(
     EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
@@ -36,15 +37,6 @@ def config_for(index: Path, steps: int = 6) -> TrainConfig:
         steps=steps,
         keep_untrained=True,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """The loop takes all devices there are; one of the tests' eight compiles much faster."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = meshes.make_mesh
-        patch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
-        yield
 
 
 @pytest.fixture(scope="module")
