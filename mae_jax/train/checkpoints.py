@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,8 @@ class Checkpoints:
             log.warning("step %d is not saved: too many steps before it were skipped.", step)
             return
         self._agree()
-        if self._lost is not None and jax.process_index() == 0:  # its beginnings fill the disk
-            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+        if self._lost is not None:
+            self._sweep()
         encoder, rest = _split(state)
         known = loss is not None and math.isfinite(loss)
         try:
@@ -163,6 +163,8 @@ class Checkpoints:
             return
         try:
             self._manager.wait_until_finished()
+            if self._lost is not None:
+                self._sweep()  # again: see there
             self._lost = None
         except Exception as problem:  # whatever a disk, a network or another host can do
             self._failed(step, problem)
@@ -173,6 +175,22 @@ class Checkpoints:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints settled")
             self._manager.reload()
+
+    def _sweep(self) -> None:
+        """Deletes what failed saves began, which fills the disk; no save may be going on.
+
+        The writer of one item does not hear at once that the other's failed, and may put a file
+        into a folder that is being deleted: hence the repetition, and the second sweep after the
+        next good save.
+        """
+        if jax.process_index() != 0:
+            return
+        for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            for _ in range(20):
+                shutil.rmtree(left, ignore_errors=True)
+                if not left.exists():
+                    break
+                time.sleep(0.05)
 
     def _failed(self, step: int, problem: Exception) -> None:
         self._lost = step
