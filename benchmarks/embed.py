@@ -1,12 +1,14 @@
 """Wells a second, end to end: `embed_index` against a plain PyTorch loop, in one run.
 
-    python benchmarks/embed.py             # ViT-S/16 on this machine's CPU: about four minutes
+    python benchmarks/embed.py             # ViT-S/16 on this machine's CPU: about six minutes
     python benchmarks/embed.py --model vit_l16 --wells 64 --size 2048 --channels 6 --batch 256
 
 Both read the same uint16 TIFFs (LZW) from disk, decode them, tile them, run the same network with
 the same weights (checked: the embeddings agree) and average. The PyTorch side is what one would
 write by hand: a DataLoader over wells with workers, inference mode,
-scaled_dot_product_attention, TF32 on GPUs, a batch at a time. The rounds alternate, so that a busy
+scaled_dot_product_attention, TF32 on GPUs, a batch at a time. Both sides compute in the same type.
+In bfloat16 PyTorch runs twice, with autocast (float32 weights and residual stream, as here) and
+with all of the network in bfloat16, and the faster counts. The rounds alternate, so that a busy
 machine slows all alike; medians of each round's ratios are reported.
 
 The bare network is the same compiled program, on a batch that already lies on the device. On a
@@ -31,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import tifffile
-from embed_torch import torch_loader, torch_loop, torch_network
+from embed_torch import PRECISIONS, torch_loader, torch_loop, torch_network
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
@@ -143,30 +145,40 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.perf_counter() - clock, time.process_time() - processor, found
 
 
-def against_torch(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Whole jobs, the plain loop and the bare network in turn."""
+def against_torch(
+    args: argparse.Namespace, dtype: str, index: Index, folder: Path
+) -> dict[str, Any]:
+    """Whole jobs, the plain loops and the bare network in turn, all computing in `dtype`."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = tuple(f"ch{number + 1}" for number in range(args.channels))
-    options = {"channels": names, "attention": args.attention, "dtype": args.dtype}
+    options = {"channels": names, "attention": args.attention, "dtype": dtype}
     if args.model == "tiny":
         config = EncoderConfig(patch=16, width=128, depth=4, heads=2, **options)
     else:
         config = encoder_config(args.model, **options)
     encoder = make_encoder(config)
-    network = torch_network(encoder, device)
-    index = write_screen(folder / "images", args.wells, args.channels, args.size)
+    networks = {name: torch_network(encoder, device, name) for name in PRECISIONS[dtype]}
     few = Index(index.table.iloc[:2], index.root)
 
     def ours(name: str, some: Index = index) -> Any:
-        return embed_index(encoder, some, folder / name, batch=args.batch, progress=False)
+        out = folder / f"{dtype}-{name}"
+        return embed_index(encoder, some, out, batch=args.batch, progress=False)
 
     ours("warm", few)  # compiles
-    plain = torch_loop(torch_loader(few, config.crop, 0, device), network, args.batch)
-    made = read_embeddings(folder / "warm")[1]
-    difference = float(np.abs(made - plain).max() / np.abs(plain).max())
+    exact = torch_loop(
+        torch_loader(few, config.crop, 0, device), torch_network(encoder, device), args.batch
+    )
+    loader = torch_loader(few, config.crop, 0, device)
+    made = {"mae_jax": read_embeddings(folder / f"{dtype}-warm")[1]}
+    made |= {name: torch_loop(loader, one, args.batch) for name, one in networks.items()}
+    difference = {
+        f"largest difference from float32 in PyTorch, {name}": _difference(one, exact)
+        for name, one in made.items()
+        if name != dtype
+    }
     loader = torch_loader(index, config.crop, args.workers, device)
     next(iter(loader))  # starts its workers
     rounds: list[dict[str, float]] = []
@@ -176,12 +188,15 @@ def against_torch(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rate = bare(encoder, args.channels, args.batch, min(crops, 4 * args.batch))
         seconds, processor, report = timed(lambda turn=turn: ours(f"round{turn}"))
         crops = report.crops
-        torch_seconds, _, _ = timed(lambda: torch_loop(loader, network, args.batch))
+        others = {
+            name: timed(lambda one=one: torch_loop(loader, one, args.batch))[0]
+            for name, one in networks.items()
+        }
         rounds.append(
             {
                 "mae_jax wells/s": args.wells / seconds,
-                "torch wells/s": args.wells / torch_seconds,
-                "ratio": torch_seconds / seconds,
+                **{f"torch wells/s, {name}": args.wells / t for name, t in others.items()},
+                "ratio to the faster": min(others.values()) / seconds,
                 "mae_jax crops/s": crops / seconds,
                 "bare network crops/s": rate,
                 "share of the bare network": crops / seconds / rate,
@@ -189,22 +204,23 @@ def against_torch(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 "processor seconds a crop": processor / crops,
             }
         )
-        print(json.dumps(rounds[-1]), file=sys.stderr)
+        print(json.dumps({"type": dtype, **rounds[-1]}), file=sys.stderr)
     _, reading, _ = timed(lambda: [read_site(few, row) for row in range(len(few))])
     per_crop = reading / (crops / args.wells * len(few))
     medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     return {
-        "device": f"{jax.local_devices()[0].device_kind} ({jax.default_backend()}), torch {device}",
-        "model": args.model,
-        "field": f"{args.channels} × {args.size}²",
-        "wells": args.wells,
-        "crops": crops,
-        "largest relative difference of embeddings": difference,
+        "computed in": dtype,
         **medians,
+        **difference,
         "processor seconds a crop of reading": per_crop,
         "share of processor time that reading needs": per_crop
         / medians["processor seconds a crop"],
+        "crops": crops,
     }
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 def simulated(folder: Path) -> list[dict[str, float]]:
@@ -257,14 +273,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--attention", default="auto")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtypes", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("images", "simulated"):
             (folder / part).mkdir()
-        figures = against_torch(args, folder)
+        index = write_screen(folder / "images", args.wells, args.channels, args.size)
+        figures = [against_torch(args, dtype, index, folder) for dtype in args.dtypes]
         steps = simulated(folder)
     import torch
 
@@ -272,29 +289,45 @@ def main() -> None:
     how = {
         "command": " ".join(["python", "benchmarks/embed.py", *sys.argv[1:]]),
         "date": now(),
+        "device": f"{jax.local_devices()[0].device_kind} ({jax.default_backend()}), torch "
+        f"{'cuda' if torch.cuda.is_available() else 'cpu'}",
+        "model": f"{args.model}, channel-agnostic, batch {args.batch}",
+        "screen": f"{args.wells} wells of {args.channels} × {args.size}²",
         "cores": len(os.sched_getaffinity(0)),
         "load when it ended (1 min)": round(os.getloadavg()[0], 1),
         "versions": ", ".join(f"{name} {version}" for name, version in made_with.items()),
     }
-    first = table([{"": key, "value": value} for key, value in {**figures, **how}.items()])
-    second = table(steps)
     text = f"""# Embedding, end to end
 
 Goals: at least 1.5 times the wells a second of a plain PyTorch loop, and at least 95 % of the
 crops a second of the bare network. `benchmarks/embed.py` says how both are measured.
 
-{first}
+{_side_by_side(figures)}
+
+{table([{"": key, "value": value} for key, value in how.items()])}
 
 ## With an accelerator that needs no processor
 
 Wells of 5 × 1080² pixels, 25 crops each. As long as reading fits into the cores, the device does
 not wait; beyond, reading is the limit, and more cores or more shards are the cure.
 
-{second}
+{table(steps)}
 """
     print(text)
     write_text(args.out / "README.md", text)
-    write_json(args.out / "figures.json", {**figures, **how, "simulated": steps})
+    write_json(args.out / "figures.json", {**how, "types": figures, "simulated": steps})
+
+
+def _side_by_side(figures: list[dict[str, Any]]) -> str:
+    """A column for each type."""
+    names = list(dict.fromkeys(name for one in figures for name in one))
+    columns = [one["computed in"] for one in figures]
+    rows = [
+        {"": name, **dict(zip(columns, (one.get(name, "") for one in figures), strict=True))}
+        for name in names
+        if name != "computed in"
+    ]
+    return table(rows)
 
 
 if __name__ == "__main__":

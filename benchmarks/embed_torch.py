@@ -11,9 +11,13 @@ from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.models.positions import position_table
 
+# How PyTorch may compute in each type: as its manual says, and with all in bfloat16, norms and the
+# residual stream included, which is quicker on processors and less exact.
+PRECISIONS = {"float32": ("float32",), "bfloat16": ("autocast", "bfloat16 throughout")}
 
-def torch_network(encoder: MAEEncoder, device: str) -> Any:
-    """The same network in PyTorch, with the same weights."""
+
+def torch_network(encoder: MAEEncoder, device: str, precision: str = "float32") -> Any:
+    """The same network in PyTorch, with the same weights, computing as `PRECISIONS` names."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -79,13 +83,20 @@ def torch_network(encoder: MAEEncoder, device: str) -> Any:
             patch = config.patch
             x = x.view(batch, channels, height // patch, patch, width // patch, patch)
             x = x.permute(0, 1, 2, 4, 3, 5).reshape(batch, -1, patch * patch)
+            x = x.to(self.kernel.dtype)
             x = functional.linear(x, self.kernel, self.kernel_bias) + self.positions
             x = torch.cat([self.first.view(1, 1, -1).expand(batch, 1, -1), x], dim=1)
             for block in self.blocks:
                 x = block(x)
-            return x[:, 1:].mean(dim=1)
+            return x[:, 1:].float().mean(dim=1)
 
-    return Network().to(device).eval()
+    class Autocast(Network):
+        def forward(self, pixels: Any) -> Any:
+            with torch.autocast(device, torch.bfloat16):
+                return super().forward(pixels)
+
+    network = (Autocast if precision == "autocast" else Network)().to(device).eval()
+    return network.bfloat16() if precision == "bfloat16 throughout" else network
 
 
 class Wells:

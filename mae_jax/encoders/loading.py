@@ -1,8 +1,10 @@
 """`load_encoder`: an encoder from a saved model or a baseline's name."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
 from mae_jax.config import nearest
 from mae_jax.encoders.base import Encoder
@@ -11,7 +13,7 @@ from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.encoders.networks import DenseNetEncoder, MUNetEncoder, PlainViTEncoder
 from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
-from mae_jax.models.config import EncoderConfig, MAEConfig
+from mae_jax.models.config import Dtype, EncoderConfig, MAEConfig
 from mae_jax.models.densenet import DenseNetConfig
 from mae_jax.models.plain_vit import PlainViTConfig
 from mae_jax.models.unet import UNetConfig
@@ -30,6 +32,7 @@ def load_encoder(
     revision: str | None = None,
     channels: tuple[str, ...] | None = None,
     bias_layout: str = "legacy",
+    dtype: str | None = None,
 ) -> Encoder:
     """The encoder of a saved model or a baseline.
 
@@ -39,11 +42,18 @@ def load_encoder(
       revision: of a model on the hub.
       channels: names of a foreign model's channels; RGB models are adapted to so many.
       bias_layout: of a foreign masked autoencoder.
+      dtype: "bfloat16" or "float32", what matrix products are computed in; None for what the
+        model says. Weights stay float32, and so do norms, softmax and what they return.
 
     Raises:
-      InputError: nothing of that name exists, or its files do not fit together.
+      InputError: nothing of that name exists, its files do not fit together, or it computes
+        nothing in `dtype`.
     """
+    if dtype is not None and dtype not in get_args(Dtype):
+        raise InputError(f"there is no type '{dtype}' to compute in; known: float32, bfloat16.")
     if str(where) in BASELINES:
+        if dtype is not None:
+            raise InputError(f"the baseline '{where}' has one type to compute in; name no other.")
         return BASELINES[str(where)]()
     if not Path(where).exists() and "/" not in str(where):
         raise InputError(
@@ -53,6 +63,8 @@ def load_encoder(
     config, params, preprocessing = from_pretrained(
         where, revision=revision, channels=channels, bias_layout=bias_layout
     )
+    if dtype is not None:
+        config = _computing_in(dtype, config)
     if isinstance(config, MAEConfig | EncoderConfig):
         return MAEEncoder(config, params, preprocessing)
     networks = {
@@ -61,3 +73,9 @@ def load_encoder(
         UNetConfig: MUNetEncoder,
     }
     return networks[type(config)](config, params, preprocessing)
+
+
+def _computing_in(dtype: str, config: Any) -> Any:
+    if isinstance(config, MAEConfig):
+        return dataclasses.replace(config, encoder=_computing_in(dtype, config.encoder))
+    return dataclasses.replace(config, dtype=dtype)

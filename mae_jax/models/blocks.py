@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mae_jax.models.attention import attention, attention_weights
-from mae_jax.models.placement import by_samples
+from mae_jax.models.placement import by_samples, platform
 
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)
@@ -23,6 +23,20 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """
     wide = x.astype(jnp.float32)
     return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
+def product(
+    x: Float[Array, "*batch dim"], kernel: Float[Array, "dim features"]
+) -> Float[Array, "*batch features"]:
+    """x @ kernel, both of one type and so the result; the sum is float32.
+
+    On CPUs the float32 sum is asked for by name: XLA multiplies bfloat16 as such only where the
+    result is float32, else as float32 and at half the speed. On GPUs and TPUs that would write
+    twice the bytes.
+    """
+    if platform() != "cpu":
+        return x @ kernel
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -51,7 +65,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch features"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        y = product(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -103,8 +117,8 @@ class ParallelBlock(nn.Module):
         bias = self.param("mlp_bias", nn.initializers.zeros, (hidden,)).astype(self.dtype)
         y = LayerNorm(name="in_norm")(x).astype(self.dtype)
         # Two products, since slices of the small kernel cost less than slices of activations.
-        m = y @ kernel[:, :hidden]
-        qkv = y @ kernel[:, hidden:]
+        m = product(y, kernel[:, :hidden])
+        qkv = product(y, kernel[:, hidden:])
         if self.bias_layout == "legacy":
             # The bias ran over all outputs [m | q | k | v] behind 3 * dim zeros.
             m += jnp.concatenate([jnp.zeros(3 * dim, bias.dtype), bias[: hidden - 3 * dim]])

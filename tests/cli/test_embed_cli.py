@@ -77,6 +77,8 @@ def test_shards_of_an_indexed_job(
     assert features.shape == (4, 16)
     assert main(words) == 0
     assert "0 wells embedded" in capsys.readouterr().out
+    assert main([*words, "--dtype", "bfloat16"]) == 2  # not the numbers that are there
+    assert "another" in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_sentence(model: Path, screen: Path, tmp_path: Path, capsys) -> None:

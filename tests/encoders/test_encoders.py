@@ -11,6 +11,8 @@ from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
 from mae_jax.models.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.models.plain_vit import plain_vit_config
+from mae_jax.models.unet import UNetConfig
 from mae_jax.weights import Preprocessing, save_model
 from mae_jax.weights.architectures import init_params
 
@@ -64,6 +66,40 @@ def test_the_fingerprint_follows_weights_and_preprocessing_only(encoder, params)
         CONFIG, encoder=dataclasses.replace(CONFIG.encoder, remat="full", scan=True)
     )
     assert MAEEncoder(remat, params, PREPROCESSING).fingerprint == encoder.fingerprint
+
+
+def test_computed_in_bfloat16_it_is_another_encoder_with_nearly_the_same_output(
+    encoder, params, tmp_path
+):
+    save_model(tmp_path / "model", params, CONFIG, PREPROCESSING)
+    fast = mae_jax.load_encoder(tmp_path / "model", dtype="bfloat16")
+    same = mae_jax.load_encoder(tmp_path / "model", dtype="float32")
+    assert same.fingerprint == encoder.fingerprint != fast.fingerprint
+    exact, rounded = encoder.embed(crops()), fast.embed(crops())
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_allclose(rounded, exact, atol=2e-2)
+    assert (rounded != exact).any()
+    with pytest.raises(InputError, match="no type 'float16'"):
+        mae_jax.load_encoder(tmp_path / "model", dtype="float16")
+    with pytest.raises(InputError, match="'intensity' has one type"):
+        mae_jax.load_encoder("intensity", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        plain_vit_config("vit_s16", channels=("a",), grid=2, depth=1, width=16, heads=1),
+        UNetConfig(channels=("a",), crop=32, widths=(8, 16), convolutions=(1, 1)),
+    ],
+    ids=["plain", "unet"],
+)
+def test_every_network_computes_in_bfloat16(config, tmp_path):
+    preprocessing = Preprocessing(("a",), any_channels=False, crop=32)
+    save_model(tmp_path, init_params(config, jax.random.key(0)), config, preprocessing)
+    exact, fast = (mae_jax.load_encoder(tmp_path, dtype=d) for d in ("float32", "bfloat16"))
+    pixels = crops(channels=1, size=32)
+    np.testing.assert_allclose(fast.embed(pixels), exact.embed(pixels), atol=0.1)
+    assert (fast.embed(pixels) != exact.embed(pixels)).any()
 
 
 def test_channels_are_ordered_by_name(encoder):
