@@ -89,15 +89,17 @@ def test_an_unknown_kind_of_url_is_refused() -> None:
         Store("nowhere://x")
 
 
-@pytest.mark.parametrize("where", ["memory", pytest.param("s3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "where", ["memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s3", "gs"))]
+)
 def test_a_job_writes_to_an_object_store(
     make_screen, tiny_encoder, where: str, request: pytest.FixtureRequest
 ) -> None:
     index = make_screen(wells=3)
     out = f"memory://{uuid.uuid4()}/out"
-    if where == "s3":
-        request.getfixturevalue("bucket")
-        out = "s3://screens/out"
+    if where != "memory":
+        request.getfixturevalue({"s3": "bucket", "gs": "google_bucket"}[where])
+        out = f"{where}://screens/out"
     options = {"part_wells": 2, "batch": 4, "crops": True, "tokens": True, "progress": False}
     for shard in ("0/2", "1/2"):
         report = embed_index(tiny_encoder, index, out, shard=shard, **options)
