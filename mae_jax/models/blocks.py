@@ -65,7 +65,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch features"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = product(x.astype(self.dtype), kernel.astype(self.dtype))
+        y = product(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -113,7 +113,8 @@ class ParallelBlock(nn.Module):
           drop: what the residual of each sample is multiplied by: 0, or 1 / (1 - rate).
         """
         dim, hidden = x.shape[-1], self.hidden
-        kernel = self.param("in_proj", backbone_init, (dim, hidden + 3 * dim)).astype(self.dtype)
+        kernel = self.param("in_proj", backbone_init, (dim, hidden + 3 * dim))
+        kernel = jnp.asarray(kernel, self.dtype)
         bias = self.param("mlp_bias", nn.initializers.zeros, (hidden,)).astype(self.dtype)
         y = LayerNorm(name="in_norm")(x).astype(self.dtype)
         # Two products, since slices of the small kernel cost less than slices of activations.
