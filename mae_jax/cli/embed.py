@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     pooling = "the class token, the mean over patches, or a mean for each channel (mean)"
     add("--pooling", default="mean", choices=("class", "mean", "channel"), help=pooling)
     add("--block", type=int, help="pool the tokens after this block (the last)")
-    dtype = "what products are computed in: bfloat16 is about twice as fast (the model's own)"
+    dtype = "what products are computed in; bfloat16 is quicker and less exact (the model's own)"
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
     add("--batch", type=int, default=64, help="crops a device and step (64)")
     add("--channels", nargs="+", metavar="NAME", help="channels to read (all that a site has)")
