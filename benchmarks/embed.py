@@ -160,7 +160,8 @@ def against_torch(
     else:
         config = encoder_config(args.model, **options)
     encoder = make_encoder(config)
-    networks = {name: torch_network(encoder, device, name) for name in PRECISIONS[dtype]}
+    raced = PRECISIONS[dtype]
+    networks = {name: torch_network(encoder, device, name) for name in {"float32", *raced}}
     few = Index(index.table.iloc[:2], index.root)
 
     def ours(name: str, some: Index = index) -> Any:
@@ -168,16 +169,13 @@ def against_torch(
         return embed_index(encoder, some, out, batch=args.batch, progress=False)
 
     ours("warm", few)  # compiles
-    exact = torch_loop(
-        torch_loader(few, config.crop, 0, device), torch_network(encoder, device), args.batch
-    )
     loader = torch_loader(few, config.crop, 0, device)
-    made = {"mae_jax": read_embeddings(folder / f"{dtype}-warm")[1]}
-    made |= {name: torch_loop(loader, one, args.batch) for name, one in networks.items()}
+    made = {name: torch_loop(loader, one, args.batch) for name, one in networks.items()}
+    exact = made.pop("float32")
+    made["mae_jax"] = read_embeddings(folder / f"{dtype}-warm")[1]
     difference = {
         f"largest difference from float32 in PyTorch, {name}": _difference(one, exact)
         for name, one in made.items()
-        if name != dtype
     }
     loader = torch_loader(index, config.crop, args.workers, device)
     next(iter(loader))  # starts its workers
@@ -189,8 +187,8 @@ def against_torch(
         seconds, processor, report = timed(lambda turn=turn: ours(f"round{turn}"))
         crops = report.crops
         others = {
-            name: timed(lambda one=one: torch_loop(loader, one, args.batch))[0]
-            for name, one in networks.items()
+            name: timed(lambda name=name: torch_loop(loader, networks[name], args.batch))[0]
+            for name in raced
         }
         rounds.append(
             {

@@ -50,7 +50,9 @@ def load_encoder(
         nothing in `dtype`.
     """
     if dtype is not None and dtype not in get_args(Dtype):
-        raise InputError(f"there is no type '{dtype}' to compute in; known: float32, bfloat16.")
+        raise InputError(
+            f"there is no type '{dtype}' to compute in: {nearest(dtype, get_args(Dtype))}"
+        )
     if str(where) in BASELINES:
         if dtype is not None:
             raise InputError(f"the baseline '{where}' has one type to compute in; name no other.")
