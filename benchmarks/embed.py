@@ -161,7 +161,9 @@ def against_torch(
         config = encoder_config(args.model, **options)
     encoder = make_encoder(config)
     raced = PRECISIONS[dtype]
-    networks = {name: torch_network(encoder, device, name) for name in {"float32", *raced}}
+    networks = {
+        name: torch_network(encoder, device, name) for name in dict.fromkeys(("float32", *raced))
+    }
     few = Index(index.table.iloc[:2], index.root)
 
     def ours(name: str, some: Index = index) -> Any:
