@@ -16,7 +16,7 @@ slow: .venv/test.stamp  ## what takes more than half a minute
 	$(BIN)/python -m pytest -n 2 -m slow $(TESTS)
 
 scanpy: .venv/scanpy/stamp  ## what scanpy makes of the output, with the older pandas it asks for
-	.venv/scanpy/bin/python -m pytest tests/embed/test_conventions.py
+	.venv/scanpy/bin/python -m pytest tests/inference/test_conventions.py
 
 lint: .venv/lint.stamp  ## style and types, of Python, shell scripts and the Dockerfile
 	$(BIN)/ruff check .
@@ -47,12 +47,12 @@ clean:
 	$(PIP) -c constraints.txt -e '.[test]'
 	@touch $@
 
-# An environment that borrows all of .venv but what tests/embed/scanpy.txt names.
-.venv/scanpy/stamp: .venv/test.stamp tests/embed/scanpy.txt
+# An environment that borrows all of .venv but what tests/inference/scanpy.txt names.
+.venv/scanpy/stamp: .venv/test.stamp tests/inference/scanpy.txt
 	$(BIN)/python -m venv --clear .venv/scanpy
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		"$$(.venv/scanpy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/z.pth"
-	.venv/scanpy/bin/python -m pip --disable-pip-version-check install --quiet -r tests/embed/scanpy.txt
+	.venv/scanpy/bin/python -m pip --disable-pip-version-check install --quiet -r tests/inference/scanpy.txt
 	@touch $@
 
 .venv/lint.stamp: pyproject.toml constraints.txt | .venv/bin/python

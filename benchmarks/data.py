@@ -72,8 +72,8 @@ RESULTS = Path(__file__).parent / "results" / "data"
 def fields(count: int, shared: Path) -> Iterator[np.ndarray]:
     """Fields of view of 8 bits, (channels, side, side)."""
     from mae_jax.data.images import read_site
-    from mae_jax.data.loaddata import read_loaddata
-    from mae_jax.data.scaling import to_uint8
+    from mae_jax.data.quantize import to_uint8
+    from mae_jax.data.readers.loaddata import read_loaddata
 
     rng = np.random.default_rng(0)
     path = shared / "cpjump1_images" / "load_data.csv"
@@ -114,8 +114,8 @@ def _blurred(plane: np.ndarray) -> np.ndarray:
 
 def build(folder: Path, count: int, shared: Path) -> None:
     """Writes the same fields in every layout."""
-    from mae_jax.data.loaddata import read_loaddata
     from mae_jax.data.pack import PackSettings, pack
+    from mae_jax.data.readers.loaddata import read_loaddata
 
     (folder / "tiff").mkdir(parents=True)
     rows = []
@@ -358,7 +358,7 @@ def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
         return from_tar(folder / "fields.tar", args.seconds)
     store, _, how = name.partition(", ")
     if how == "opened":
-        from mae_jax.data import arrays
+        from mae_jax.data import zarr_reader as arrays
 
         arrays.open_array = arrays.open_array.__wrapped__  # which keeps nothing open
     size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES, **sizes}.get(store)

@@ -37,14 +37,14 @@ from embed_torch import PRECISIONS, torch_loader, torch_loop, torch_network
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
-from mae_jax.embed import embed_index, read_embeddings
-from mae_jax.embed.device import Runner
-from mae_jax.embed.manifest import now, versions
-from mae_jax.encoders.base import Encoder
-from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.files import write_json, write_text
-from mae_jax.models.config import EncoderConfig, encoder_config
-from mae_jax.models.encoder import ViT
+from mae_jax.inference import embed_index, read_embeddings
+from mae_jax.inference.batch_encoder import Runner
+from mae_jax.inference.manifest import now, versions
+from mae_jax.networks.encoder import Encoder
+from mae_jax.networks.mae.config import EncoderConfig, encoder_config
+from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.networks.mae.parallel_vit import ViT
 from mae_jax.weights.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).parent / "results" / "embed"

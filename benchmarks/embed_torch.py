@@ -8,8 +8,8 @@ import tifffile
 
 from mae_jax.data.index import Index
 from mae_jax.data.tiling import tile_offsets
-from mae_jax.encoders.mae import MAEEncoder
-from mae_jax.models.positions import position_table
+from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.nn.pos_embed import position_table
 
 # How PyTorch may compute in each type: as its manual says, and with all in bfloat16, norms and the
 # residual stream included, which is quicker on processors and less exact.

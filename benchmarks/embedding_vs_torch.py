@@ -164,7 +164,7 @@ def pixels(args: argparse.Namespace):
 
 
 def config_of(args: argparse.Namespace):
-    from mae_jax.models.config import encoder_config
+    from mae_jax.networks.mae.config import encoder_config
 
     return encoder_config(args.size, channels=tuple("abcdef"), crop=args.crop)
 
@@ -175,9 +175,9 @@ def write_weights(args: argparse.Namespace) -> None:
     import numpy as np
     import safetensors.numpy
 
-    from mae_jax.models.config import DecoderConfig, MAEConfig
-    from mae_jax.weights.architectures import param_shapes
-    from mae_jax.weights.reference_mae import export_reference_mae
+    from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
+    from mae_jax.networks.mae.torch_keys import export_reference_mae
+    from mae_jax.networks.registry import param_shapes
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
     rng = np.random.default_rng(0)
@@ -241,10 +241,10 @@ def product_speed(args: argparse.Namespace) -> float:
 def jax_embed(args: argparse.Namespace):
     import numpy as np
 
-    from mae_jax.encoders.mae import MAEEncoder
-    from mae_jax.models.config import DecoderConfig, MAEConfig
+    from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
+    from mae_jax.networks.mae.encoder import MAEEncoder
+    from mae_jax.networks.mae.torch_keys import import_reference_mae
     from mae_jax.weights.preprocessing import Preprocessing
-    from mae_jax.weights.reference_mae import import_reference_mae
     from mae_jax.weights.torch_file import read_state_dict
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))

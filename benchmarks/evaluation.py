@@ -155,7 +155,7 @@ def _profiles(size: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 def ap_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
     from mae_jax.evaluation.aggregate import unit
-    from mae_jax.evaluation.ranking import all_against_all
+    from mae_jax.evaluation.average_precision import all_against_all
 
     x, codes = _profiles(size)
     with timed() as clock:
@@ -189,7 +189,7 @@ def _targets(size: dict[str, int], targets: int) -> tuple[np.ndarray, np.ndarray
 
 def elastic_ours(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]:
     """`targets` of 955, and how long all would take: the shared Gram matrices count once."""
-    from mae_jax.evaluation.elastic import _split, fit_targets
+    from mae_jax.evaluation.elastic_net import _split, fit_targets
 
     x, y = _targets(size, targets)
     with timed() as shared:
@@ -274,7 +274,7 @@ def write_wells(path: str, wells: int, width: int, batches: int) -> None:
 
 def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
     """TVN of wells on disk, fitted and applied block by block."""
-    from mae_jax.evaluation.streams import ProfilesStream, correct_stream, fit_stream
+    from mae_jax.evaluation.out_of_core import ProfilesStream, correct_stream, fit_stream
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_SCRATCH")) as folder:
         path = Path(folder) / "in.parquet"

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mae_jax.files import read_json, write_json, write_text
-from mae_jax.models import mae_config
+from mae_jax.networks.mae import mae_config
 from mae_jax.train.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "plan"
@@ -73,8 +73,9 @@ CASES = {
 
 def one(name: str) -> None:
     """Plans a case and writes its numbers; runs in a process of its own."""
-    from mae_jax.plan import DoesNotFit, estimate, needs, needs_by_formula, slice_of, tpu_devices
-    from mae_jax.plan.text import description, numbers
+    from mae_jax.planning import DoesNotFit, needs, needs_by_formula, slice_of, tpu_devices
+    from mae_jax.planning import roofline as estimate
+    from mae_jax.planning.format import description, numbers
 
     case = CASES[name]
     slice_ = slice_of(case.slice)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
-from launch.calls import Call
+from launch.commands import Call
 from launch.kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
 from launch.runs import Run, check_name, count, make_run
 from launch.slurm import SLURM

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from launch.calls import Call, call
+from launch.commands import Call, call
 from launch.runs import STOPPED, WRONG_INPUT, Run, check_shared, count
 from launch.tpus import tpu_slice
 from mae_jax.errors import InputError

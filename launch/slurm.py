@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from launch.calls import Call, bash_list, call
+from launch.commands import Call, bash_list, call
 from launch.runs import Run, count
 from mae_jax.errors import InputError
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import calls
-from launch.calls import Call, bash_list
+from launch import commands
+from launch.commands import Call, bash_list
 from launch.runs import Run, check_shared
 from launch.tpus import tpu_slice
 from mae_jax.errors import InputError
@@ -155,7 +155,7 @@ class TpuVM:
         name = "" if verb == "list" else args.name
         where = [f"--zone={args.zone}"] * bool(zone and args.zone)
         where += [f"--project={args.project}"] * bool(args.project)
-        return calls.call(
+        return commands.call(
             "gcloud", "compute", "tpus", noun, verb, name, *where, *more, document=document
         )
 
@@ -172,7 +172,7 @@ class TpuVM:
     ) -> Call:
         where = [f"--{name}={value}" for name in ("zone", "project")
                  if (value := getattr(args, name))]  # fmt: skip
-        return calls.call("gcloud", "compute", "tpus", "tpu-vm", "ssh", args.name, *where,
+        return commands.call("gcloud", "compute", "tpus", "tpu-vm", "ssh", args.name, *where,
                     f"--worker={worker}", f"--command={command}", may_fail=may_fail)  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def tpu_slice(name: str) -> TpuSlice:
     Raises:
       InputError: there is no such slice.
     """
-    from mae_jax.plan.hardware import slice_of  # imports JAX, which most commands can spare
+    from mae_jax.distributed.hardware import slice_of  # imports JAX, which most commands can spare
 
     found = slice_of(name)
     if found.chip.name not in _NAMES:

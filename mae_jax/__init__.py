@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mae_jax.encoders import load_encoder
-    from mae_jax.weights import from_pretrained
+    from mae_jax.encoders.pretrained import from_pretrained
 
 __all__ = ["__version__", "from_pretrained", "load_encoder"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return load_encoder
     if name == "from_pretrained":
-        from mae_jax.weights import from_pretrained
+        from mae_jax.encoders.pretrained import from_pretrained
 
         return from_pretrained
     raise AttributeError(f"module 'mae_jax' has no attribute '{name}'")

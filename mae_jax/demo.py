@@ -9,7 +9,7 @@ import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
 from mae_jax.report.page import Sources, verdict, write_report
-from mae_jax.report.record import write_record
+from mae_jax.report.summary import write_record
 
 # Many small fields, since a correction of batch effects needs wells. There are about twice as many
 # controls as the embedding has features, so that their covariance is well determined, and 96 known

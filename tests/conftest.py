@@ -38,7 +38,7 @@ def shared_data() -> Path:
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The file system of an S3 server of moto, which has an empty bucket named 'screens'."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-    from mae_jax.data import arrays
+    from mae_jax.data import zarr_reader as arrays
 
     if subprocess.run(
         [MOTO_PYTHON, "-c", "import moto.server"], check=False, cwd=tmp_path

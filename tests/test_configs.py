@@ -13,13 +13,13 @@ import pytest
 import mae_jax
 from mae_jax.cli.config_file import load_config
 from mae_jax.config import from_dict
+from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.models.config import MAEConfig
-from mae_jax.models.densenet import DenseNetConfig
-from mae_jax.models.plain_vit import PlainViTConfig
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.mae.config import MAEConfig
+from mae_jax.networks.vit.model import PlainViTConfig
 from mae_jax.train import TrainConfig
-from mae_jax.train import mesh as meshes
-from mae_jax.train.program import program
+from mae_jax.train.compiled import program
 
 FILE = Path(__file__).parents[1] / "configs" / "paper.py"
 spec = importlib.util.spec_from_file_location("paper", FILE)

@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from mae_jax.weights import from_pretrained, save_model
-    from mae_jax.weights.architectures import kind_of
-    from mae_jax.weights.foreign import export_foreign
+    from mae_jax.encoders.pretrained import from_pretrained
+    from mae_jax.networks.registry import kind_of
+    from mae_jax.networks.saved_model import save_model
+    from mae_jax.networks.torch_import import export_foreign
+    from mae_jax.weights.pytree_paths import flatten
     from mae_jax.weights.torch_file import write_state_dict
-    from mae_jax.weights.trees import flatten
 
     channels = tuple(args.channels.split(",")) if args.channels else None
     config, params, preprocessing = from_pretrained(

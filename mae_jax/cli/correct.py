@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_stream(args: argparse.Namespace) -> None:
     from mae_jax.evaluation.corrections import Correction
-    from mae_jax.evaluation.streams import ProfilesStream, correct_stream, fit_stream
+    from mae_jax.evaluation.out_of_core import ProfilesStream, correct_stream, fit_stream
 
     stream = ProfilesStream(args.embeddings)
     if args.fitted:

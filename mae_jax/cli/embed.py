@@ -45,10 +45,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Loads encoder and index and does this process's share."""
-    from mae_jax.data.sources import read_source
-    from mae_jax.embed import embed_index, find_shard, parse_shard
+    from mae_jax.data.readers.open_screen import read_source
     from mae_jax.encoders import load_encoder
     from mae_jax.errors import InputError
+    from mae_jax.inference import embed_index, find_shard, parse_shard
 
     if args.shard is not None and args.shards is not None:
         raise InputError("--shard I/N says it all; leave --shards out.")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     if report.skipped:
         print(f"why wells were skipped: {args.out}/skipped.csv")
     if args.anndata and report.complete:
-        from mae_jax.embed.anndata import write_anndata
+        from mae_jax.inference.anndata import write_anndata
 
         print(write_anndata(args.out, kind=args.anndata))
     print(args.out)

@@ -12,12 +12,11 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation import aggregate
 from mae_jax.evaluation import cpjump1 as jump
 from mae_jax.evaluation import recall as recall_of
-from mae_jax.evaluation.arms import correct_arms, read_arms, read_unexpressed
-from mae_jax.evaluation.compare import compare_recall, probe_blocks
+from mae_jax.evaluation.chromosome_arms import correct_arms, read_arms, read_unexpressed
 from mae_jax.evaluation.corrections import CORRECTIONS, correct
-from mae_jax.evaluation.databases import read_database
-from mae_jax.evaluation.flops import Shape, embedding_flops, paper_flops, training_flops
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
+from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
+from mae_jax.evaluation.paper_flops import Shape, embedding_flops, paper_flops, training_flops
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.recall_tables import (
     RecallTables,
@@ -25,6 +24,7 @@ from mae_jax.evaluation.recall_tables import (
     random_profiles,
     recall_tables,
 )
+from mae_jax.evaluation.relationship_databases import read_database
 from mae_jax.evaluation.relationships import Relationships
 from mae_jax.evaluation.replicates import perturbation_strength, replicate_consistency
 from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
@@ -120,7 +120,7 @@ def genesets(args: argparse.Namespace) -> None:
 
 def features(args: argparse.Namespace) -> None:
     """features.csv (one row per feature), categories.csv (Table 7), features.png (Fig. 6)."""
-    from mae_jax.evaluation import figures
+    from mae_jax.evaluation import plots as figures
     from mae_jax.evaluation.cellprofiler import predict_features
 
     train, test = ([Profiles.read(p) for p in paths] for paths in (args.train, args.test))
@@ -201,9 +201,9 @@ def flops(args: argparse.Namespace) -> None:
 
 def paper(args: argparse.Namespace) -> None:
     """table<N>.csv, figures as PNG, paper.html."""
-    from mae_jax.evaluation import figures
+    from mae_jax.evaluation import plots as figures
     from mae_jax.evaluation.cellprofiler import FeaturePrediction
-    from mae_jax.evaluation.paper import Paper, with_flops
+    from mae_jax.evaluation.paper_tables import Paper, with_flops
 
     result = Paper()
     embeddings, databases = _embeddings(args), _databases(args)

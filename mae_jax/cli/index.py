@@ -20,7 +20,7 @@ EXAMPLE = """\
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    from mae_jax.data.sources import FORMATS
+    from mae_jax.data.readers.open_screen import FORMATS
 
     parser.add_argument("source", help="a LoadData CSV, a folder of images, or an index to check")
     parser.add_argument("--out", help="where to write the index (parquet)")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     """Makes the index, splits it, writes it and checks it, as the options say."""
     from mae_jax.data.illumination import with_illumination
     from mae_jax.data.index import Index, with_split
-    from mae_jax.data.sources import read_source
+    from mae_jax.data.readers.open_screen import read_source
 
     if not (args.out or args.check or args.problems):
         raise InputError("nothing to do: give --out to write an index, or --check to check one.")
@@ -153,7 +153,7 @@ def _say(index: "Index") -> None:
 
 
 def _check(index: "Index", args: argparse.Namespace) -> None:
-    from mae_jax.data.check import check
+    from mae_jax.data.qc import check
 
     report = check(index, threads=args.threads, progress=sys.stderr.isatty())
     print()

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     if args.print_config:
         print(values)
         return
-    from mae_jax.train import hosts, train
+    from mae_jax.distributed import initialize as hosts
+    from mae_jax.train import trainer as train
 
     hosts.join(args.distributed)
     hosts.keep_compiled(Path(args.workdir) / "compiled")

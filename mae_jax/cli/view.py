@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Lays the wells flat, then serves the page until it is interrupted."""
-    from mae_jax.data.sources import read_source
+    from mae_jax.data.readers.open_screen import read_source
     from mae_jax.evaluation.profiles import Profiles
     from mae_jax.view.screen import Screen
     from mae_jax.view.server import ViewServer

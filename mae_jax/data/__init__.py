@@ -20,12 +20,12 @@ the number of hosts or workers, and `start_step` goes on anywhere.
 `batches.sets`, and `labels_of(sets)` numbers the labels of all splits as training does.
 """
 
-from mae_jax.data.batches import CropBatches
+from mae_jax.data.batch_iterator import CropBatches
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
+from mae_jax.data.mixture import CropSet, domains_of, labels_of, sets_by_channels
 from mae_jax.data.pipeline import crop_batches
-from mae_jax.data.sets import CropSet, domains_of, labels_of, sets_by_channels
-from mae_jax.data.sources import read_source
+from mae_jax.data.readers.open_screen import read_source
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.validation import validation_crops
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from mae_jax.data import arrays, records
-from mae_jax.data.crashes import reading
+from mae_jax.data import array_record as records
+from mae_jax.data import zarr_reader as arrays
+from mae_jax.data.crash_log import reading
+from mae_jax.data.image_uri import Locator
 from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.index import Index
-from mae_jax.data.locators import Locator
 from mae_jax.errors import InputError
 
 Crop = Shaped[np.ndarray, "channels crop crop"]

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 
-from mae_jax.data import locators
+from mae_jax.data import image_uri as locators
 from mae_jax.data.index import Index
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError

@@ -7,9 +7,12 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data import arrays, illumination, records, tables
+from mae_jax.data import array_record as records
+from mae_jax.data import illumination
+from mae_jax.data import zarr_reader as arrays
+from mae_jax.data.image_uri import Locator
 from mae_jax.data.index import Index
-from mae_jax.data.locators import Locator
+from mae_jax.data.readers import parquet_images as tables
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.config import nearest
-from mae_jax.data import locators
+from mae_jax.data import image_uri as locators
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
 from mae_jax.files import replacing
@@ -43,7 +43,7 @@ class Index:
     """A table with one row per site, and the folder or URL that its relative paths count from.
 
     Columns: the strings named in `METADATA` and any further `Metadata_*`; `Channels`, the names
-    of the site's channels; `Images`, one locator each (see `mae_jax.data.locators`); and, where
+    of the site's channels; `Images`, one locator each (see `mae_jax.data.image_uri`); and, where
     the source has them, `Illumination`, one locator each ("" for none). An index of a packed store
     also has `Zarr`, the text of the `zarr.json` of the array that a site's images lie in: with it
     arrays are opened without reading anything.

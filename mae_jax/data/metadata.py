@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mae_jax.data.index import METADATA
-from mae_jax.data.wells import normal_well, well_name
+from mae_jax.data.well_names import normal_well, well_name
 from mae_jax.errors import InputError
 
 # The first of these that has a value in a row gives the row's value.

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mae_jax.data.image_uri import is_url
 from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
-from mae_jax.data.locators import is_url
-from mae_jax.data.scaling import plate_ranges, to_uint8
-from mae_jax.data.stores import write_field, write_plate, write_tiles
+from mae_jax.data.quantize import plate_ranges, to_uint8
+from mae_jax.data.writers import write_field, write_plate, write_tiles
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
 

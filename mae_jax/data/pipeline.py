@@ -2,8 +2,8 @@
 
 The order of the sites, the place of each crop and its flips depend on the seed and the step alone,
 not on how many hosts or worker processes share the work: the global batch of step t consists of
-elements t·batch … (t+1)·batch − 1 of one endless sequence (`mae_jax.data.orders`), host r takes its
-r-th part, and every element's random numbers come from its position in the sequence. So a run
+elements t·batch … (t+1)·batch − 1 of one endless sequence (`mae_jax.data.samplers`), host r takes
+its r-th part, and every element's random numbers come from its position in the sequence. So a run
 resumes from its step number on any other number of hosts. What makes it true is the order of
 grain's calls: the random map comes before batching, batching before the hosts' slice, and only
 then iteration.
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from mae_jax.config import nearest
-from mae_jax.data.batches import CropBatches
-from mae_jax.data.crashes import keep_notes
+from mae_jax.data.batch_iterator import CropBatches
+from mae_jax.data.collate import FillBatch, PlanCrops
+from mae_jax.data.crash_log import keep_notes
 from mae_jax.data.crops import CropReader, SiteCache
-from mae_jax.data.filling import FillBatch, PlanCrops
 from mae_jax.data.index import Index
-from mae_jax.data.orders import ByLabel, ByPlate, Mixed, Order, Shuffled
-from mae_jax.data.sets import CropSet, Numbering, domains_of, labels_of, resolved
+from mae_jax.data.mixture import CropSet, Numbering, domains_of, labels_of, resolved
+from mae_jax.data.samplers import ByLabel, ByPlate, Mixed, Order, Shuffled
 from mae_jax.errors import InputError
 
 MEBIBYTE = 1 << 20

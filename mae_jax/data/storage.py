@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mae_jax.data.locators import is_url
+from mae_jax.data.image_uri import is_url
 from mae_jax.errors import InputError
 from mae_jax.files import replacing
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from mae_jax.data.crops import CropReader
 from mae_jax.data.index import Index
+from mae_jax.data.mixture import channels_of, rows_of
 from mae_jax.data.pipeline import check_shares
-from mae_jax.data.sets import channels_of, rows_of
 from mae_jax.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from mae_jax.encoders.base import Encoder
-from mae_jax.models.standardize import default_scale
+from mae_jax.networks.encoder import Encoder
+from mae_jax.nn.standardize import default_scale
 from mae_jax.weights.preprocessing import Preprocessing
 
 PER_CHANNEL = ("mean", "std", "p01", "p50", "p99")

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mae_jax.config import nearest
-from mae_jax.encoders.base import Encoder
 from mae_jax.encoders.intensity import IntensityEncoder
-from mae_jax.encoders.mae import MAEEncoder
-from mae_jax.encoders.networks import DenseNetEncoder, MUNetEncoder, PlainViTEncoder
+from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
-from mae_jax.models.config import Dtype, EncoderConfig, MAEConfig
-from mae_jax.models.densenet import DenseNetConfig
-from mae_jax.models.plain_vit import PlainViTConfig
-from mae_jax.models.unet import UNetConfig
-from mae_jax.weights.pretrained import from_pretrained
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.encoder import Encoder
+from mae_jax.networks.mae.config import Dtype, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.networks.other_encoders import DenseNetEncoder, MUNetEncoder, PlainViTEncoder
+from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.vit.model import PlainViTConfig
 
 # Baselines that need no weights, by name.
 BASELINES: dict[str, Callable[[], Encoder]] = {

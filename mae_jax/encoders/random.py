@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from mae_jax.encoders.base import Encoder
+from mae_jax.networks.encoder import Encoder
 from mae_jax.weights.preprocessing import Preprocessing
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.elastic import L1_RATIOS, ElasticFits, fit_targets
+from mae_jax.evaluation.elastic_net import L1_RATIOS, ElasticFits, fit_targets
 from mae_jax.evaluation.profiles import Profiles
 
 CATEGORIES = ("AreaShape", "Intensity", "Neighbors", "RadialDistribution", "Texture")

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float32, Int
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
-from mae_jax.evaluation import formats
-from mae_jax.evaluation.formats import METADATA
+from mae_jax.evaluation import table_formats as formats
+from mae_jax.evaluation.table_formats import METADATA
 from mae_jax.files import replacing
 
 

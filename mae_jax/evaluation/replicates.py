@@ -10,8 +10,8 @@ from jaxtyping import Float, Float32
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.average_precision import benjamini_hochberg
 from mae_jax.evaluation.profiles import Layout, Profiles
-from mae_jax.evaluation.ranking import benjamini_hochberg
 
 
 def mean_cosine(rows: Float32[np.ndarray, "rows features"]) -> float:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.average_precision import average_precision, group_significance
 from mae_jax.evaluation.profiles import Layout, Profiles
-from mae_jax.evaluation.ranking import average_precision, group_significance
 
 
 @dataclass(frozen=True)

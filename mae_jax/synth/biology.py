@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mae_jax.synth.config import ScreenConfig
-from mae_jax.synth.seeds import generator
+from mae_jax.synth.rng import generator
 
 PARAMETERS = (
     "nucleus_size",

@@ -20,7 +20,7 @@ from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
 from mae_jax.synth.biology import gene_effects, known_relationships
 from mae_jax.synth.config import ScreenConfig
-from mae_jax.synth.layout import design, row_and_column
+from mae_jax.synth.plate_layout import design, row_and_column
 from mae_jax.synth.wells import draw_well
 
 # What the drawing code draws for one and the same configuration. It goes up with every change that

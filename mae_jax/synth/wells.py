@@ -7,12 +7,12 @@ import scipy.ndimage
 from jaxtyping import Float, Float32, UInt16
 
 from mae_jax.errors import InputError
-from mae_jax.synth.batches import WellConditions, conditions
+from mae_jax.synth.batch_effects import WellConditions, conditions
 from mae_jax.synth.biology import CONTROL_NAME, PARAMETERS, gene_effects
 from mae_jax.synth.cells import STRUCTURES, WINDOW, Cell, draw_structure, shape_cell
 from mae_jax.synth.config import CHANNEL_STRUCTURES, ScreenConfig
-from mae_jax.synth.layout import contents_of_wells
-from mae_jax.synth.seeds import generator
+from mae_jax.synth.plate_layout import contents_of_wells
+from mae_jax.synth.rng import generator
 
 _FULL = 7000.0  # counts of a structure at level 1, gain 1
 _HAZE_WIDTH = 21  # pixels that out-of-focus light spreads over

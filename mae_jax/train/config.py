@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
-from mae_jax.models import MAEConfig
-from mae_jax.models.densenet import DenseNetConfig
-from mae_jax.models.plain_vit import PlainViTConfig
-from mae_jax.models.unet import UNetConfig
-from mae_jax.weights.architectures import kind_of
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.mae import MAEConfig
+from mae_jax.networks.registry import kind_of
+from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.vit.model import PlainViTConfig
 
 # What `network` may say, and the schema that `model` then has.
 NETWORKS: dict[str, type] = {
@@ -109,8 +109,8 @@ class MeshConfig:
       data: copies of the model, each with its part of the batch.
       fsdp: parts of every parameter; each part's device also has its part of the batch.
       tensor: parts of every matrix product.
-      layout: "auto" divides parameters as `mae_jax.train.layouts` says for the network; "largest"
-        divides each over fsdp along its largest dimension.
+      layout: "auto" divides parameters as `mae_jax.networks.sharding_rules` says for the network;
+        "largest" divides each over fsdp along its largest dimension.
       rules: (regular expression on a parameter's path, mesh axes of its last dimensions), which
         come before those of the layout. The first that matches counts; "" leaves a dimension
         whole.

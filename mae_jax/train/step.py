@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
+from mae_jax.networks.tasks import Batch, Scalars, task_of
 from mae_jax.train.config import TrainConfig
-from mae_jax.train.faults import judge, no_faults
-from mae_jax.train.tasks import Batch, Scalars, task_of
+from mae_jax.train.divergence import judge, no_faults
 
 StepFunction = Callable[..., tuple["TrainState", Scalars]]
 

@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
+from mae_jax.networks.tasks import Task
 from mae_jax.train.step import TrainState
-from mae_jax.train.tasks import Task
-from mae_jax.weights import from_pretrained
-from mae_jax.weights.trees import flatten
+from mae_jax.weights.pytree_paths import flatten
 
 
 def warm_start(where: str, task: Task, state: TrainState) -> TrainState:

@@ -14,8 +14,8 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.reconstruct.colours import contrast_limits, false_colour, stretched
-from mae_jax.view.flat import components, flat_map, standardized
+from mae_jax.viz.colors import contrast_limits, false_colour, stretched
+from mae_jax.viz.projection import components, flat_map, standardized
 
 _COMPONENTS = 3
 

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 
 from mae_jax.cli.main import main
-from mae_jax.embed import read_embeddings
-from mae_jax.models.config import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.models.mae import MAE
-from mae_jax.weights.folder import save_model
+from mae_jax.inference import read_embeddings
+from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.model import MAE
+from mae_jax.networks.saved_model import save_model
 from mae_jax.weights.preprocessing import Preprocessing
 
 CHANNELS = ("DNA", "ER")

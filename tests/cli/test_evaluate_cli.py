@@ -126,7 +126,8 @@ def test_evaluation_does_not_need_models() -> None:
     code = (
         "import sys, mae_jax.evaluation, mae_jax.evaluation.recall_tables; "
         "bad = [m for m in sys.modules if m.split('.')[0] in ('jax', 'flax', 'torch') or "
-        "m.startswith(('mae_jax.models', 'mae_jax.train', 'mae_jax.embed', 'mae_jax.data'))]; "
+        "m.startswith(('mae_jax.networks', 'mae_jax.train', 'mae_jax.inference', "
+        "'mae_jax.data'))]; "
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import pytest
 
 import mae_jax.train
 from mae_jax.cli.main import main
-from mae_jax.train import hosts
+from mae_jax.distributed import initialize as hosts
 
 TRAIN = ["train", "--config", str(Path(__file__).parent.parent.parent / "configs" / "demo.py")]
 

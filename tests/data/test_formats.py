@@ -14,13 +14,13 @@ import pytest
 import tifffile
 import zarr
 
-from mae_jax.data.arrays import open_array, start_window
-from mae_jax.data.check import check
 from mae_jax.data.illumination import with_illumination
+from mae_jax.data.image_uri import parse
 from mae_jax.data.images import read_planes, read_site
-from mae_jax.data.loaddata import read_loaddata
-from mae_jax.data.locators import parse
-from mae_jax.data.sources import guess, read_source
+from mae_jax.data.qc import check
+from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.readers.open_screen import guess, read_source
+from mae_jax.data.zarr_reader import open_array, start_window
 from mae_jax.errors import InputError
 
 RNG = np.random.default_rng(0)

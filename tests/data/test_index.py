@@ -9,7 +9,7 @@ import pytest
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index, with_split
-from mae_jax.data.loaddata import read_loaddata
+from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.errors import InputError
 
 

@@ -13,15 +13,15 @@ import pytest
 import zarr
 
 from mae_jax.cli.main import main
-from mae_jax.data import arrays
-from mae_jax.data.check import check
+from mae_jax.data import zarr_reader as arrays
 from mae_jax.data.images import read_site
 from mae_jax.data.index import SITE, Index
-from mae_jax.data.loaddata import read_loaddata
 from mae_jax.data.pack import PackSettings, pack, plan
 from mae_jax.data.pipeline import crop_batches
-from mae_jax.data.scaling import plate_ranges, to_uint8
-from mae_jax.data.sources import read_source
+from mae_jax.data.qc import check
+from mae_jax.data.quantize import plate_ranges, to_uint8
+from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.readers.open_screen import read_source
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.errors import InputError
 

@@ -13,10 +13,10 @@ import pytest
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
-from mae_jax.data.loaddata import read_loaddata
 from mae_jax.data.pack import PackSettings, pack
 from mae_jax.data.pipeline import crop_batches
-from mae_jax.data.sources import read_source
+from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.readers.open_screen import read_source
 from mae_jax.data.storage import Remote, list_remote, read_bytes, read_remote
 from mae_jax.errors import InputError
 

@@ -7,14 +7,15 @@ import pytest
 
 import mae_jax
 from mae_jax.encoders.intensity import PER_CHANNEL, IntensityEncoder
-from mae_jax.encoders.mae import MAEEncoder
 from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
-from mae_jax.models.config import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.models.plain_vit import plain_vit_config
-from mae_jax.models.unet import UNetConfig
-from mae_jax.weights import Preprocessing, save_model
-from mae_jax.weights.architectures import init_params
+from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.networks.registry import init_params
+from mae_jax.networks.saved_model import save_model
+from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.vit.model import plain_vit_config
+from mae_jax.weights.preprocessing import Preprocessing
 
 CONFIG = MAEConfig(
     encoder=EncoderConfig(patch=8, width=16, depth=2, heads=2, crop=16, channels=("a", "b", "c")),

@@ -12,12 +12,12 @@ import tifffile
 
 from launch.__main__ import main as launch
 from mae_jax.cli.main import main as mae_jax
-from mae_jax.train.records import read_metrics
+from mae_jax.train.metric_logger import read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
 from mae_jax.config import as_config_dict
-from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.train import TrainConfig
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from mae_jax.cli.main import main
-from mae_jax.train import batches
+from mae_jax.train import train_data as batches
 
 JOB: dict[str, Any]
 

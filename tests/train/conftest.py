@@ -10,7 +10,7 @@ import tifffile
 from jax.experimental.compilation_cache import compilation_cache
 
 from mae_jax.cli.main import main
-from mae_jax.train import mesh as meshes
+from mae_jax.distributed import mesh as meshes
 
 
 @pytest.fixture(scope="session")

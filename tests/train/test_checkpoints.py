@@ -14,7 +14,7 @@ import pytest
 from mae_jax.errors import InputError
 from mae_jax.train.checkpoints import Checkpoints, Kept, restore_encoder
 from mae_jax.train.config import CheckpointConfig, FaultsConfig
-from mae_jax.train.faults import no_faults
+from mae_jax.train.divergence import no_faults
 from mae_jax.train.step import TrainState
 
 EVERY_STEP = CheckpointConfig(every=1, keep=3, keep_best=0)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import mae_jax
-from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.models.densenet import DenseNetConfig
-from mae_jax.models.plain_vit import PlainViTConfig
-from mae_jax.models.unet import UNetConfig
-from mae_jax.train import TrainConfig, train
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.saved_model import load_model
+from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.train import TrainConfig
+from mae_jax.train import trainer as train
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -21,8 +23,7 @@ from mae_jax.train.config import (
     PlateauConfig,
     SetConfig,
 )
-from mae_jax.train.records import read_metrics
-from mae_jax.weights import load_model
+from mae_jax.train.metric_logger import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

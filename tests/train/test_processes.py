@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mae_jax.cli.main import main
-from mae_jax.train.records import read_metrics
-from mae_jax.weights import load_model
+from mae_jax.networks.saved_model import load_model
+from mae_jax.train.metric_logger import read_metrics
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.py"
 TINY = {

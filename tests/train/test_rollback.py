@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.train import TrainConfig, batches, signals, train
-from mae_jax.train import mesh as meshes
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.saved_model import load_model
+from mae_jax.train import TrainConfig
+from mae_jax.train import preemption as signals
+from mae_jax.train import train_data as batches
+from mae_jax.train import trainer as train
 from mae_jax.train.checkpoints import Checkpoints
+from mae_jax.train.compiled import program
 from mae_jax.train.config import CheckpointConfig, DataConfig, FaultsConfig, LogConfig
-from mae_jax.train.program import program
-from mae_jax.train.records import read_metrics
-from mae_jax.weights import load_model
+from mae_jax.train.metric_logger import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.models.densenet import DenseNetConfig
-from mae_jax.models.plain_vit import PlainViTConfig
-from mae_jax.models.unet import UNetConfig
-from mae_jax.train import mesh as meshes
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.task import MAETask
+from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.vit.model import PlainViTConfig
 from mae_jax.train.checkpoints import Checkpoints, restore_encoder
+from mae_jax.train.compiled import program
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
 from mae_jax.train.optimizer import optimizer
-from mae_jax.train.program import program
 from mae_jax.train.step import train_step
-from mae_jax.train.tasks.mae import MAETask
 
 MODEL = MAEConfig(
     EncoderConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("DNA", "ER"),
@@ -160,7 +160,7 @@ def test_parameters_are_made_already_divided():
 def test_every_matrix_of_every_network_is_divided(config):
     """By fsdp and by tensor both, unless a dimension is odd; moments as their parameters.
 
-    Convolutions by fsdp alone, and not those matrices that `mae_jax.train.layouts` says why not.
+    Convolutions by fsdp alone; `mae_jax.networks.sharding_rules` says which matrices are not.
     """
     made = program(replace(config, mesh=MIXED), meshes.make_mesh(MIXED))
     shapes, _ = jax.tree_util.tree_flatten_with_path(made.state.params)

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from mae_jax.config import as_config_dict
-from mae_jax.models import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.train.config import TrainConfig
 
 

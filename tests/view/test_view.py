@@ -17,9 +17,9 @@ from PIL import Image
 from mae_jax.data.index import Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.view.flat import flat_map
 from mae_jax.view.screen import Screen
 from mae_jax.view.server import ViewServer
+from mae_jax.viz.projection import flat_map
 
 GENES = ("", "TP53", "MYC", "KRAS")
 CHANNELS = ("DNA", "ER")

@@ -1,0 +1,163 @@
+"""LoadData CSV, as CellProfiler and the Cell Painting Gallery write it.
+
+One row per site; a channel's image is `URL_Orig<Ch>`, or `FileName_Orig<Ch>` with
+`PathName_Orig<Ch>`; `Orig` is sometimes left out. Illumination functions stand in
+`URL_Illum<Ch>` or `FileName_Illum<Ch>` with `PathName_Illum<Ch>`. `Metadata_*` are kept as the
+strings they are: a plate named 0042 stays 0042.
+"""
+
+import gzip
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from urllib.parse import unquote
+
+import pandas as pd
+
+from mae_jax.data import image_uri as locators
+from mae_jax.data import metadata
+from mae_jax.data.index import Index
+from mae_jax.data.storage import read_bytes
+from mae_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that say where a channel's images lie."""
+
+    channel: str
+    url: str | None
+    file: str | None
+    path: str | None
+
+
+def read_csv(path: str) -> pd.DataFrame:
+    """A CSV or TSV file (also .gz) as strings, nothing guessed: '' where a cell is empty.
+
+    Raises:
+      InputError: the file is missing, empty or no table.
+    """
+    try:
+        raw = BytesIO(read_bytes(path))
+        plain = path.removesuffix(".gz")
+        separator = "\t" if plain.endswith((".tsv", ".txt")) else ","
+        if path.endswith(".gz"):
+            raw = BytesIO(gzip.decompress(raw.getvalue()))
+        return pd.read_csv(raw, dtype=str, keep_default_na=False, sep=separator)
+    except InputError:
+        raise
+    except (ValueError, OSError) as problem:
+        raise InputError(f"{path} is no table of comma-separated values ({problem}).") from None
+
+
+def read_loaddata(
+    path: str,
+    *,
+    images: str | None = None,
+    fixed: Mapping[str, str] | None = None,
+    channels: Sequence[str] | None = None,
+) -> Index:
+    """The index of a LoadData CSV.
+
+    Args:
+      path: the CSV, local or URL.
+      images: the folder or URL that the file names count from, in place of the CSV's own folder;
+        with it, absolute `PathName_*` of another machine are tried relative to it.
+      fixed: metadata columns set to one value for all rows.
+      channels: the channels to take; None for all.
+
+    Returns: an index whose sites have the channels for which the CSV names an image: a row with
+      an empty cell has one channel fewer.
+
+    Raises:
+      InputError: no images are named, a channel asked for is missing, or metadata are lacking.
+    """
+    table = read_csv(path)
+    if table.empty:
+        raise InputError(f"{path} has no rows; it should have one per site.")
+    root = images if images is not None else (posixpath.dirname(path) or ".")
+    found = _image_columns(list(table.columns), "")
+    illumination = {c.channel: c for c in _image_columns(list(table.columns), "Illum")}
+    if not found:
+        raise InputError(
+            f"{path} names no images: it has no column URL_Orig<Channel> or FileName_Orig<Channel>."
+        )
+    names = [c.channel for c in found]
+    for name in channels or ():
+        if name not in names:
+            raise InputError(f"{path} has no channel '{name}'; it has {', '.join(names)}.")
+    found = [c for c in found if not channels or c.channel in channels]
+    cells = table.itertuples(index=False, name=None)
+    records = [dict(zip(table.columns, row, strict=True)) for row in cells]
+    sites = pd.DataFrame({c: table[c] for c in table.columns if c.startswith("Metadata_")})
+    there, where, light = [], [], []
+    for row in records:
+        places = {c.channel: _place(row, c, root, images is not None) for c in found}
+        present = [name for name, place in places.items() if place]
+        there.append(present)
+        where.append([places[name] for name in present])
+        light.append(
+            [
+                _place(row, illumination[name], root, images is not None)
+                if name in illumination
+                else ""
+                for name in present
+            ]
+        )
+    empty = [number for number, names in enumerate(there) if not names]
+    if empty:
+        raise InputError(f"row {empty[0] + 1} of {path} names no image at all; fill or delete it.")
+    sites["Channels"] = pd.Series(there, index=sites.index)
+    sites["Images"] = pd.Series(where, index=sites.index)
+    if illumination:
+        sites["Illumination"] = pd.Series(light, index=sites.index)
+    return Index(metadata.complete(sites, path, fixed), root)
+
+
+def _image_columns(columns: Sequence[str], kind: str) -> list[_Columns]:
+    """The channels that the columns name, in their order; kind "" (images) or "Illum"."""
+    known = set(columns)
+    channels: dict[str, _Columns] = {}
+    for column in columns:
+        for start in ("URL_", "FileName_"):
+            if not column.startswith(start):
+                continue
+            rest = column[len(start) :]
+            if (kind == "Illum") != rest.startswith("Illum"):
+                continue
+            stem = "Illum" if kind else "Orig" if rest.startswith("Orig") else ""
+            name = rest[len(stem) :]
+            if not name or name in channels:
+                continue
+            url, file, folder = (f"{s}{stem}{name}" for s in ("URL_", "FileName_", "PathName_"))
+            channels[name] = _Columns(
+                name,
+                url if url in known else None,
+                file if file in known else None,
+                folder if folder in known else None,
+            )
+    return list(channels.values())
+
+
+def _place(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) -> str:
+    """The locator of one image: '' where the row names none."""
+    if columns.url and row[columns.url]:
+        path = (
+            unquote(row[columns.url]) if row[columns.url].startswith("file:") else row[columns.url]
+        )
+        return locators.relative(root, locators.resolve(root, path))
+    if not (columns.file and row[columns.file]):
+        return ""
+    folder = row[columns.path].replace("\\", "/") if columns.path else ""
+    path = posixpath.join(folder, row[columns.file]) if folder else row[columns.file]
+    if moved and os.path.isabs(path) and not os.path.exists(path):
+        # Written on another machine: the longest tail of the path that exists below `images`.
+        parts = path.strip("/").split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            if os.path.exists(os.path.join(root, tail)):
+                return tail
+        return parts[-1]
+    return locators.relative(root, locators.resolve(root, path))

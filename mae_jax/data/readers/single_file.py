@@ -1,0 +1,119 @@
+"""Screens inside one file: RxRx3-core's parquet tables, and plain Zarr arrays with a table."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from mae_jax.data import metadata
+from mae_jax.data.image_uri import is_url
+from mae_jax.data.index import Index
+from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS, list_files, name_channels
+from mae_jax.data.readers.loaddata import read_csv
+from mae_jax.data.readers.parquet_images import image_column, open_table
+from mae_jax.data.storage import list_remote
+from mae_jax.data.zarr_reader import open_array
+from mae_jax.errors import InputError
+
+# gene-001/Plate1/A01_s1_3: experiment, plate, well, site, channel
+_KEY = re.compile(
+    r"^(?P<experiment>[^/]+)/Plate(?P<plate>[^/]+)/(?P<well>[A-Za-z]{1,2}\d+)"
+    r"_s(?P<site>\d+)_(?P<channel>\d+)(?:\.\w+)?$"
+)
+
+
+def read_rxrx3_core(
+    root: str,
+    *,
+    channel_names: Sequence[str] = (),
+    fixed: Mapping[str, str] | None = None,
+) -> Index:
+    """The index of RxRx3-core: parquet files with one row per channel and a key that names it.
+
+    Args:
+      root: a parquet file, or the folder or URL that holds them.
+      channel_names: names of the numbered channels in their order; without it those of RxRx.
+      fixed: metadata columns set to one value for all rows.
+
+    Raises:
+      InputError: no parquet files, no key column, or a key that is not in RxRx3-core's form.
+    """
+    if root.endswith(".parquet"):
+        root, files = os.path.dirname(root) or ".", [os.path.basename(root)]
+    else:
+        listed = list_remote(root) if is_url(root) else list_files(root)
+        files = [path for path in listed if path.endswith(".parquet")]
+    rows = []
+    for file in files:
+        path = os.path.join(root, file)
+        table = open_table(path)
+        image_column(table.schema_arrow, path)
+        if "__key__" not in table.schema_arrow.names:
+            raise InputError(f"{path} has no column __key__ that names the images.")
+        keys = table.read(columns=["__key__"]).column(0).to_pylist()
+        for number, key in enumerate(keys):
+            match = _KEY.match(key)
+            if not match:
+                raise InputError(
+                    f"row {number} of {path} has the key '{key}'; "
+                    "expected one such as gene-001/Plate1/A01_s1_3."
+                )
+            rows.append({**match.groupdict(), "place": f"{file}#row={number}"})
+    if not rows:
+        raise InputError(f"{root} holds no parquet files with images.")
+    found = pd.DataFrame(rows)
+    order = sorted(found["channel"].unique(), key=int)
+    if not channel_names and len(order) == len(RXRX_CHANNELS):
+        channel_names = RXRX_CHANNELS
+    names = name_channels(order, channel_names)
+    found = found.assign(
+        number=found["channel"].astype(int), channel=found["channel"].map(names)
+    ).sort_values("number", kind="stable")
+    keys = ["experiment", "plate", "well", "site"]
+    sites = found.groupby(keys, sort=False, as_index=False).agg(
+        Channels=("channel", list), Images=("place", list)
+    )
+    sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
+    fixed = {"Metadata_Source": "rxrx3-core", **(fixed or {})}
+    return Index(metadata.complete(sites, root, fixed), root)
+
+
+def read_zarr_array(
+    path: str,
+    sites: str,
+    *,
+    channel_names: Sequence[str],
+    fixed: Mapping[str, str] | None = None,
+) -> Index:
+    """The index of a plain Zarr array with the axes site, channel, y, x.
+
+    Args:
+      path: the array, local or URL.
+      sites: a CSV with one row per site: its columns are metadata, `idx` the site's place in the
+        array (without it, the row's number).
+      channel_names: names of the channels in their order.
+      fixed: metadata columns set to one value for all rows.
+
+    Raises:
+      InputError: the array has other axes, or the numbers of sites or names do not fit it.
+    """
+    array = open_array(path)
+    shape = tuple(array.shape)
+    if len(shape) != 4:
+        raise InputError(f"{path} has the shape {shape}; expected site, channel, y, x.")
+    if len(channel_names) != shape[1]:
+        raise InputError(
+            f"{path} has {shape[1]} channels; name each with --channel-names, in their order."
+        )
+    table = read_csv(sites)
+    numbers = [int(n) for n in table.pop("idx")] if "idx" in table else list(range(len(table)))
+    beyond = [number for number in numbers if not 0 <= number < shape[0]]
+    if beyond:
+        raise InputError(f"{sites} names site {beyond[0]}, but {path} holds {shape[0]} sites.")
+    table.columns = [c if c.startswith("Metadata_") else f"Metadata_{c}" for c in table.columns]
+    root, name = os.path.split(path.rstrip("/"))
+    images = [[f"{name}#at={n},{c}" for c in range(shape[1])] for n in numbers]
+    table["Channels"] = [list(channel_names)] * len(table)
+    table["Images"] = images
+    return Index(metadata.complete(table, sites, fixed), root or ".")

@@ -1,0 +1,1 @@
+"""Device meshes, start-up of several processes, and the hardware table."""

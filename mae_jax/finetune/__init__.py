@@ -1,0 +1,1 @@
+"""Fine-tuning: probes, LoRA, frozen parts, layer-wise learning rates."""

@@ -1,0 +1,1 @@
+"""Attention backends and the CPU thread pool: how something is computed, never what."""

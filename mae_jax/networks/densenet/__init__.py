@@ -1,0 +1,1 @@
+"""DenseNet-161: weakly supervised classifiers."""

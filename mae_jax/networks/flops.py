@@ -1,0 +1,167 @@
+"""Floating-point operations of the networks: of transformers by formula, of any by its trace.
+
+A multiply and an add count as two; only matrix products and convolutions count, as in all
+published figures of model FLOPs.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from mae_jax.errors import InputError
+from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
+from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.unet.model import MUNet, UNetConfig
+from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
+from mae_jax.nn.masking import kept_count
+
+NetworkConfig = MAEConfig | UNetConfig | DenseNetConfig | PlainViTConfig
+
+
+def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) -> float:
+    """FLOPs of one crop through a network as it is trained.
+
+    The backward pass takes twice the forward one, so `train` is three times the forward pass;
+    what rematerialisation computes again is not counted (it is not the model's).
+
+    Args:
+      crop: side in pixels, of networks whose config does not name one (classifiers).
+    """
+    if isinstance(config, MAEConfig):
+        forward = _mae_flops(config)
+    else:
+        model, side = _network(config, crop)
+        images = jnp.zeros((1, len(config.channels), side, side))
+        rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
+        method = "logits" if isinstance(config, PlainViTConfig) and config.classes else "__call__"
+        whole: dict[str, Any] = {}
+        if isinstance(config, DenseNetConfig) and config.classes:
+            whole["output"] = "logits"
+        variables = jax.eval_shape(model.init, rngs, images)
+        forward = traced_flops(
+            lambda v, x: model.apply(v, x, method=method, rngs={"mask": rngs["mask"]}, **whole),
+            variables,
+            images,
+        )
+    return forward * (3 if train else 1)
+
+
+def embedding_flops(config: EncoderConfig, *, channels: int | None = None) -> float:
+    """FLOPs of embedding one crop: the encoder on all tokens, nothing masked.
+
+    Args:
+      channels: of the image, where they differ from the config's (channel-agnostic encoders).
+    """
+    channels = len(config.channels) if channels is None else channels
+    tokens, pixels = _tokens(config, channels)
+    patches = 2.0 * tokens * pixels * config.width
+    return patches + config.depth * block_flops(tokens + 1, config.width, config.hidden)
+
+
+def block_flops(tokens: int, width: int, hidden: int) -> float:
+    """One transformer block over n tokens of width D: 2 n (4 D² + 2 D h) + 4 n² D.
+
+    Four products of D², the MLP of hidden width h, and attention of all tokens to all.
+    """
+    return 2.0 * tokens * (4 * width**2 + 2 * width * hidden) + 4.0 * tokens**2 * width
+
+
+def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """FLOPs of `function`, counted in its trace: loops as often as they run, nothing is computed.
+
+    Raises:
+      InputError: a loop whose number of rounds is not fixed, or a kernel that cannot be looked
+        into.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _mae_flops(config: MAEConfig) -> float:
+    encoder, decoder = config.encoder, config.decoder
+    channels = len(encoder.channels)
+    tokens, pixels = _tokens(encoder, channels)
+    kept = kept_count(tokens, config.mask_ratio)
+
+    flops = 2.0 * kept * pixels * encoder.width
+    flops += encoder.depth * block_flops(kept + 1, encoder.width, encoder.hidden)
+    flops += 2.0 * (kept + 1) * encoder.width * decoder.width
+    hidden = round(decoder.width * decoder.mlp_ratio)
+    if encoder.channel_agnostic:
+        # Cross-attention of every channel's tokens to all tokens, the shared MLP, own blocks.
+        flops += block_flops(tokens, decoder.width, hidden)
+        own = tokens // channels
+        flops += decoder.depth * channels * block_flops(own, decoder.width, hidden)
+        predicted = tokens
+    else:
+        flops += decoder.depth * block_flops(tokens + 1, decoder.width, hidden)
+        predicted = tokens - kept
+    return flops + 2.0 * predicted * decoder.width * pixels
+
+
+def _tokens(encoder: EncoderConfig, channels: int) -> tuple[int, int]:
+    """Tokens of a whole crop, and the numbers that each of them is made of."""
+    patches = (encoder.crop // encoder.patch) ** 2
+    if encoder.channel_agnostic:
+        return patches * channels, encoder.patch**2
+    return patches, encoder.patch**2 * channels
+
+
+def _network(config: NetworkConfig, crop: int) -> tuple[Any, int]:
+    if isinstance(config, UNetConfig):
+        return MUNet(config), config.crop
+    if isinstance(config, DenseNetConfig):
+        return DenseNet(config), crop
+    assert isinstance(config, PlainViTConfig)
+    return PlainViT(config), config.grid * config.patch
+
+
+def _count(jaxpr: core.Jaxpr) -> float:
+    return sum((_equation(equation) for equation in jaxpr.eqns), 0.0)
+
+
+def _equation(equation: Any) -> float:
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        out = math.prod(equation.outvars[0].aval.shape)
+        return 2.0 * out * math.prod(shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        numbers = equation.params["dimension_numbers"]
+        outputs = kernel[numbers.rhs_spec[0]]
+        # A kernel holds its inputs by group already. Products with the zeros that a transposed
+        # convolution puts between its inputs do not count.
+        dilation = math.prod(equation.params["lhs_dilation"])
+        each = math.prod(kernel) / outputs / dilation
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * each
+    if name == "while" and _inner(equation):
+        inner = sum(_count(jaxpr) for jaxpr in _inner(equation))
+        if inner:
+            raise InputError("FLOPs of a loop without a fixed number of rounds cannot be counted.")
+        return 0.0
+    if name == "pallas_call":
+        raise InputError("a Pallas kernel's FLOPs cannot be counted; set attention to 'xla'.")
+    counts = [_count(jaxpr) for jaxpr in _inner(equation)]
+    if name == "cond":
+        return max(counts, default=0.0)
+    rounds = equation.params["length"] if name == "scan" else 1
+    return float(rounds * sum(counts))
+
+
+def _inner(equation: Any) -> list[core.Jaxpr]:
+    """The programs inside an equation (of a loop, a call, a recomputation)."""
+    found = []
+    for name, value in equation.params.items():
+        # A custom derivative's rules are not what the forward pass runs.
+        if name in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun"):
+            continue
+        for item in value if isinstance(value, tuple | list) else (value,):
+            jaxpr = getattr(item, "jaxpr", item)
+            if isinstance(jaxpr, core.Jaxpr):
+                found.append(jaxpr)
+    return found

@@ -1,0 +1,84 @@
+"""Masked autoencoders, joint and channel-agnostic: Equations 1 to 3 on the masked patches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mae_jax.networks.mae import MAE, MAEConfig, reconstruct, self_standardize
+from mae_jax.networks.registry import init_params
+from mae_jax.networks.task import Batch, Scalars, Task
+from mae_jax.nn.losses import mae_loss
+from mae_jax.weights.preprocessing import Preprocessing
+
+
+class MAETask(Task):
+    """L_MAE+ (Equation 3) of raw crops, self-standardised; scalars "mae" and "fourier"."""
+
+    draws = True
+    model: MAEConfig
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.model.encoder.channels
+
+    @property
+    def crop(self) -> int:
+        return self.model.encoder.crop
+
+    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+        return init_params(self.model, key), {}
+
+    def loss(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        train: bool,
+        channels: Sequence[str] | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+        mask_key, path_key = jax.random.split(key)
+        output: Any = MAE(self.model).apply(
+            {"params": params},
+            self_standardize(batch["pixels"]),
+            channels=channels,
+            train=train,
+            rngs={"mask": mask_key, "drop_path": path_key},
+        )
+        loss, parts = mae_loss(output, self.model)
+        return loss, (parts, model_state)
+
+    def draw(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        channels: Sequence[str] | None = None,
+    ) -> tuple[Array, Array, Array]:
+        images = self_standardize(batch["pixels"])
+        found = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
+        return found.masked, found.reconstruction, found.original
+
+    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+        """All but the decoders of channels that the batch lacks."""
+        if channels is None or set(channels) == set(self.channels):
+            return None
+        here = np.array([name in channels for name in self.channels])
+
+        def mask(path: tuple[Any, ...], value: Any) -> np.ndarray:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if not name.startswith(("decoder/block_", "decoder/channel_tokens")):
+                return np.array(True)
+            return here.reshape(-1, *[1] * (value.ndim - 1))  # channels lie along the first axis
+
+        return jax.tree_util.tree_map_with_path(mask, params)
+
+    def preprocessing(self) -> Preprocessing:
+        agnostic = self.model.encoder.channel_agnostic
+        return Preprocessing(channels=self.channels, any_channels=agnostic, crop=self.crop)

@@ -1,0 +1,119 @@
+"""The interface of a task: all that the training loop knows of a network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mae_jax.networks.flops import crop_flops
+from mae_jax.weights.preprocessing import Preprocessing
+
+# "pixels": raw crops (batch, channels, height, width) in the files' type; "label": (batch,) int32,
+# the number of each crop's class, -1 for one that is none, where the task is `labelled`.
+Batch = dict[str, Any]
+Scalars = dict[str, Float[Array, ""]]
+
+
+class Task(ABC):
+    """A network with what it is trained for; made of pure functions, so that any of it jits.
+
+    Attributes:
+      model: the network's config, which is saved with its weights.
+      channels: names of the channels it is trained on.
+      crop: side of its crops, in pixels.
+      labelled: True where batches hold a "label".
+      draws: True where `draw` has pictures to show.
+      fresh: names of parts that stay random when the rest starts from other weights.
+    """
+
+    labelled: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    fresh: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, model: Any, crop: int = 256) -> None:
+        self.model = model
+        self._crop = crop
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.model.channels
+
+    @property
+    def crop(self) -> int:
+        return getattr(self.model, "crop", self._crop)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of one crop in a training step."""
+        return crop_flops(self.model, crop=self.crop)
+
+    @abstractmethod
+    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """Fresh (parameters, model state): plain nested dicts.
+
+        The model state is what the network changes itself as it trains (running statistics of
+        batch normalisation); {} where there is none.
+        """
+
+    @abstractmethod
+    def loss(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        train: bool,
+        channels: Sequence[str] | None = None,
+    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+        """The loss of a batch of raw crops, its parts by name, and the new model state.
+
+        Args:
+          key: of all that is random: masks, dropped paths.
+          train: whether this is a step, or a look at crops held out.
+          channels: which of the network's channels the crops hold, in their order (static); None
+            for all of them.
+        """
+
+    def draw(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: PRNGKeyArray,
+        *,
+        channels: Sequence[str] | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """The crops masked, reconstructed and as they are, all standardised."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to draw.")
+
+    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+        """Which parameters a batch of these channels has gradients for, or None if all.
+
+        A tree like `params` of arrays of bool that broadcast to them: what a batch does not reach
+        must not be moved by momentum or decay either.
+        """
+        return None
+
+    def saved(self, params: Any, model_state: Any) -> Any:
+        """The tree that `mae_jax.weights.save_model` takes."""
+        return params
+
+    def restored(self, saved: Any) -> tuple[Any, Any]:
+        """The inverse of `saved`."""
+        return saved, {}
+
+    def preprocessing(self) -> Preprocessing:
+        """What a user of the network must do to images: recorded with the weights."""
+        return Preprocessing(channels=self.channels, crop=self.crop)
+
+    def batch(self, count: int, dtype: Any = jnp.uint16) -> Batch:
+        """The shapes of a batch of `count` crops."""
+        shape = (count, len(self.channels), self.crop, self.crop)
+        found: Batch = {"pixels": jax.ShapeDtypeStruct(shape, dtype)}
+        if self.labelled:
+            found["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
+        return found

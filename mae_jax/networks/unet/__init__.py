@@ -1,0 +1,1 @@
+"""Masked U-Nets."""

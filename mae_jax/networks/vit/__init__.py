@@ -1,0 +1,1 @@
+"""The ordinary vision transformer: ImageNet baselines and classifiers."""

@@ -1,0 +1,168 @@
+"""The ordinary vision transformer, in timm's arrangement: ImageNet baselines and classifiers.
+
+Weakly supervised classifiers (Section 4.1) are this network with `classes`; their embedding is
+the class token after the final norm.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mae_jax.config import nearest
+from mae_jax.errors import InputError
+from mae_jax.networks.mae.config import CELL_PAINTING, Attention, Dtype, Remat
+from mae_jax.networks.mae.parallel_vit import patch_init
+from mae_jax.nn.apply_blocks import run_stack
+from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init
+from mae_jax.nn.patches import grid_of, patchify
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainViTConfig:
+    """An ordinary ViT.
+
+    Attributes:
+      grid: side of the learned table of positions, in patches; other grids interpolate it.
+      channels: names of the channels that it takes, in order.
+      classes: outputs of the classifier; 0 for none.
+      The others as in `EncoderConfig`.
+    """
+
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    grid: int = 16
+    channels: tuple[str, ...] = CELL_PAINTING
+    classes: int = 0
+    attention: Attention = "auto"
+    dtype: Dtype = "float32"
+    remat: Remat = "none"
+    scan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} must be a multiple of heads {self.heads}.")
+
+
+PLAIN_VITS: dict[str, dict[str, int]] = {
+    "vit_s16": {"patch": 16, "width": 384, "depth": 12, "heads": 6},
+    "vit_b16": {"patch": 16, "width": 768, "depth": 12, "heads": 12},
+    "vit_b8": {"patch": 8, "width": 768, "depth": 12, "heads": 12},
+    "vit_l16": {"patch": 16, "width": 1024, "depth": 24, "heads": 16},
+}
+
+
+def plain_vit_config(name: str, **changes: Any) -> PlainViTConfig:
+    """An ordinary ViT of a published size: "vit_s16", "vit_b16", "vit_b8" or "vit_l16".
+
+    Raises:
+      InputError: an unknown name.
+    """
+    if name not in PLAIN_VITS:
+        raise InputError(f"no plain ViT is called '{name}': {nearest(name, list(PLAIN_VITS))}")
+    size = PLAIN_VITS[name]
+    return PlainViTConfig(**({**size, "grid": 256 // size["patch"]} | changes))
+
+
+class PlainViT(nn.Module):
+    """Standardised images to tokens (class token first, after the final norm) or logits."""
+
+    config: PlainViTConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.patch_embed = Dense(config.width, dtype=config.dtype, kernel_init=patch_init)
+        self.cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, config.width))
+        self.pos_embed = self.param(
+            "pos_embed", nn.initializers.normal(0.02), (1, 1 + config.grid**2, config.width)
+        )
+        self.block = PreNormBlock(
+            heads=config.heads,
+            hidden=round(config.width * config.mlp_ratio),
+            attention=config.attention,
+            dtype=config.dtype,
+            kernel_init=backbone_init,
+            parent=None,
+        )
+        example = jnp.zeros((1, 1, config.width))
+        self.block_params = [
+            self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
+            for i in range(config.depth)
+        ]
+        self.norm = LayerNorm()
+        if config.classes:
+            self.head = Dense(config.classes, dtype=config.dtype, kernel_init=backbone_init)
+
+    def __call__(
+        self, images: Float[Array, "batch channels height width"], *, block: int | None = None
+    ) -> Float[Array, "batch tokens {self.config.width}"]:
+        """All tokens after the final norm; with `block`, after that block and before the norm.
+
+        Raises:
+          InputError: a wrong number of channels, a size that the patch does not divide, or no
+            such block.
+        """
+        config = self.config
+        if images.shape[1] != len(config.channels):
+            raise InputError(
+                f"this network takes {len(config.channels)} channels "
+                f"({', '.join(config.channels)}), not {images.shape[1]}."
+            )
+        if block is not None and not -config.depth <= block < config.depth:
+            raise InputError(f"there is no block {block}: blocks are 0 to {config.depth - 1}.")
+        rows, columns = grid_of(images.shape[2], images.shape[3], config.patch)
+        patches = patchify(images, config.patch, channel_agnostic=False)
+        x = self.patch_embed(patches).astype(jnp.float32)
+        first = jnp.broadcast_to(self.cls_token, (x.shape[0], 1, config.width))
+        x = jnp.concatenate([first, x], axis=1) + self._positions(rows, columns)
+        x = run_stack(
+            lambda params, x, _: self.block.apply({"params": params}, x),
+            self.block_params[: config.depth if block is None else block % config.depth + 1],
+            x,
+            remat=config.remat,
+            scan=config.scan,
+        )
+        if self.is_initializing() and config.classes:
+            self.head(x[:, 0])
+        normed = self.norm(x)
+        return normed if block is None else x
+
+    def logits(
+        self, images: Float[Array, "batch channels height width"]
+    ) -> Float[Array, "batch classes"]:
+        """The classifier's outputs, from the class token.
+
+        Raises:
+          InputError: the network has no classifier.
+        """
+        if not self.config.classes:
+            raise InputError("this network has no classifier; set classes.")
+        return self.head(self(images)[:, 0]).astype(jnp.float32)
+
+    def _positions(self, rows: int, columns: int) -> jax.Array:
+        grid = self.config.grid
+        if (rows, columns) == (grid, grid):
+            return jnp.asarray(self.pos_embed)
+        table = self.pos_embed[0, 1:].reshape(grid, grid, -1)
+        resized = jax.image.resize(table, (rows, columns, table.shape[-1]), "bicubic")
+        flat = resized.reshape(1, rows * columns, -1)
+        return jnp.concatenate([self.pos_embed[:, :1], flat], axis=1)
+
+
+def adapt_rgb(
+    kernel: Float[Array, "height width 3 out"], channels: int
+) -> Float[Array, "height width {channels} out"]:
+    """An RGB kernel for `channels` inputs: its three repeated in turn, scaled by 3 / channels.
+
+    The scale keeps the size of the sum over inputs (the rule that timm uses too).
+    """
+    if channels == 3:
+        return kernel
+    repeats = -(-channels // 3)
+    return jnp.concatenate([kernel] * repeats, axis=2)[:, :, :channels] * (3 / channels)

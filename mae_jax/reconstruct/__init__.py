@@ -1,1 +1,0 @@
-"""Pictures of reconstructions: masked, reconstructed, original (Figure 2), and predicted stains."""

@@ -1,0 +1,1 @@
+"""Pictures: contrast and colors, panels of crops, projections of embeddings, plots."""

@@ -1,0 +1,161 @@
+"""Average precision, its null and both rules: against scikit-learn, copairs and enumeration."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.average_precision import (
+    all_against_all,
+    average_precision,
+    benjamini_hochberg,
+    group_significance,
+    null_average_precision,
+    share_above,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(m=st.integers(1, 8), n=st.integers(1, 30), seed=st.integers(0, 10_000))
+def test_is_scikit_learns_without_ties(m: int, n: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).permutation(m + n).astype(float)
+    truth = np.arange(m + n) < m
+    got = average_precision(scores[truth], np.sort(scores[~truth]))
+    assert got == pytest.approx(average_precision_score(truth, scores))
+
+
+def test_ties_favour_positives() -> None:
+    assert average_precision(np.ones(3), np.ones(50)) == 1.0
+    assert average_precision(np.array([0.0]), np.ones(4)) == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 5), (2, 4), (3, 5), (4, 3)])
+def test_null_is_that_of_all_subsets(m: int, n: int) -> None:
+    every = [
+        np.mean([i / r for i, r in enumerate(ranks, 1)])
+        for ranks in itertools.combinations(range(1, m + n + 1), m)
+    ]
+    drawn = null_average_precision(m, n, 40_000)
+    assert drawn.mean() == pytest.approx(np.mean(every), abs=0.005)
+    for value in sorted(set(every)):
+        exact = np.mean(np.array(every) > value + 1e-9)
+        assert share_above(drawn, value) == pytest.approx(exact, abs=0.01)
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 400), (30, 40)])
+def test_null_is_the_same_whether_few_or_many_are_positive(m: int, n: int) -> None:
+    """Two ways of drawing; the mean has a closed form."""
+    total = m + n
+    ranks = np.arange(1, total + 1)
+    # P(rank r positive) = m/N, and given it, (m−1)/(N−1) of the r−1 above are positive.
+    expected = np.mean((1 + (ranks - 1) * (m - 1) / (total - 1)) / ranks)
+    assert null_average_precision(m, n, 40_000).mean() == pytest.approx(expected, rel=0.01)
+
+
+def test_null_is_deterministic_by_seed() -> None:
+    a = null_average_precision(3, 20, 100, seed=1)
+    np.testing.assert_array_equal(a, null_average_precision(3, 20, 100, seed=1))
+    assert (a != null_average_precision(3, 20, 100, seed=2)).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 60))
+def test_p_values_are_monotone_and_never_zero(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    null = np.sort(rng.random(size))
+    values = np.sort(rng.random(10))
+    p = np.array([share_above(null, v) for v in values])
+    assert (np.diff(p) <= 0).all()
+    assert (p >= 1 / (1 + size)).all()
+    assert (p <= 1).all()
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(benjamini_hochberg(p), [0.02, 0.04, 0.04, 0.02])
+    assert len(benjamini_hochberg(np.empty(0))) == 0
+
+
+def test_the_2023_rule_by_hand() -> None:
+    scores = pd.DataFrame(
+        {"g": ["a", "a", "b"], "ap": [1.0, 0.3, 0.2], "positives": 1, "negatives": 9}
+    )
+    got = group_significance(scores, "g", rule="2023", null_size=5000, seed=3).set_index("g")
+    null = null_average_precision(1, 9, 5000, seed=3)
+    p = [(1 + (null > v + 1e-9).sum()) / 5001 for v in (1.0, 0.3, 0.2)]
+    assert got.loc["a", "p"] == pytest.approx(np.sqrt(p[0] * p[1]))
+    assert got.loc["b", "p"] == pytest.approx(p[2])
+    assert got["q"].tolist() == pytest.approx(benjamini_hochberg(got["p"].to_numpy()).tolist())
+    with pytest.raises(InputError, match="no rule '2022'"):
+        group_significance(scores, "g", rule="2022")
+
+
+def clusters(n: int = 120, groups: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, groups, n)
+    centres = rng.standard_normal((groups, 8)) * np.linspace(0, 2, groups)[:, None]
+    x = (centres[codes] + rng.standard_normal((n, 8))).astype(np.float32)
+    return x, codes
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_all_against_all_is_the_definition(absolute: bool) -> None:
+    x, codes = clusters()
+    cosines = unit(x) @ unit(x).T
+    cosines = np.abs(cosines) if absolute else cosines
+    got = all_against_all(unit(x), codes, absolute).set_index("row")
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        truth = codes[others] == codes[i]
+        if truth.any():
+            want = average_precision_score(truth, cosines[i, others])
+            assert got.loc[i, "ap"] == pytest.approx(want, abs=1e-6)
+            assert got.loc[i, "positives"] == truth.sum()
+        else:
+            assert i not in got.index
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_all_against_all_does_not_mind_order_or_scale(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, codes = clusters(60, 10, seed)
+    want = all_against_all(unit(x), codes).set_index("row")["ap"]
+    order = rng.permutation(60)
+    scale = np.exp(rng.standard_normal((60, 1)))
+    got = all_against_all(unit((x * scale)[order]), codes[order])
+    got = got.assign(row=order[got["row"]]).set_index("row")["ap"].sort_index()
+    # float32 may swap two neighbours in a ranking.
+    assert (np.abs(got - want) > 1e-6).mean() < 0.05
+
+
+def test_is_copairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AP equal to copairs' from PyPI, p-values equal but for the draws, same groups retrieved."""
+    copairs = pytest.importorskip("copairs.map")
+    x, codes = clusters(150, 25, seed=4)
+    meta = pd.DataFrame({"label": [f"c{c}" for c in codes]})
+    theirs = copairs.average_precision(meta, x, ["label"], [], [], ["label"], progress_bar=False)
+    ours = all_against_all(unit(x), codes).set_index("row")
+    valid = theirs["average_precision"].notna() & (theirs["n_pos_pairs"] > 0)
+    assert valid.sum() == len(ours)
+    np.testing.assert_allclose(ours["ap"], theirs.loc[ours.index, "average_precision"], atol=1e-5)
+    groups = copairs.mean_average_precision(
+        theirs, ["label"], 20_000, 0.05, 0, progress_bar=False, cache_dir=tmp_path
+    ).set_index("label")
+    ours["label"] = meta["label"].to_numpy()[ours.index]
+    table = group_significance(ours, "label", null_size=20_000).set_index("label")
+    np.testing.assert_allclose(
+        table["map"], groups.loc[table.index, "mean_average_precision"], atol=1e-5
+    )
+    np.testing.assert_allclose(table["p"], groups.loc[table.index, "p_value"], atol=0.015)
+    clear = (table["q"] < 0.03) | (table["q"] > 0.08)  # the draws may decide what lies between
+    assert clear.sum() > 15
+    assert (table["retrieved"][clear] == groups.loc[table.index, "below_corrected_p"][clear]).all()
+    assert 0 < table["retrieved"].sum() < len(table)

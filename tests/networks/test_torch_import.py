@@ -1,0 +1,314 @@
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mae_jax
+from mae_jax.cli.main import main
+from mae_jax.encoders.pretrained import from_pretrained
+from mae_jax.errors import InputError
+from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
+from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.other_encoders import DenseNetEncoder
+from mae_jax.networks.registry import init_params, param_shapes
+from mae_jax.networks.saved_model import save_model
+from mae_jax.networks.torch_import import export_foreign, import_foreign
+from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
+from mae_jax.networks.vit.model import PlainViT, plain_vit_config
+from mae_jax.weights.preprocessing import Preprocessing
+from mae_jax.weights.pytree_paths import flatten
+from mae_jax.weights.torch_file import read_state_dict, write_state_dict
+
+CHANNELS = ("a", "b", "c", "d", "e")
+
+
+def close(ours, theirs, tolerance=1e-5):
+    theirs = np.asarray(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
+def randomized(module, seed=0):
+    """Every tensor of a torch module random, running variances positive."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, value in module.state_dict().items():
+        if value.dtype.is_floating_point:
+            value = 0.2 * torch.randn(value.shape, generator=generator)
+            if name.endswith("running_var") or ("norm" in name and name.endswith("weight")):
+                value = 0.5 + value.abs()
+        state[name] = value
+    module.load_state_dict(state)
+    return module.eval(), {k: v.numpy() for k, v in state.items()}
+
+
+def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
+    torch = pytest.importorskip("torch")
+    timm = torch_reference.import_timm()
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2, num_classes=7
+    )
+    vit, state = randomized(vit)
+    config, params = import_foreign(state, "vit")
+    assert (config.heads, config.grid, config.classes) == (2, 4, 7)
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        theirs = vit.forward_features(torch.from_numpy(x)).numpy()
+        logits = vit(torch.from_numpy(x)).numpy()
+    close(jax.jit(PlainViT(config).apply)({"params": params}, x), theirs)
+    close(
+        PlainViT(config).apply({"params": params}, jnp.asarray(x), method=PlainViT.logits), logits
+    )
+    exported = export_foreign(params, config)
+    assert exported.keys() == state.keys()
+    for name in state:
+        np.testing.assert_array_equal(exported[name], state[name])
+
+    from timm.models._manipulate import adapt_input_conv
+
+    five, wide = import_foreign(state, "vit", channels=CHANNELS)
+    kernel = adapt_input_conv(5, torch.from_numpy(state["patch_embed.proj.weight"])).numpy()
+    expected = kernel.transpose(2, 3, 1, 0).reshape(-1, 128)
+    np.testing.assert_allclose(wide["patch_embed"]["kernel"], expected, rtol=1e-6)
+    # Another size than that of training: the table of positions is interpolated.
+    y = jnp.zeros((1, 5, 64, 48))
+    assert PlainViT(five).apply({"params": wide}, y).shape == (1, 1 + 8 * 6, 128)
+
+
+def test_a_torchvision_densenet_agrees(torch_reference):
+    torch = pytest.importorskip("torch")
+    torchvision = torch_reference.import_torchvision()
+    net = torchvision.models.DenseNet(
+        growth_rate=8, block_config=(2, 3), num_init_features=16, num_classes=4
+    )
+    net, state = randomized(net)
+    config, variables = import_foreign(state, "densenet")
+    assert (config.growth, config.stem, config.layers) == (8, 16, (2, 3))
+    x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        theirs = torch.relu(net.features(torch.from_numpy(x))).mean((2, 3)).numpy()
+    ours = jax.jit(lambda v, x: DenseNet(config).apply(v, x, output="features"))(variables, x)
+    close(ours, theirs)
+    again, same = import_foreign(export_foreign(variables, config), "ours")
+    assert again == config
+    for name, value in flatten(variables).items():
+        np.testing.assert_array_equal(flatten(same)[name], value)
+    # The names that torchvision's published files still have.
+    old = {re.sub(r"(denselayer\d\.\w+)([12]\.)", r"\1.\2", k): v for k, v in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.running_var" in old
+    assert import_foreign(old, "old")[0] == config
+    five, adapted = import_foreign(state, "densenet", channels=CHANNELS)
+    assert adapted["params"]["conv0"]["kernel"].shape == (7, 7, 5, 16)
+    assert five.channels == CHANNELS
+
+
+def test_a_torch_mu_net_agrees(torch_reference):
+    torch = pytest.importorskip("torch")
+    config = UNetConfig(widths=(8, 16), convolutions=(1, 2), channels=("a", "b"), patch=4, crop=16)
+    shapes = param_shapes(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: (0.3 * rng.normal(size=s.shape)).astype(np.float32), shapes)
+    state = export_foreign(params, config)
+    found, loaded = import_foreign(state, "unet")
+    assert (found.widths, found.convolutions) == (config.widths, config.convolutions)
+    for name, value in flatten(params).items():
+        np.testing.assert_array_equal(flatten(loaded)[name], value)
+
+    x = rng.normal(size=(2, 2, 16, 16)).astype(np.float32)
+    noise = rng.random((2, 16)).astype(np.float32)
+    out = MUNet(config).apply({"params": params}, jnp.asarray(x), noise=noise)
+    p = {name: torch.from_numpy(value) for name, value in state.items()}
+    f = torch.nn.functional
+
+    def level(name, y):
+        i = 0
+        while f"{name}.{i}.conv.weight" in p:
+            y = f.conv2d(y, p[f"{name}.{i}.conv.weight"], p[f"{name}.{i}.conv.bias"], padding=1)
+            weight, bias = p[f"{name}.{i}.norm.weight"], p[f"{name}.{i}.norm.bias"]
+            y = torch.relu(f.group_norm(y, y.shape[1] // 8, weight, bias, eps=1e-6))
+            i += 1
+        return y
+
+    blanked = torch.from_numpy(np.array(x * (1 - np.asarray(out.mask))))
+    top = level("down.0", blanked)
+    deep = level("down.1", f.max_pool2d(top, 2))
+    up = f.conv_transpose2d(deep, p["upsample.0.weight"], p["upsample.0.bias"], stride=2)
+    y = level("up.0", torch.cat([up, top], dim=1))
+    expected = f.conv2d(y, p["head.weight"], p["head.bias"])
+    close(out.prediction, expected.numpy(), 2e-5)
+    whole = torch.from_numpy(x)
+    pooled = level("down.1", f.max_pool2d(level("down.0", whole), 2)).mean((2, 3))
+    close(
+        MUNet(config).apply({"params": params}, jnp.asarray(x), method=MUNet.embed),
+        pooled.numpy(),
+        2e-5,
+    )
+
+
+def test_an_unknown_layout_is_told():
+    with pytest.raises(InputError, match=r"none of the known layouts.*first keys: conv\.weight"):
+        import_foreign({"conv.weight": np.zeros(3)}, "file.pt")
+
+
+@pytest.mark.parametrize(
+    ("config", "millions", "within"),
+    [
+        (mu_net_config("mu_net_m", channels=tuple("abcdef")), 52, 0.01),
+        (mu_net_config("mu_net_l", channels=tuple("abcdef")), 135, 0.01),
+        (DenseNetConfig(channels=tuple("abcdef")), 28, 0.02),
+        (plain_vit_config("vit_b16", channels=tuple("abcdef")), 86, 0.01),
+        (plain_vit_config("vit_l16", channels=tuple("abcdef")), 304, 0.01),
+    ],
+    ids=["mu-net-m", "mu-net-l", "densenet-161", "vit-b", "vit-l"],
+)
+def test_sizes_of_the_paper(config, millions, within):
+    shapes = param_shapes(config)
+    shapes = shapes.get("params", shapes)
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    assert abs(count / 1e6 / millions - 1) < within
+
+
+SMALL = {
+    "vit": plain_vit_config("vit_s16", width=64, heads=1, depth=1, grid=2, channels=CHANNELS),
+    "densenet": DenseNetConfig(
+        growth=4, stem=8, layers=(1, 1), neck=(8, 6), channels=CHANNELS, classes=3
+    ),
+    "mu-net": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=CHANNELS),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_saved_models_of_every_kind_are_encoders(kind, tmp_path):
+    config = SMALL[kind]
+    params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
+    save_model(tmp_path / "model", params, config, Preprocessing(CHANNELS, crop=64))
+    encoder = mae_jax.load_encoder(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 9999, (2, 5, 64, 64)).astype(np.uint16)
+    embedding = encoder.embed(pixels)
+    assert embedding.shape == (2, encoder.width(5, "mean"))
+    assert np.isfinite(embedding).all()
+    assert np.abs(np.asarray(embedding[0] - embedding[1])).max() > 0
+    with pytest.raises(InputError, match=r"not 'channel'"):
+        encoder.embed(pixels, pooling="channel")
+
+
+def test_embeddings_of_one_crop_do_not_depend_on_its_batch():
+    config = SMALL["densenet"]
+    params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
+    encoder = DenseNetEncoder(config, params, Preprocessing(CHANNELS, crop=64))
+    pixels = np.random.default_rng(0).integers(0, 9999, (4, 5, 64, 64)).astype(np.uint16)
+    np.testing.assert_allclose(
+        encoder.embed(pixels)[:2], encoder.embed(pixels[:2]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_adabn_takes_each_domains_statistics():
+    config = dataclasses.replace(SMALL["densenet"], norm="ada", ghost=4)
+    params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
+    encoder = DenseNetEncoder(config, params, Preprocessing(CHANNELS, crop=64, scale=255.0))
+    rng = np.random.default_rng(0)
+    plate = jnp.asarray(rng.integers(0, 255, (2, 8, 5, 64, 64)).astype(np.uint8))
+    adapted = encoder.adapted(plate)
+    before, after = (e.params["batch_stats"]["norm0"] for e in (encoder, adapted))
+    assert np.abs(after["mean"] - before["mean"]).max() > 1e-3
+    assert adapted.fingerprint != encoder.fingerprint
+    # The stem's statistics in closed form: unbiased variances of the ghost batches, averaged.
+    from mae_jax.nn.standardize import self_standardize
+
+    x = jnp.moveaxis(self_standardize(plate.reshape(16, 5, 64, 64), 255.0), 1, -1)
+    y = jax.lax.conv_general_dilated(
+        x,
+        params["params"]["conv0"]["kernel"],
+        (2, 2),
+        ((3, 3), (3, 3)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    groups = np.asarray(y).reshape(4, -1, 8)
+    np.testing.assert_allclose(after["mean"], groups.mean(1).mean(0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(after["var"], groups.var(1, ddof=1).mean(0), rtol=1e-3)
+
+
+def test_training_statistics_of_ghost_batches():
+    from mae_jax.networks.densenet.model import GhostBatchNorm
+
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (8, 5, 5, 4)).astype(np.float32))
+    norm = GhostBatchNorm(sub_batch=4, momentum=0.9)
+    variables = norm.init(jax.random.key(0), x, False)
+    y, updated = norm.apply(variables, x, True, mutable=["batch_stats"])
+    for part in (slice(0, 4), slice(4, 8)):
+        np.testing.assert_allclose(np.asarray(y[part]).mean((0, 1, 2)), 0, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(y[part]).var((0, 1, 2)), 1, rtol=1e-4)
+    expected = 0.1 * np.asarray(x).mean((0, 1, 2))
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], expected, rtol=1e-4)
+    with pytest.raises(InputError, match="sub-batches of 4"):
+        norm.apply(variables, x[:6], True, mutable=["batch_stats"])
+
+
+def mae():
+    config = MAEConfig(
+        encoder=EncoderConfig(
+            patch=8, width=64, depth=1, heads=1, crop=16, channels=("a", "b"), bias_layout="legacy"
+        ),
+        decoder=DecoderConfig(width=32, depth=1, heads=16, norm_eps=1e-5),
+    )
+    return config, jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
+
+
+def test_convert_there_and_back(tmp_path, capsys):
+    config, params = mae()
+    save_model(tmp_path / "model", params, config, Preprocessing(("a", "b"), True, 16))
+    assert (
+        main(["convert", str(tmp_path / "model"), str(tmp_path / "w.safetensors"), "--export"]) == 0
+    )
+    target = tmp_path / "again"
+    arguments = ["--channels", "a,b", "--scale", "255"]
+    assert main(["convert", str(tmp_path / "w.safetensors"), str(target), *arguments]) == 0
+    assert "mae, " in capsys.readouterr().out
+    found, loaded, preprocessing = from_pretrained(target)
+    assert found == config
+    assert preprocessing == Preprocessing(("a", "b"), True, 16, 255.0)
+    for name, value in flatten(params).items():
+        np.testing.assert_array_equal(flatten(loaded)[name], value)
+    assert main(["convert", str(tmp_path / "none.pt"), str(target)]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "w.safetensors"), str(target), "--channels", "a"]) == 2
+    assert "2 channels, but 1 names" in capsys.readouterr().err
+
+
+def test_a_foreign_folder_is_an_encoder(tmp_path):
+    config, params = mae()
+    folder = tmp_path / "release"
+    write_state_dict(folder / "model.safetensors", export_foreign(params, config))
+    (folder / "config.json").write_text('{"model_type": "another"}')
+    encoder = mae_jax.load_encoder(folder, channels=("a", "b"))
+    assert encoder.encoder_config.bias_layout == "legacy"
+    assert encoder.order_channels(["x", "b"]) == ("b", "x")
+    fixed = mae_jax.load_encoder(folder, channels=("a", "b"), bias_layout="fixed")
+    assert fixed.encoder_config.bias_layout == "fixed"
+    assert read_state_dict(folder / "model.safetensors").keys()
+
+
+def test_a_hub_name_is_fetched_at_its_revision(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    config, params = mae()
+    save_model(tmp_path / "cache", params, config, Preprocessing(("a", "b"), True, 16))
+    asked = []
+
+    def fake(name, revision, allow_patterns):
+        asked.append((name, revision))
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(hub, "snapshot_download", fake)
+    assert mae_jax.from_pretrained("someone/model", revision="v2")[0] == config
+    assert asked == [("someone/model", "v2")]
+
+    def broken(*args, **options):
+        raise OSError("no network\nmore lines")
+
+    monkeypatch.setattr(hub, "snapshot_download", broken)
+    with pytest.raises(InputError, match=r"someone/model .*\(no network\)"):
+        mae_jax.from_pretrained("someone/model")

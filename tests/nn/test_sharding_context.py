@@ -1,0 +1,51 @@
+"""Inside a mesh, activations are told to stay divided by samples; elsewhere nothing is said."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from mae_jax.networks.mae import EncoderConfig, ViT
+from mae_jax.nn.sharding_context import batch_sharded, by_samples, platform
+
+
+def mesh_of_eight():
+    return jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def test_nothing_is_said_outside_a_mesh():
+    x = jnp.ones((8, 3))
+    assert by_samples(x) is x
+    with batch_sharded(mesh_of_eight()):  # a batch that is not divided
+        assert by_samples(x) is x
+    assert platform() == "cpu"
+
+
+def test_what_columns_would_divide_is_divided_by_samples():
+    mesh = mesh_of_eight()
+    columns = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    x = jax.device_put(np.arange(64.0).reshape(8, 8), columns)
+
+    def doubled(x):
+        with batch_sharded(mesh, "data", "fsdp"):
+            return by_samples(2 * x)
+
+    y = jax.jit(doubled)(x)
+    assert y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec(("data", "fsdp"))), ndim=2)
+    np.testing.assert_array_equal(y, 2 * np.asarray(x))
+
+
+def test_every_block_says_so():
+    config = EncoderConfig(patch=8, width=16, depth=2, heads=2, crop=16, channels=("DNA",))
+    model = ViT(config)
+    images = jnp.zeros((8, 1, 16, 16))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def said(divided: bool) -> int:
+        def apply(params, images):
+            with batch_sharded(mesh_of_eight(), *(("data", "fsdp") if divided else ())):
+                return model.apply(params, images)
+
+        return str(jax.make_jaxpr(apply)(params, images)).count("sharding_constraint")
+
+    assert said(True) - said(False) == 1 + config.depth  # the tokens, and after each block

@@ -1,0 +1,124 @@
+"""The needs of a run: compiled for this machine and for TPUs that are not there, and by formula."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import pytest
+
+from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.planning import needs, needs_by_formula, slice_of
+from mae_jax.planning import roofline as estimate
+from mae_jax.planning.compile_cost import Needs
+from mae_jax.planning.format import description
+from mae_jax.planning.formula import kept_bytes
+from mae_jax.planning.hlo_traffic import Collective, Moved
+from mae_jax.train.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
+
+JOINT = MAEConfig(
+    EncoderConfig(patch=8, width=64, depth=2, heads=2, crop=32, channels=("DNA", "ER", "Mito"),
+                  channel_agnostic=False),
+    DecoderConfig(width=64, depth=1, heads=2),
+)  # fmt: skip
+CONFIG = TrainConfig(model=JOINT, data=DataConfig(batch=16), steps=10)
+
+
+def test_needs_of_a_small_run():
+    need = needs(CONFIG, jax.devices()[:1])
+    state = 2 * need.parameters * 4  # parameters and Lion's momentum
+    assert state < need.state_bytes < 1.1 * state + 16 * 3 * 32 * 32 * 2
+    assert need.moved.collectives == ()
+    assert need.crops == 160
+    assert need.model_flops <= need.executed_flops < 1.1 * need.model_flops
+
+
+def test_the_formula_s_state_is_the_compiler_s():
+    config = replace(CONFIG, mesh=MeshConfig(data=2, fsdp=4))
+    compiled = needs(config, jax.devices()[:8])
+    formula = needs_by_formula(config, slice_of("h100-8"))
+    assert formula.state_bytes == pytest.approx(compiled.state_bytes, rel=0.01)
+    assert formula.parameters == compiled.parameters
+    assert {one.kind for one in formula.moved.collectives} == {
+        "all-gather", "reduce-scatter", "all-reduce"}  # fmt: skip
+    assert compiled.moved.collectives
+
+
+def test_what_the_backward_pass_keeps():
+    two, four, eight = (kept_bytes(CONFIG, crops) for crops in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two))  # besides some copies of weights
+    # At least the input and the output of every hidden layer of both encoder blocks.
+    assert two > 2 * 2 * 2 * 5 * 4 * 64 * 4
+    spare = replace(JOINT, encoder=replace(JOINT.encoder, remat="full"))
+    assert kept_bytes(replace(CONFIG, model=spare), 2) < 0.6 * two
+
+
+def test_recomputation_is_executed_but_not_the_model_s():
+    spare = replace(CONFIG, model=replace(JOINT, encoder=replace(JOINT.encoder, remat="full")))
+    plain, again = (needs_by_formula(c, slice_of("h100-8")) for c in (CONFIG, spare))
+    assert again.model_flops == plain.model_flops
+    # Without recomputation a step is three forward passes, with it nearly four.
+    assert 1.2 < again.executed_flops / plain.executed_flops < 1.35
+
+
+def test_a_classifier_has_a_plan_too():
+    model = DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), classes=3, norm="ghost")
+    config = replace(CONFIG, network="densenet", model=model, data=DataConfig(batch=256))
+    need = needs_by_formula(config, slice_of("h100-2"))
+    assert need.executed_flops == pytest.approx(need.model_flops, rel=0.2)
+
+
+def test_the_roofline_by_hand():
+    slice_ = slice_of("h100-16")
+    moved = Moved(3350e9, (Collective("all-reduce", 450_000_000_000, 16, 1),))
+    need = Needs(1, 16, 1, 1, 8 * 989e12, 16 * 989e12, moved, 4, 400)
+    found = estimate(need, slice_)
+    assert (found.compute, found.memory) == pytest.approx((1.0, 1.0))
+    # 2 · 15/16 of the array by NVLink, and an eighth of it by the network.
+    assert found.network == pytest.approx(1.875 + 1.875 * 450 / 8 / 50)
+    assert found.bound == "network"
+    assert found.slowest == pytest.approx(found.network + 2)
+    assert found.mfu(1.0) == pytest.approx(0.5)
+    assert found.step_seconds(0.25) == pytest.approx(2.0)
+    assert found.days(86400.0) == 100
+    assert found.device_hours(3600.0) == pytest.approx(1600)
+    assert found.fits
+    assert "fits         yes" in description(found, mfu=0.25)
+    assert not estimate(replace(need, working_bytes=80 * 10**9), slice_).fits
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_the_command_compiles_for_a_slice_that_is_not_there(tmp_path):
+    out = tmp_path / "plan.json"
+    command = [sys.executable, "-W", "ignore", "-m", "mae_jax.cli.main", "plan", "--config",
+               "configs/demo.py", "--on", "v5e-4", "--config.mesh.fsdp=2",
+               "--config.data.batch=8", "--json", str(out)]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=500)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "fits         yes" in ran.stdout
+    found = json.loads(out.read_text())
+    assert found["devices"] == 4
+    assert found["collective_bytes"]["all-reduce"] > 0
+    assert found["fastest_step_seconds"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_step_that_is_too_large_gets_a_no():
+    command = [sys.executable, "-W", "ignore", "-m", "mae_jax.cli.main", "plan", "--config",
+               "configs/demo.py", "--on", "v5e-1", "--config.data.batch=65536",
+               "--config.model.encoder.width=1536"]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "fits         no" in ran.stdout
+    assert "accumulate" in ran.stdout
+
+
+def test_accumulation_divides_what_is_kept():
+    config = replace(CONFIG, optimizer=OptimizerConfig(accumulate=4))
+    whole, parts = (needs_by_formula(c, slice_of("h100-1")) for c in (CONFIG, config))
+    assert parts.working_bytes < whole.working_bytes
