@@ -154,12 +154,12 @@ def _profiles(size: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ap_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    from mae_jax.evaluation.aggregate import unit
+    from mae_jax.evaluation.aggregate import l2_normalize
     from mae_jax.evaluation.average_precision import all_against_all
 
     x, codes = _profiles(size)
     with timed() as clock:
-        found = all_against_all(unit(x), codes)
+        found = all_against_all(l2_normalize(x), codes)
     return {**clock, "mean_ap": float(found["ap"].mean())}
 
 
@@ -274,7 +274,7 @@ def write_wells(path: str, wells: int, width: int, batches: int) -> None:
 
 def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
     """TVN of wells on disk, fitted and applied block by block."""
-    from mae_jax.evaluation.out_of_core import ProfilesStream, correct_stream, fit_stream
+    from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_SCRATCH")) as folder:
         path = Path(folder) / "in.parquet"
@@ -283,7 +283,7 @@ def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
         code = f"import {Path(__file__).stem} as b; b.write_wells(*{given!r})"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
         with timed() as clock:
-            stream = ProfilesStream(path)
+            stream = StreamedProfiles(path)
             correct_stream(stream, fit_stream(stream, "tvn"), Path(folder) / "out.parquet")
     gib = size["stream"] * size["width"] * 4 / 2**30
     return {**clock, "wells": size["stream"], "features_gib": gib}

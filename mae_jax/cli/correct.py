@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mae_jax.evaluation.profiles import Layout
+    from mae_jax.evaluation.profiles import ColumnSchema
 
 HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
 EXAMPLE = """\
@@ -13,7 +13,7 @@ EXAMPLE = """\
   mae-jax correct --embeddings new_plates --fitted tvn.npz --out new_corrected.parquet"""
 
 
-def layout_arguments(parser: argparse.ArgumentParser) -> None:
+def add_column_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which metadata column is which."""
     group = parser.add_argument_group("columns")
     group.add_argument(
@@ -40,7 +40,7 @@ def layout_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def correction_arguments(parser: argparse.ArgumentParser) -> None:
+def add_correction_options(parser: argparse.ArgumentParser) -> None:
     """The options of fitting a correction."""
     parser.add_argument(
         "--fit-on",
@@ -57,11 +57,11 @@ def correction_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def layout_of(args: argparse.Namespace) -> "Layout":
-    """The Layout that the options say."""
-    from mae_jax.evaluation.profiles import Layout
+def column_schema(args: argparse.Namespace) -> "ColumnSchema":
+    """The ColumnSchema that the options say."""
+    from mae_jax.evaluation.profiles import ColumnSchema
 
-    return Layout(
+    return ColumnSchema(
         experiment=args.experiment,
         plate=args.plate,
         well=args.well,
@@ -82,8 +82,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read and write block by block, for parquet larger than memory; stops at NaN",
     )
-    correction_arguments(parser)
-    layout_arguments(parser)
+    add_correction_options(parser)
+    add_column_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,17 +91,17 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.evaluation.corrections import Correction, fit, label
     from mae_jax.evaluation.profiles import Profiles
 
-    layout = layout_of(args)
+    schema = column_schema(args)
     if args.stream:
         return _run_stream(args)
     profiles = Profiles.read(args.embeddings).checked(
-        nan=args.nan, duplicates=args.duplicates, layout=layout
+        nan=args.nan, duplicates=args.duplicates, schema=schema
     )
     if args.fitted:
         correction = Correction.load(args.fitted)
     else:
-        correction = fit(profiles, args.method, fit_on=args.fit_on, batch=args.batch, layout=layout)
-    corrected = correction.apply(profiles)
+        correction = fit(profiles, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema)
+    corrected = correction.transform(profiles)
     corrected.write(args.out)
     if args.save_fit:
         correction.save(args.save_fit)
@@ -114,15 +114,15 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_stream(args: argparse.Namespace) -> None:
     from mae_jax.evaluation.corrections import Correction
-    from mae_jax.evaluation.out_of_core import ProfilesStream, correct_stream, fit_stream
+    from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
 
-    stream = ProfilesStream(args.embeddings)
+    stream = StreamedProfiles(args.embeddings)
     if args.fitted:
         correction = Correction.load(args.fitted)
     else:
-        layout = layout_of(args)
+        schema = column_schema(args)
         correction = fit_stream(
-            stream, args.method, fit_on=args.fit_on, batch=args.batch, layout=layout
+            stream, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema
         )
     correct_stream(stream, correction, args.out)
     if args.save_fit:

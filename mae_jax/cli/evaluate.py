@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable
 
+from mae_jax.cli.removed_options import removed_option
+
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """\
   mae-jax evaluate recall --embeddings runs/demo/embeddings/trained --corrections all \\
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _embeddings(parser: argparse.ArgumentParser) -> None:
-    from mae_jax.cli.correct import correction_arguments, layout_arguments
+    from mae_jax.cli.correct import add_column_options, add_correction_options
 
     parser.add_argument(
         "--embeddings",
@@ -79,8 +81,8 @@ def _embeddings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the tables")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (0)")
-    correction_arguments(parser)
-    layout_arguments(parser)
+    add_correction_options(parser)
+    add_column_options(parser)
 
 
 def _map(parser: argparse.ArgumentParser) -> None:
@@ -97,13 +99,18 @@ def _map(parser: argparse.ArgumentParser) -> None:
         "--by", default="Metadata_Gene", metavar="COLUMN", help="what to relate (Metadata_Gene)"
     )
     parser.add_argument(
-        "--through",
+        "--aggregate-via",
+        dest="levels",
         nargs="*",
         default=[],
         metavar="COLUMN",
         help="aggregate by these first, such as the guide",
     )
-    parser.add_argument("--arms", metavar="FILE", help="correct for chromosome arms by this table")
+    removed_option(parser, "--through", "--aggregate-via")
+    parser.add_argument(
+        "--chromosome-arms", metavar="FILE", help="correct for chromosome arms by this table"
+    )
+    removed_option(parser, "--arms", "--chromosome-arms")
     parser.add_argument("--unexpressed", metavar="FILE", help="gene,zFPKM: who makes up arm means")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
 
@@ -177,7 +184,12 @@ def _features(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="what tells a well in both tables (Metadata_Plate Metadata_Well)",
     )
-    parser.add_argument("--each", action="store_true", help="scale each experiment by itself")
+    parser.add_argument(
+        "--scale-per-experiment",
+        action="store_true",
+        help="centre and scale the embeddings of each experiment separately",
+    )
+    removed_option(parser, "--each", "--scale-per-experiment")
     parser.add_argument(
         "--selection",
         choices=("converged", "scikit-learn"),
@@ -213,7 +225,10 @@ def _flops(parser: argparse.ArgumentParser) -> None:
 def _paper(parser: argparse.ArgumentParser) -> None:
     _map(parser)
     _corrections(parser)
-    parser.add_argument("--main", default="tvn", help="the correction of Table 3 (default: tvn)")
+    parser.add_argument(
+        "--table3-correction", default="tvn", help="the correction of Table 3 (default: tvn)"
+    )
+    removed_option(parser, "--main", "--table3-correction")
     parser.add_argument("--sets", metavar="FILE", help="gene sets, for Table 5")
     parser.add_argument("--design", metavar="FOLDER", help="CPJUMP1's metadata, for Tables 4, 8, 9")
     parser.add_argument(

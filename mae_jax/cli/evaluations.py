@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from mae_jax.cli.correct import layout_of
+from mae_jax.cli.correct import column_schema
 from mae_jax.config import from_dict
 from mae_jax.errors import InputError
 from mae_jax.evaluation import aggregate
 from mae_jax.evaluation import cpjump1 as jump
 from mae_jax.evaluation import recall as recall_of
-from mae_jax.evaluation.chromosome_arms import correct_arms, read_arms, read_unexpressed
+from mae_jax.evaluation.chromosome_arms import (
+    correct_chromosome_arms,
+    read_chromosome_arms,
+    read_unexpressed,
+)
 from mae_jax.evaluation.corrections import CORRECTIONS, correct
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
@@ -55,12 +59,12 @@ def recall(args: argparse.Namespace) -> None:
 
 def retrieval(args: argparse.Namespace) -> None:
     """retrieval.csv: one row per perturbation and embeddings."""
-    layout, rows = layout_of(args), []
+    schema, rows = column_schema(args), []
     for name, profiles in _embeddings(args).items():
         found = perturbation_retrieval(
             _corrected(args, profiles),
             by=args.perturbation,
-            layout=layout,
+            schema=schema,
             rule=args.rule,
             null_size=args.null_size,
             seed=args.seed,
@@ -72,12 +76,12 @@ def retrieval(args: argparse.Namespace) -> None:
 
 def siblings(args: argparse.Namespace) -> None:
     """siblings.csv: one row per label and embeddings."""
-    layout, rows = layout_of(args), []
+    schema, rows = column_schema(args), []
     for name, profiles in _embeddings(args).items():
         fixed = _corrected(args, profiles)
         options = {
             "by": args.perturbation,
-            "layout": layout,
+            "schema": schema,
             "rule": args.rule,
             "null_size": args.null_size,
             "seed": args.seed,
@@ -128,7 +132,7 @@ def features(args: argparse.Namespace) -> None:
         (train[0].checked(nan="rows"), train[1].checked(nan="features")),
         (test[0].checked(nan="rows"), test[1].checked(nan="features")),
         on=args.on,
-        each=args.each,
+        scale_per_experiment=args.scale_per_experiment,
         selection=args.selection,
         workers=args.workers,
         progress=_progress,
@@ -144,12 +148,12 @@ def features(args: argparse.Namespace) -> None:
 
 def replicates(args: argparse.Namespace) -> None:
     """consistency.csv and strength.csv."""
-    layout, consistency, strength = layout_of(args), [], []
+    schema, consistency, strength = column_schema(args), [], []
     for name, profiles in _embeddings(args).items():
         fixed = _corrected(args, profiles)
         options = {
             "by": args.perturbation,
-            "layout": layout,
+            "schema": schema,
             "permutations": args.permutations,
             "seed": args.seed,
         }
@@ -208,17 +212,19 @@ def paper(args: argparse.Namespace) -> None:
     result = Paper()
     embeddings, databases = _embeddings(args), _databases(args)
     names = args.corrections
-    args.corrections = names if names == ["all"] else list(dict.fromkeys([*names, args.main]))
+    args.corrections = (
+        names if names == ["all"] else list(dict.fromkeys([*names, args.table3_correction]))
+    )
     tables = _recall_tables(args, embeddings, databases, notes=result.notes)
-    result.add_recall(tables.table, args.main)
-    chosen = tables.sweep[tables.sweep["correction"] == args.main]
+    result.add_recall(tables.table, args.table3_correction)
+    chosen = tables.sweep[tables.sweep["correction"] == args.table3_correction]
     result.figures["fig5_percentiles"] = figures.percentiles(chosen)
     if tables.cosines is not None:
         title = f"{tables.best[0]}, {tables.best[1]}"
         result.figures["cosines"] = figures.heatmap(tables.cosines, title)
     if args.shapes:
         shapes = {k: _shape(k, v) for k, v in read_json(args.shapes).items()}
-        main = tables.table[tables.table["correction"] == args.main]
+        main = tables.table[tables.table["correction"] == args.table3_correction]
         counted = with_flops(main, shapes)
         if counted.empty:
             raise InputError(f"{args.shapes} names none of the embeddings {', '.join(embeddings)}.")
@@ -229,7 +235,7 @@ def paper(args: argparse.Namespace) -> None:
         sets = _sets(args.sets)
         # Table 5 is StringDB's, where that is given.
         database = next((d for d in databases if "string" in d.name.lower()), databases[-1])
-        args.correction = args.main
+        args.correction = args.table3_correction
         for name, profiles in embeddings.items():
             genes = _gene_map(args, _corrected(args, profiles))
             table = recall_at_false_positives(genes, database, sets, by=args.by)
@@ -240,7 +246,7 @@ def paper(args: argparse.Namespace) -> None:
             raise InputError("--cpjump1 needs --design, the folder of CPJUMP1's metadata.")
         name, path = _named(given)
         wells = Profiles.read(path).checked(nan=args.nan, duplicates=args.duplicates)
-        table = _jump(args, wells, args.main, "2023")
+        table = _jump(args, wells, args.table3_correction, "2023")
         result.add_cpjump1(name, table, jump.summary(table))
     measured = {}
     for given in args.features:
@@ -277,11 +283,11 @@ def _recall_tables(
         databases,
         list(CORRECTIONS) if everything else args.corrections,
         by=args.by,
-        through=args.through,
+        levels=args.levels,
         fit_on=args.fit_on,
         batch=args.batch,
-        layout=layout_of(args),
-        arms=_arms(args, notes),
+        schema=column_schema(args),
+        chromosome_arms=_arms(args, notes),
         resamples=args.resamples,
         seed=args.seed,
         progress=lambda message: print(message, flush=True),
@@ -291,14 +297,14 @@ def _recall_tables(
 def _arms(
     args: argparse.Namespace, notes: list[str] | None = None
 ) -> Callable[[Profiles], Profiles] | None:
-    if not args.arms:
+    if not args.chromosome_arms:
         return None
-    arms = read_arms(args.arms)
+    arms = read_chromosome_arms(args.chromosome_arms)
     silent = read_unexpressed(args.unexpressed) if args.unexpressed else None
     said: set[str] = set()
 
     def apply(genes: Profiles) -> Profiles:
-        found = correct_arms(genes, arms, unexpressed=silent, by=args.by)
+        found = correct_chromosome_arms(genes, arms, unexpressed=silent, by=args.by)
         if found.note not in said:
             said.add(found.note)
             print(found.note, flush=True)
@@ -310,14 +316,14 @@ def _arms(
 
 
 def _gene_map(args: argparse.Namespace, corrected: Profiles) -> Profiles:
-    genes = aggregate(corrected, args.by, through=args.through, controls=args.controls)
+    genes = aggregate(corrected, args.by, levels=args.levels, controls=args.controls)
     arms = _arms(args)
     return arms(genes) if arms else genes
 
 
 def _corrected(args: argparse.Namespace, profiles: Profiles) -> Profiles:
-    layout = layout_of(args)
-    return correct(profiles, args.correction, fit_on=args.fit_on, batch=args.batch, layout=layout)
+    schema = column_schema(args)
+    return correct(profiles, args.correction, fit_on=args.fit_on, batch=args.batch, schema=schema)
 
 
 def _jump(args: argparse.Namespace, profiles: Profiles, method: str, rule: str) -> pd.DataFrame:
@@ -325,7 +331,7 @@ def _jump(args: argparse.Namespace, profiles: Profiles, method: str, rule: str) 
     batch = args.batch or "plate"
 
     def fixed(part: Profiles) -> Profiles:
-        return correct(part, method, fit_on=args.fit_on, batch=batch, layout=jump.LAYOUT)
+        return correct(part, method, fit_on=args.fit_on, batch=batch, schema=jump.SCHEMA)
 
     table, _ = jump.benchmark(
         known, rule=rule, null_size=args.null_size, seed=args.seed, correct=fixed, progress=print
@@ -350,7 +356,7 @@ def _embeddings(args: argparse.Namespace) -> dict[str, Profiles]:
         if name in found:
             raise InputError(f"Two embeddings are called '{name}'; name them with NAME=PATH.")
         found[name] = Profiles.read(path).checked(
-            nan=args.nan, duplicates=args.duplicates, layout=layout_of(args)
+            nan=args.nan, duplicates=args.duplicates, schema=column_schema(args)
         )
     return found
 

@@ -5,15 +5,15 @@ Needs no model and no image: any table of embeddings will do (`Profiles.read`).
 
 from mae_jax.evaluation.aggregate import aggregate
 from mae_jax.evaluation.corrections import CORRECTIONS, VARIANTS, Correction, correct, fit
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.recall import Recall, recall
 from mae_jax.evaluation.relationships import Relationships
 
 __all__ = [
     "CORRECTIONS",
     "VARIANTS",
+    "ColumnSchema",
     "Correction",
-    "Layout",
     "Profiles",
     "Recall",
     "Relationships",

@@ -7,19 +7,19 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
 REPLICATES = "Metadata_Replicates"
 
 
-def unit(x: Float[np.ndarray, "rows features"]) -> Float32[np.ndarray, "rows features"]:
+def l2_normalize(x: Float[np.ndarray, "rows features"]) -> Float32[np.ndarray, "rows features"]:
     """Rows scaled to length 1; a row of zeros stays zero."""
     x = x.astype(np.float32)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(length > 0, length, np.float32(1))
 
 
-def origin_at_controls(profiles: Profiles, controls: str = Layout.controls) -> Profiles:
+def origin_at_controls(profiles: Profiles, controls: str = ColumnSchema.controls) -> Profiles:
     """Moves the origin to the mean of the negative controls, over all batches."""
     mask = profiles.controls(controls)
     origin = profiles.features[mask].mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -46,17 +46,17 @@ def spherical_means(
         if len(rows):
             local = (starts[start:stop] - starts[start]).astype(int)
             filled = np.flatnonzero(np.diff(np.append(local, len(rows))))
-            block = unit(features[rows]).astype(np.float64)
+            block = l2_normalize(features[rows]).astype(np.float64)
             sums[start + filled] = np.add.reduceat(block, local[filled], axis=0)
-    return unit(sums)
+    return l2_normalize(sums)
 
 
 def aggregate(
     profiles: Profiles,
     by: str = "Metadata_Gene",
     *,
-    through: Sequence[str] = (),
-    controls: str | None = Layout.controls,
+    levels: Sequence[str] = (),
+    controls: str | None = ColumnSchema.controls,
     keep_controls: bool = False,
 ) -> Profiles:
     """One spherical mean per value of `by`, with the origin at the mean of the negative controls.
@@ -66,7 +66,7 @@ def aggregate(
     Args:
       profiles: wells (N, F).
       by: the metadata column to aggregate by, such as the gene.
-      through: columns to aggregate by on the way, finest first, such as the guide: every guide
+      levels: columns to aggregate by on the way, finest first, such as the guide: every guide
         then weighs the same in its gene, however many wells it has.
       controls: which rows are negative controls (COLUMN=VALUE), or None: the origin stays and
         no row is a control.
@@ -90,8 +90,8 @@ def aggregate(
         raise InputError(f"No treated row has a value in {by}: nothing to aggregate.")
     metadata, features = profiles.metadata[keep], features[keep]
     wells = np.ones(len(metadata), np.int64)
-    for level in range(len(through) + 1):
-        columns = [*through[level:], by]
+    for level in range(len(levels) + 1):
+        columns = [*levels[level:], by]
         for name in columns:
             profiles.column(name)
         grouped = metadata.groupby(columns, sort=True)

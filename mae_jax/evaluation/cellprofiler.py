@@ -60,12 +60,14 @@ class TargetScale:
             mean=np.zeros(len(kind)),
             scale=np.ones(len(kind)),
         )
-        changed = raw.apply(values)
+        changed = raw.transform(values)
         scale = changed.std(axis=0)
         scale = np.where(varied & (scale > 0), scale, 1.0)
         return TargetScale(raw.kind, raw.shift, raw.floor, changed.mean(axis=0), scale)
 
-    def apply(self, values: Float[np.ndarray, "rows targets"]) -> Float[np.ndarray, "rows targets"]:
+    def transform(
+        self, values: Float[np.ndarray, "rows targets"]
+    ) -> Float[np.ndarray, "rows targets"]:
         """Transforms features (N, T)."""
         x = np.maximum(np.asarray(values, np.float64) + self.shift, self.floor)
         kind = np.array(self.kind)
@@ -129,7 +131,7 @@ def predict_features(
     on: Sequence[str] = ("Metadata_Plate", "Metadata_Well"),
     l1_ratios: Sequence[float] = L1_RATIOS,
     folds: int = 5,
-    each: bool = False,
+    scale_per_experiment: bool = False,
     selection: str = "converged",
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -141,8 +143,8 @@ def predict_features(
       test: the same of another experiment.
       on: the metadata columns that name a well in both tables.
       l1_ratios, folds, selection, workers, progress: see `fit_targets`.
-      each: centre and scale each experiment's embeddings by itself; by default the test
-        experiment is scaled as the training experiment was.
+      scale_per_experiment: centre and scale each experiment's embeddings separately; by default the
+        test experiment is scaled like the training experiment.
 
     Raises:
       InputError: tables that share no well, or unlike features in the two experiments.
@@ -155,11 +157,11 @@ def predict_features(
     mean, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread == 0] = 1
     x = (x - mean) / spread
-    if each:
+    if scale_per_experiment:
         mean, spread = x_test.mean(axis=0), x_test.std(axis=0)
         spread[spread == 0] = 1
     x_test = (x_test - mean) / spread
-    truth = scale.apply(y)
+    truth = scale.transform(y)
     fits = fit_targets(
         x,
         truth,
@@ -174,7 +176,7 @@ def predict_features(
             "feature": train[1].names,
             "category": [category(name) for name in train[1].names],
             "transform": scale.kind,
-            "r2": r_squared(scale.apply(y_test), fits.predict(x_test)),
+            "r2": r_squared(scale.transform(y_test), fits.predict(x_test)),
             "r2_train": r_squared(truth, fits.predict(x)),
             "alpha": fits.alpha,
             "l1_ratio": fits.l1_ratio,

@@ -15,7 +15,7 @@ import pandas as pd
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 
-FEWEST = 20  # an arm is corrected only if more genes than this make up its mean
+MIN_GENES_PER_ARM = 20  # an arm is corrected only if more genes than this make up its mean
 UNEXPRESSED = -3.0  # zFPKM
 
 
@@ -36,7 +36,7 @@ class ArmCorrection:
     note: str
 
 
-def read_arms(
+def read_chromosome_arms(
     path: str | os.PathLike[str], centromeres: str | os.PathLike[str] | None = None
 ) -> dict[str, str]:
     """Gene -> chromosome arm, such as "chr1p".
@@ -75,18 +75,18 @@ def read_unexpressed(path: str | os.PathLike[str], below: float = UNEXPRESSED) -
     return set(table.loc[values < below, "gene"])
 
 
-def correct_arms(
+def correct_chromosome_arms(
     genes: Profiles,
     arms: dict[str, str],
     *,
     unexpressed: Collection[str] | None = None,
     by: str = "Metadata_Gene",
-    fewest: int = FEWEST,
+    min_genes: int = MIN_GENES_PER_ARM,
 ) -> ArmCorrection:
     """x_g ← x_g − μ_arm(g), μ_a the mean of the unexpressed genes on arm a.
 
     Genes that are not expressed have no phenotype of their own when knocked out: what they share
-    with their arm is the artefact. Arms on which `fewest` or fewer of them lie stay as they are.
+    with their arm is the artefact. Arms on which `min_genes` or fewer of them lie stay as they are.
 
     Args:
       genes: one row per gene.
@@ -94,7 +94,7 @@ def correct_arms(
       unexpressed: genes that make up the means; None: all genes do, which takes some biology
         along, and `note` says so.
       by: the column that names the gene.
-      fewest: an arm needs more genes than this.
+      min_genes: an arm needs more genes than this.
 
     Raises:
       InputError: no gene of the map is in `arms`.
@@ -112,7 +112,7 @@ def correct_arms(
     for arm in sorted(set(place) - {""}):
         mine = place == arm
         used = mine & counts
-        enough = int(used.sum()) > fewest
+        enough = int(used.sum()) > min_genes
         if enough:
             mean = genes.features[used].mean(axis=0, dtype=np.float64)
             features[mine] = (genes.features[mine] - mean).astype(np.float32)

@@ -22,7 +22,7 @@ from jaxtyping import Float, Float32
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.evaluation.moments import Moments, inverse_root_of_rows, principal_axes
-from mae_jax.evaluation.profiles import Layout, Profiles, batch_labels, control_mask
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles, batch_labels, control_mask
 from mae_jax.files import replacing
 
 # Name on the command line -> name in Table 2.
@@ -42,6 +42,9 @@ VARIANTS = {"tvn-centered": "TVN, each batch's controls centered"}
 
 # Added to the diagonal of each batch's control covariance in TVN (EFAAR's value).
 TVN_RIDGE = 0.5
+
+# Keys of saved fits: what earlier versions wrote -> today's name.
+_RENAMED_KEYS = {"plan": "spec", "layout": "schema"}
 
 
 @runtime_checkable
@@ -64,7 +67,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class CorrectionSpec:
     """What a correction consists of.
 
     Attributes:
@@ -82,8 +85,8 @@ class Plan:
     whiten: bool = False
 
     @staticmethod
-    def of(method: str, batch: str | None = None) -> "Plan":
-        """The plan of a correction by name; `batch` overrides its grouping.
+    def from_name(method: str, batch: str | None = None) -> "CorrectionSpec":
+        """The spec of a correction by name; `batch` overrides its grouping.
 
         Raises:
           InputError: there is no such correction.
@@ -92,18 +95,18 @@ class Plan:
         if method not in known:
             raise InputError(f"There is no correction '{method}': {nearest(method, list(known))}")
         if method in ("none", "pca"):
-            return Plan(axes="" if method == "none" else "pca")
+            return CorrectionSpec(axes="" if method == "none" else "pca")
         if method.startswith("tvn"):
             # By experiment: a plate seldom has enough controls for a covariance.
             shift = method == "tvn-centered"
-            return Plan("tvn", batch or "experiment", shift=shift, whiten=True)
+            return CorrectionSpec("tvn", batch or "experiment", shift=shift, whiten=True)
         what, _, grouping = method.rpartition("-")
         axes = "pca" if what.startswith("pca") else ""
-        return Plan(axes, batch or grouping, shift=True, scale="standardize" in what)
+        return CorrectionSpec(axes, batch or grouping, shift=True, scale="standardize" in what)
 
 
 @dataclass(frozen=True)
-class BatchMap:
+class BatchTransform:
     """A batch's part of a correction: x ↦ (x − shift)·matrix, or (x − shift)/scale.
 
     Attributes:
@@ -116,7 +119,7 @@ class BatchMap:
     scale: Float32[np.ndarray, " axes"] | None = None
     matrix: Float32[np.ndarray, "axes axes"] | None = None
 
-    def apply(self, x: Float32[np.ndarray, "rows axes"]) -> Float32[np.ndarray, "rows axes"]:
+    def transform(self, x: Float32[np.ndarray, "rows axes"]) -> Float32[np.ndarray, "rows axes"]:
         """Maps rows (n, K)."""
         x = x - self.shift
         if self.scale is not None:
@@ -130,9 +133,9 @@ class Correction:
 
     Attributes:
       method: its name in `CORRECTIONS` or `VARIANTS`.
-      plan: what it consists of.
+      spec: what it consists of.
       fit_on: "controls" or "all".
-      layout: the metadata columns it was fitted with.
+      schema: the metadata columns it was fitted with.
       names: the F features it takes.
       shift, scale: (F,), x ↦ (x − shift)/scale for all wells; shift None = left alone.
       rotation: (F, K), or None.
@@ -140,21 +143,21 @@ class Correction:
     """
 
     method: str
-    plan: Plan
+    spec: CorrectionSpec
     fit_on: str
-    layout: Layout
+    schema: ColumnSchema
     names: tuple[str, ...]
     shift: Float[np.ndarray, " features"] | None
     scale: Float[np.ndarray, " features"] | None
     rotation: Float32[np.ndarray, "features axes"] | None
-    batches: dict[str, BatchMap]
+    batches: dict[str, BatchTransform]
 
     @property
     def out_names(self) -> tuple[str, ...]:
         """The names of the K features it gives."""
         if self.rotation is None:
             return self.names
-        kind = self.plan.axes.upper()
+        kind = self.spec.axes.upper()
         return tuple(f"Image_{kind}_{i:04d}" for i in range(self.rotation.shape[1]))
 
     def shared(self, x: Float32[np.ndarray, "rows features"]) -> Float32[np.ndarray, "rows axes"]:
@@ -168,7 +171,7 @@ class Correction:
         x = centred.astype(np.float32)
         return x if self.rotation is None else x @ self.rotation
 
-    def apply(self, profiles: Profiles) -> Profiles:
+    def transform(self, profiles: Profiles) -> Profiles:
         """Corrects profiles: those it was fitted on, or new ones.
 
         A batch that the fit never saw is fitted here from its own reference wells (the shared
@@ -177,16 +180,16 @@ class Correction:
         Raises:
           InputError: other features than those of the fit, or a new batch without controls.
         """
-        fitted = self.covering(profiles)
+        fitted = self.fit_missing_batches(profiles)
         labels = fitted._labels(profiles.metadata)
         out = np.empty((len(profiles), len(self.out_names)), np.float32)
         for batch, rows in _groups(labels):
             for part in np.array_split(rows, max(1, len(rows) // 8192)):
                 x = fitted.shared(profiles.features[part])
-                out[part] = fitted.batches[batch].apply(x) if fitted.batches else x
+                out[part] = fitted.batches[batch].transform(x) if fitted.batches else x
         return Profiles(profiles.metadata, out, self.out_names)
 
-    def covering(self, source: Source) -> "Correction":
+    def fit_missing_batches(self, source: Source) -> "Correction":
         """The correction with the batches that it lacked, fitted from their own reference wells."""
         if source.names != self.names:
             raise InputError(
@@ -194,7 +197,7 @@ class Correction:
                 f"({self.names[0]} …), these profiles have {len(source.names)} "
                 f"({source.names[0]} …); give profiles of the same model."
             )
-        if not self.plan.batch:
+        if not self.spec.batch:
             return self
         missing = sorted(set(self._labels(source.metadata)) - set(self.batches))
         if not missing:
@@ -205,9 +208,9 @@ class Correction:
         """Writes the fit as one .npz file, to be applied to new plates later (`load`)."""
         settings = {
             "method": self.method,
-            "plan": asdict(self.plan),
+            "spec": asdict(self.spec),
             "fit_on": self.fit_on,
-            "layout": asdict(self.layout),
+            "schema": asdict(self.schema),
             "names": list(self.names),
             "batches": list(self.batches),
         }
@@ -236,20 +239,23 @@ class Correction:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
             settings = json.loads(str(arrays["settings"]))
+            for old, new in _RENAMED_KEYS.items():
+                if old in settings:
+                    settings[new] = settings.pop(old)
         except (ValueError, KeyError, OSError, zipfile.BadZipFile):
             raise InputError(f"{path} is not a fitted correction; write it anew.") from None
         parts = ("shift", "scale", "matrix")
         batches = {
-            name: BatchMap(
+            name: BatchTransform(
                 **{k: arrays[f"batch_{i}_{k}"] for k in parts if f"batch_{i}_{k}" in arrays}
             )
             for i, name in enumerate(settings["batches"])
         }
         return Correction(
             method=settings["method"],
-            plan=Plan(**settings["plan"]),
+            spec=CorrectionSpec(**settings["spec"]),
             fit_on=settings["fit_on"],
-            layout=Layout(**settings["layout"]),
+            schema=ColumnSchema(**settings["schema"]),
             names=tuple(settings["names"]),
             shift=arrays.get("shift"),
             scale=arrays.get("scale"),
@@ -258,9 +264,9 @@ class Correction:
         )
 
     def _labels(self, metadata: pd.DataFrame) -> np.ndarray:
-        if not self.plan.batch:
+        if not self.spec.batch:
             return np.full(len(metadata), "", dtype=object)
-        return batch_labels(metadata, self.plan.batch, self.layout)
+        return batch_labels(metadata, self.spec.batch, self.schema)
 
 
 def fit(
@@ -269,7 +275,7 @@ def fit(
     *,
     fit_on: str = "controls",
     batch: str | None = None,
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
 ) -> Correction:
     """Fits a correction of Table 2.
 
@@ -285,22 +291,22 @@ def fit(
       fit_on: "controls" (default: see the module) or "all".
       batch: the grouping, in place of the method's own: "plate", "experiment" or a column. For
         TVN the default is "experiment".
-      layout: the metadata columns and which rows are controls.
+      schema: the metadata columns and which rows are controls.
 
     Raises:
       InputError: an unknown method, no controls, or a batch with too few of them.
     """
-    layout = layout or Layout()
-    plan = Plan.of(method, batch)
+    schema = schema or ColumnSchema()
+    spec = CorrectionSpec.from_name(method, batch)
     if fit_on not in ("controls", "all"):
         raise InputError(f"A correction is fitted on 'controls' or 'all', not '{fit_on}'.")
-    fitted = Correction(method, plan, fit_on, layout, source.names, None, None, None, {})
-    if plan.axes:
+    fitted = Correction(method, spec, fit_on, schema, source.names, None, None, None, {})
+    if spec.axes:
         moments = Moments.empty(len(source.names), full=True)
-        for block in _reference(source, fit_on, layout):
+        for block in _reference(source, fit_on, schema):
             moments.add(block.features)
         fitted = _fit_axes(fitted, moments)
-    if plan.batch:
+    if spec.batch:
         wanted = sorted(set(fitted._labels(source.metadata)))
         fitted = replace(fitted, batches=_fit_batches(fitted, source, wanted))
     return fitted
@@ -312,15 +318,15 @@ def correct(
     *,
     fit_on: str = "controls",
     batch: str | None = None,
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
 ) -> Profiles:
-    """Fits a correction on profiles and applies it to them: `fit`, then `Correction.apply`."""
-    return fit(profiles, method, fit_on=fit_on, batch=batch, layout=layout).apply(profiles)
+    """Fits a correction on profiles and applies it to them: `fit`, then `Correction.transform`."""
+    return fit(profiles, method, fit_on=fit_on, batch=batch, schema=schema).transform(profiles)
 
 
 def label(method: str) -> str:
     """A correction's name in Table 2."""
-    Plan.of(method)  # refuses an unknown one
+    CorrectionSpec.from_name(method)  # refuses an unknown one
     return {**CORRECTIONS, **VARIANTS}[method]
 
 
@@ -332,7 +338,7 @@ def _fit_axes(fitted: Correction, moments: Moments) -> Correction:
         )
     covariance = moments.covariance()
     scale = None
-    if fitted.plan.axes == "tvn":
+    if fitted.spec.axes == "tvn":
         scale = moments.deviation()
         covariance = covariance / np.outer(scale, scale)
     axes, variances = principal_axes(covariance, moments.count)
@@ -340,45 +346,47 @@ def _fit_axes(fitted: Correction, moments: Moments) -> Correction:
         raise InputError(
             f"{label(fitted.method)}: all features of the wells to fit on are constant."
         )
-    if fitted.plan.axes == "tvn":
+    if fitted.spec.axes == "tvn":
         axes = axes / np.sqrt(variances)
     return replace(
         fitted, shift=moments.mean, scale=scale, rotation=np.ascontiguousarray(axes, np.float32)
     )
 
 
-def _fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[str, BatchMap]:
-    plan = fitted.plan
+def _fit_batches(
+    fitted: Correction, source: Source, wanted: list[str]
+) -> dict[str, BatchTransform]:
+    spec = fitted.spec
     width = len(fitted.out_names)
     # Whitening takes a K × K matrix a batch: one batch at a time, from rows held in memory.
     found: dict[str, Moments] = {}
-    least = 2 if plan.scale or plan.whiten else 1
-    maps: dict[str, BatchMap] = {}
-    if plan.whiten:
+    least = 2 if spec.scale or spec.whiten else 1
+    maps: dict[str, BatchTransform] = {}
+    if spec.whiten:
         labels = fitted._labels(source.metadata)
-        mask = _reference_mask(source, fitted.fit_on, fitted.layout)
+        mask = _reference_mask(source, fitted.fit_on, fitted.schema)
         for name in wanted:
             rows = np.flatnonzero(mask & (labels == name))
             _enough(fitted, name, len(rows), least)
             features = fitted.shared(source.take(rows).features)
-            shift = features.mean(0, dtype=np.float64) if plan.shift else np.zeros(width)
+            shift = features.mean(0, dtype=np.float64) if spec.shift else np.zeros(width)
             matrix = inverse_root_of_rows(features, TVN_RIDGE)
-            maps[name] = BatchMap(shift.astype(np.float32), None, matrix.astype(np.float32))
+            maps[name] = BatchTransform(shift.astype(np.float32), None, matrix.astype(np.float32))
         return maps
-    for block in _reference(source, fitted.fit_on, fitted.layout):
+    for block in _reference(source, fitted.fit_on, fitted.schema):
         for name, rows in _groups(fitted._labels(block.metadata)):
             moments = found.setdefault(name, Moments.empty(width, full=False))
             moments.add(fitted.shared(block.features[rows]))
     for name in wanted:
         _enough(fitted, name, found[name].count if name in found else 0, least)
-        maps[name] = _batch_map(plan, found[name])
+        maps[name] = _batch_transform(spec, found[name])
     return maps
 
 
-def _batch_map(plan: Plan, moments: Moments) -> BatchMap:
-    shift = moments.mean if plan.shift else np.zeros_like(moments.mean)
-    scale = moments.deviation().astype(np.float32) if plan.scale else None
-    return BatchMap(shift.astype(np.float32), scale, None)
+def _batch_transform(spec: CorrectionSpec, moments: Moments) -> BatchTransform:
+    shift = moments.mean if spec.shift else np.zeros_like(moments.mean)
+    scale = moments.deviation().astype(np.float32) if spec.scale else None
+    return BatchTransform(shift.astype(np.float32), scale, None)
 
 
 def _enough(fitted: Correction, batch: str, count: int, least: int) -> None:
@@ -391,15 +399,15 @@ def _enough(fitted: Correction, batch: str, count: int, least: int) -> None:
         )
 
 
-def _reference_mask(source: Source, fit_on: str, layout: Layout) -> np.ndarray:
+def _reference_mask(source: Source, fit_on: str, schema: ColumnSchema) -> np.ndarray:
     if fit_on == "all":
         return np.ones(len(source.metadata), bool)
-    return control_mask(source.metadata, layout.controls)
+    return control_mask(source.metadata, schema.controls)
 
 
-def _reference(source: Source, fit_on: str, layout: Layout) -> Iterator[Profiles]:
+def _reference(source: Source, fit_on: str, schema: ColumnSchema) -> Iterator[Profiles]:
     """The rows to fit on, block by block."""
-    mask = _reference_mask(source, fit_on, layout)
+    mask = _reference_mask(source, fit_on, schema)
     at = 0
     for block in source.blocks():
         here = mask[at : at + len(block)]

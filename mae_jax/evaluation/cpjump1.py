@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.retrieval import Retrieval, perturbation_retrieval, sibling_retrieval
 
 BATCH = "2020_11_04_CPJUMP1"
 # Hours that the benchmark calls short and long.
 TIMES = {"compound": (24, 48), "crispr": (96, 144), "orf": (48, 96)}
 CONTROLS = "Metadata_control_type=negcon"
-LAYOUT = Layout(
+SCHEMA = ColumnSchema(
     experiment="Metadata_Condition", perturbation="Metadata_broad_sample", controls=CONTROLS
 )
 # Siblings are sought among the treated wells alone, without positive controls.
-TREATED = replace(LAYOUT, controls=f"{CONTROLS}|poscon_cp|poscon_diverse|poscon_orf")
+TREATED = replace(SCHEMA, controls=f"{CONTROLS}|poscon_cp|poscon_diverse|poscon_orf")
 
 
 def select_plates(folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -69,9 +69,9 @@ def wells(folder: str | os.PathLike[str]) -> pd.DataFrame:
     folder = Path(folder)
     parts = []
     for (platemap, modality), plates in select_plates(folder).groupby(["platemap", "modality"]):
-        layout = _read(folder / f"{platemap}.txt")
+        platemap_wells = _read(folder / f"{platemap}.txt")
         what = _reagents(folder, str(modality))
-        placed = layout.merge(what, on="broad_sample", how="left").fillna("")
+        placed = platemap_wells.merge(what, on="broad_sample", how="left").fillna("")
         empty = placed["broad_sample"] == ""
         if modality == "compound":  # wells without a compound hold the solvent
             placed.loc[empty, "control_type"] = "negcon"
@@ -154,7 +154,7 @@ def benchmark(
         found = perturbation_retrieval(
             mine,
             by="Metadata_broad_sample",
-            layout=LAYOUT,
+            schema=SCHEMA,
             rule=rule,
             null_size=null_size,
             seed=seed,
@@ -165,7 +165,7 @@ def benchmark(
             passed.tolist(),
             by="Metadata_broad_sample",
             absolute=modality == "compound",
-            layout=TREATED,
+            schema=TREATED,
             rule=rule,
             null_size=null_size,
             seed=seed,

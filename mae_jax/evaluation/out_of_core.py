@@ -15,11 +15,11 @@ import pandas as pd
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.corrections import Correction, Source, fit
-from mae_jax.evaluation.profiles import Layout, Profiles, control_mask
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles, control_mask
 from mae_jax.files import replacing
 
 
-class ProfilesStream:
+class StreamedProfiles:
     """Profiles in parquet (an embeddings folder or a file), of which only metadata are held.
 
     It is a `Source`: `fit` takes it in place of `Profiles`.
@@ -91,12 +91,12 @@ class ProfilesStream:
 
 
 def fit_stream(
-    stream: ProfilesStream,
+    stream: StreamedProfiles,
     method: str,
     *,
     fit_on: str = "controls",
     batch: str | None = None,
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
 ) -> Correction:
     """`corrections.fit` on a stream.
 
@@ -105,12 +105,12 @@ def fit_stream(
     """
     source: Source = stream
     if fit_on == "controls":
-        source = stream.take(control_mask(stream.metadata, (layout or Layout()).controls))
-    return fit(source, method, fit_on=fit_on, batch=batch, layout=layout)
+        source = stream.take(control_mask(stream.metadata, (schema or ColumnSchema()).controls))
+    return fit(source, method, fit_on=fit_on, batch=batch, schema=schema)
 
 
 def correct_stream(
-    stream: ProfilesStream, correction: Correction, out: str | os.PathLike[str]
+    stream: StreamedProfiles, correction: Correction, out: str | os.PathLike[str]
 ) -> Path:
     """Applies a fitted correction block by block and writes one parquet file.
 
@@ -119,12 +119,12 @@ def correct_stream(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fitted = correction.covering(stream)
+    fitted = correction.fit_missing_batches(stream)
     with replacing(out) as beside:
         writer: pq.ParquetWriter | None = None
         try:
             for block in stream.blocks():
-                done = fitted.apply(block)
+                done = fitted.transform(block)
                 arrays = [
                     pa.array(done.metadata[c].astype(object), pa.string()) for c in done.metadata
                 ]

@@ -23,7 +23,7 @@ from mae_jax.files import replacing
 
 
 @dataclass(frozen=True)
-class Layout:
+class ColumnSchema:
     """Which metadata columns play which part in a screen.
 
     `controls` selects the negative controls as `COLUMN=VALUE`, or `COLUMN=VALUE|VALUE`.
@@ -136,16 +136,16 @@ class Profiles:
         """
         return column(self.metadata, name)
 
-    def controls(self, spec: str = Layout.controls) -> Bool[np.ndarray, " rows"]:
+    def controls(self, spec: str = ColumnSchema.controls) -> Bool[np.ndarray, " rows"]:
         """The mask of the negative controls, which `spec` (COLUMN=VALUE|VALUE) selects."""
         return control_mask(self.metadata, spec)
 
-    def batches(self, batch: str, layout: Layout | None = None) -> np.ndarray:
+    def batches(self, batch: str, schema: ColumnSchema | None = None) -> np.ndarray:
         """The batch of every row: see `batch_labels`."""
-        return batch_labels(self.metadata, batch, layout or Layout())
+        return batch_labels(self.metadata, batch, schema or ColumnSchema())
 
     def checked(
-        self, *, nan: str = "error", duplicates: str = "error", layout: Layout | None = None
+        self, *, nan: str = "error", duplicates: str = "error", schema: ColumnSchema | None = None
     ) -> "Profiles":
         """The profiles themselves, once their features are finite and no well comes twice.
 
@@ -153,17 +153,17 @@ class Profiles:
           nan: what to do about NaN and infinity: "error", "rows" (drop the rows) or "features"
             (drop the features).
           duplicates: what to do about wells that come twice: "error" or "first".
-          layout: names the columns that make up a well.
+          schema: names the columns that make up a well.
 
         Raises:
           InputError: the first bad row and feature, or the first duplicate well, by name.
         """
-        layout = layout or Layout()
+        schema = schema or ColumnSchema()
         if not len(self):
             raise InputError("The profiles have no rows; check the file they came from.")
-        result = self.finite(nan, layout)
-        keys = [c for c in (layout.experiment, layout.plate, layout.well) if c in self.metadata]
-        if layout.plate in keys and layout.well in keys:
+        result = self.finite(nan, schema)
+        keys = [c for c in (schema.experiment, schema.plate, schema.well) if c in self.metadata]
+        if schema.plate in keys and schema.well in keys:
             again = result.metadata.duplicated(keys).to_numpy()
             if again.any() and duplicates == "error":
                 which = " ".join(map(str, result.metadata.loc[int(np.argmax(again)), keys]))
@@ -175,9 +175,9 @@ class Profiles:
                 result = result.take(~again)
         return result
 
-    def finite(self, nan: str = "error", layout: Layout | None = None) -> "Profiles":
+    def finite(self, nan: str = "error", schema: ColumnSchema | None = None) -> "Profiles":
         """The profiles themselves if all features are finite, else as `checked` says."""
-        layout = layout or Layout()
+        schema = schema or ColumnSchema()
         # A row's sum is finite when all its values are (or so large that they must be wrong).
         with np.errstate(all="ignore"):
             bad_rows = ~np.isfinite(self.features.sum(axis=1, dtype=np.float64))
@@ -192,7 +192,7 @@ class Profiles:
             kept = replace(self, features=np.ascontiguousarray(self.features[:, keep]), names=names)
         else:
             row = int(np.flatnonzero(bad_rows)[0])
-            keys = [c for c in (layout.plate, layout.well) if c in self.metadata]
+            keys = [c for c in (schema.plate, schema.well) if c in self.metadata]
             where = " ".join(map(str, self.metadata.loc[row, keys])) or f"row {row}"
             raise InputError(
                 f"{where} has NaN or infinity in feature {self.names[int(np.argmax(bad[0]))]} "
@@ -221,7 +221,7 @@ def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]
     name, equals, values = spec.partition("=")
     if not equals:
         raise InputError(
-            f"Controls are given as COLUMN=VALUE, such as {Layout.controls}, not {spec}."
+            f"Controls are given as COLUMN=VALUE, such as {ColumnSchema.controls}, not {spec}."
         )
     found = column(metadata, name)
     mask = found.isin(values.split("|")).to_numpy(dtype=bool)
@@ -234,19 +234,19 @@ def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]
     return mask
 
 
-def batch_labels(metadata: pd.DataFrame, batch: str, layout: Layout) -> np.ndarray:
+def batch_labels(metadata: pd.DataFrame, batch: str, schema: ColumnSchema) -> np.ndarray:
     """The batch of every row, as strings (N,).
 
     Args:
       metadata: the profiles' metadata.
       batch: "plate", "experiment", or the name of any metadata column. Plate names often come
         again in every experiment (RxRx1's `Plate1`), so a plate is known by its experiment too.
-      layout: names the columns.
+      schema: names the columns.
     """
     if batch == "plate":
-        plate = column(metadata, layout.plate).to_numpy(dtype=object)
-        if layout.experiment in metadata and layout.experiment != layout.plate:
-            return np.asarray(metadata[layout.experiment].to_numpy(dtype=object) + "/" + plate)
+        plate = column(metadata, schema.plate).to_numpy(dtype=object)
+        if schema.experiment in metadata and schema.experiment != schema.plate:
+            return np.asarray(metadata[schema.experiment].to_numpy(dtype=object) + "/" + plate)
         return plate
-    name = layout.experiment if batch == "experiment" else batch
+    name = schema.experiment if batch == "experiment" else batch
     return column(metadata, name).to_numpy(dtype=object)

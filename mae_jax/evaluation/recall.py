@@ -14,11 +14,11 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.aggregate import l2_normalize
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.relationships import Relationships
 
-FEWEST_GENES = 20
+MIN_GENES = 20
 # The tails' widths of the sweep, in per cent of all pairs on each side (Fig. 5, right).
 SWEEP = (0.5, *map(float, range(1, 26)), 30.0, 35.0, 40.0, 45.0, 50.0)
 
@@ -38,7 +38,7 @@ class Recall:
       pairs_dropped: pairs of which a gene is not.
       self_pairs, duplicates: rows of the database left out before.
       genes: n, the genes in the map.
-      tied: all cosines of the map are equal, so that recall is 0.
+      degenerate: all cosines of the map are equal, so that recall is 0.
       pairs: per used pair: entity1, entity2, cosine, rank_low (L), rank_high (R), recalled.
       sweep: per tail width in per cent: recall.
     """
@@ -52,7 +52,7 @@ class Recall:
     self_pairs: int
     duplicates: int
     genes: int
-    tied: bool
+    degenerate: bool
     pairs: pd.DataFrame
     sweep: pd.DataFrame
 
@@ -92,7 +92,7 @@ def recall(
                 f"{database.name} shares no pair with the map's {len(names)} genes (such as "
                 f"{', '.join(names[:3])}); check that both name genes in the same way."
             )
-    cosines, low_ranks, high_ranks, tied = pair_ranks(
+    cosines, low_ranks, high_ranks, degenerate = pair_ranks(
         genes.features, np.concatenate([at for at, _ in found])
     )
     rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def recall(
         part = slice(start, start + len(at))
         start += len(at)
         less, up_to = low_ranks[part], high_ranks[part]
-        hit = np.zeros(len(at), bool) if tied else in_tails(less, up_to, *tails)
+        hit = np.zeros(len(at), bool) if degenerate else in_tails(less, up_to, *tails)
         low, high = bootstrap_share(int(hit.sum()), len(hit), resamples, confidence, rng)
         results.append(
             Recall(
@@ -114,7 +114,7 @@ def recall(
                 self_pairs=database.self_pairs,
                 duplicates=database.duplicates,
                 genes=len(names),
-                tied=tied,
+                degenerate=degenerate,
                 pairs=pd.DataFrame(
                     {
                         "entity1": database.pairs[kept, 0],
@@ -125,7 +125,7 @@ def recall(
                         "recalled": hit,
                     }
                 ),
-                sweep=_sweep(less, up_to, sweep, tied),
+                sweep=_sweep(less, up_to, sweep, degenerate),
             )
         )
     return results
@@ -147,7 +147,7 @@ def cosine_matrix(
     features: Float32[np.ndarray, "genes features"],
 ) -> Float32[np.ndarray, "genes genes"]:
     """All cosines (n, n), float32."""
-    rows = unit(features)
+    rows = l2_normalize(features)
     return rows @ np.ascontiguousarray(rows.T)  # a copy, so that BLAS takes GEMM and not SYRK
 
 
@@ -169,7 +169,7 @@ def pair_ranks(
       cosines q; L = #{null < q}/N; R = #{null ≤ q}/N; whether all cosines are equal (but for
       float32 rounding), in which case no rank means anything.
     """
-    rows = unit(features)
+    rows = l2_normalize(features)
     n = len(rows)
     columns = np.ascontiguousarray(rows.T)
     cosines = np.empty(len(pairs), np.float32)
@@ -191,14 +191,14 @@ def pair_ranks(
             job.result()
     total = n * (n - 1) // 2
     blocks = [b for b in blocks if len(b)]
-    tied = bool(max(b[-1] for b in blocks) - min(b[0] for b in blocks) <= _NOISE)
+    degenerate = bool(max(b[-1] for b in blocks) - min(b[0] for b in blocks) <= _NOISE)
     ascending = np.argsort(cosines)
     queries = cosines[ascending]
     less, up_to = np.zeros(len(pairs)), np.zeros(len(pairs))
     for block in blocks:
         less[ascending] += np.searchsorted(block, queries, side="left")
         up_to[ascending] += np.searchsorted(block, queries, side="right")
-    return cosines, less / total, up_to / total, tied
+    return cosines, less / total, up_to / total, degenerate
 
 
 def bootstrap_share(
@@ -216,19 +216,20 @@ def bootstrap_share(
 
 
 def _sweep(
-    less: np.ndarray, up_to: np.ndarray, widths: Sequence[float], tied: bool
+    less: np.ndarray, up_to: np.ndarray, widths: Sequence[float], degenerate: bool
 ) -> pd.DataFrame:
     found = [
-        0.0 if tied else float(in_tails(less, up_to, w / 100, 1 - w / 100).mean()) for w in widths
+        0.0 if degenerate else float(in_tails(less, up_to, w / 100, 1 - w / 100).mean())
+        for w in widths
     ]
     return pd.DataFrame({"percentile": list(widths), "recall": found})
 
 
 def _gene_names(genes: Profiles, by: str) -> list[str]:
     names = [str(v) for v in genes.column(by)]
-    if len(names) < FEWEST_GENES:
+    if len(names) < MIN_GENES:
         raise InputError(
-            f"Recall needs at least {FEWEST_GENES} genes, the map has {len(names)}: with fewer, "
+            f"Recall needs at least {MIN_GENES} genes, the map has {len(names)}: with fewer, "
             "5 % of the pairs are too few to mean anything."
         )
     again = pd.Index(names).duplicated()

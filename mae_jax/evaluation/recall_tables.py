@@ -9,7 +9,7 @@ import pandas as pd
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregate import aggregate
 from mae_jax.evaluation.corrections import correct, label
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.recall import SWEEP, Recall, cosine_matrix, recall
 from mae_jax.evaluation.relationships import Relationships
 
@@ -24,7 +24,7 @@ class RecallTables:
     Attributes:
       table: one row per embeddings × correction × database: embeddings, correction, label,
         database, recall, low, high, pairs_used, pairs_dropped, self_pairs, duplicates, genes,
-        wells, features, tied.
+        wells, features, degenerate.
       sweep: embeddings, correction, database, percentile (width of each tail in %), recall.
       best: the (embeddings, correction) of the highest recall, averaged over the databases.
       cosines: genes × genes of the best, or None if there are more than 4,000 genes.
@@ -52,11 +52,11 @@ def recall_tables(
     corrections: Sequence[str],
     *,
     by: str = "Metadata_Gene",
-    through: Sequence[str] = (),
+    levels: Sequence[str] = (),
     fit_on: str = "controls",
     batch: str | None = None,
-    layout: Layout | None = None,
-    arms: Callable[[Profiles], Profiles] | None = None,
+    schema: ColumnSchema | None = None,
+    chromosome_arms: Callable[[Profiles], Profiles] | None = None,
     tails: tuple[float, float] = (0.05, 0.95),
     sweep: Sequence[float] = SWEEP,
     resamples: int = 1000,
@@ -69,9 +69,9 @@ def recall_tables(
       embeddings: name -> wells.
       databases: known relationships.
       corrections: names in `CORRECTIONS` or `VARIANTS`.
-      by, through: the columns to aggregate by, see `aggregate`.
-      fit_on, batch, layout: see `corrections.fit`.
-      arms: the chromosome-arm correction, if any: takes and returns aggregated genes.
+      by, levels: the columns to aggregate by, see `aggregate`.
+      fit_on, batch, schema: see `corrections.fit`.
+      chromosome_arms: the chromosome-arm correction, if any: takes and returns aggregated genes.
       tails, sweep, resamples, seed: see `recall`.
       progress: is told what is being done.
 
@@ -80,15 +80,15 @@ def recall_tables(
     """
     if not embeddings or not corrections:
         raise InputError("Give at least one set of embeddings and one correction.")
-    layout = layout or Layout()
+    schema = schema or ColumnSchema()
     rows, sweeps, results = [], [], {}
     best: tuple[float, str, str, Profiles] | None = None
     for name, profiles in embeddings.items():
         for method in corrections:
             progress(f"{name}: {label(method)}")
-            corrected = correct(profiles, method, fit_on=fit_on, batch=batch, layout=layout)
-            genes = aggregate(corrected, by, through=through, controls=layout.controls)
-            genes = arms(genes) if arms else genes
+            corrected = correct(profiles, method, fit_on=fit_on, batch=batch, schema=schema)
+            genes = aggregate(corrected, by, levels=levels, controls=schema.controls)
+            genes = chromosome_arms(genes) if chromosome_arms else genes
             found = recall(
                 genes, databases, by=by, tails=tails, sweep=sweep, resamples=resamples, seed=seed
             )
@@ -110,7 +110,7 @@ def recall_tables(
                         "genes": one.genes,
                         "wells": len(profiles),
                         "features": corrected.width,
-                        "tied": one.tied,
+                        "degenerate": one.degenerate,
                     }
                 )
                 sweeps.append(

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.aggregate import l2_normalize
 from mae_jax.evaluation.average_precision import benjamini_hochberg
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
 
 def mean_cosine(rows: Float32[np.ndarray, "rows features"]) -> float:
@@ -26,7 +26,7 @@ def replicate_consistency(
     profiles: Profiles,
     *,
     by: str = "Metadata_Perturbation",
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -41,10 +41,10 @@ def replicate_consistency(
     Raises:
       InputError: no perturbation has two wells.
     """
-    layout = layout or Layout()
-    treated = profiles.take(~profiles.controls(layout.controls))
+    schema = schema or ColumnSchema()
+    treated = profiles.take(~profiles.controls(schema.controls))
     treated = treated.take((treated.column(by) != "").to_numpy(dtype=bool))
-    rows = unit(treated.features)
+    rows = l2_normalize(treated.features)
     names, codes = np.unique(treated.metadata[by].to_numpy(dtype=str), return_inverse=True)
     members = {n: np.flatnonzero(codes == i) for i, n in enumerate(names)}
     members = {n: m for n, m in members.items() if len(m) > 1}
@@ -67,7 +67,7 @@ def perturbation_strength(
     profiles: Profiles,
     *,
     by: str = "Metadata_Perturbation",
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -85,8 +85,8 @@ def perturbation_strength(
     Raises:
       InputError: no controls or no treated well.
     """
-    layout = layout or Layout()
-    mask = profiles.controls(layout.controls)
+    schema = schema or ColumnSchema()
+    mask = profiles.controls(schema.controls)
     controls = profiles.features[mask].astype(np.float64)
     treated = profiles.take(~mask)
     treated = treated.take((treated.column(by) != "").to_numpy(dtype=bool))

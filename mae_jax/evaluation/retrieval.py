@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.aggregate import l2_normalize
 from mae_jax.evaluation.average_precision import average_precision, group_significance
-from mae_jax.evaluation.profiles import Layout, Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def perturbation_retrieval(
     profiles: Profiles,
     *,
     by: str = "Metadata_Perturbation",
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
     rule: str = "copairs",
     null_size: int = 10_000,
     seed: int = 0,
@@ -47,17 +47,17 @@ def perturbation_retrieval(
     Args:
       profiles: corrected wells.
       by: the column of the perturbation; wells where it is "" are left out.
-      layout: names the columns and the controls.
+      schema: names the columns and the controls.
       rule, null_size, seed, q: see `group_significance`.
 
     Raises:
       InputError: no controls, or treated wells on a plate without controls.
     """
-    layout = layout or Layout()
-    controls = profiles.controls(layout.controls)
+    schema = schema or ColumnSchema()
+    controls = profiles.controls(schema.controls)
     labels = profiles.column(by).to_numpy(dtype=object)
-    plates = profiles.batches("plate", layout)
-    rows = unit(profiles.features)
+    plates = profiles.batches("plate", schema)
+    rows = l2_normalize(profiles.features)
     treated = np.flatnonzero(~controls & (labels != ""))
     groups: dict[str, np.ndarray] = {
         str(k): np.asarray(v) for k, v in pd.Series(treated).groupby(labels[treated]).groups.items()
@@ -112,7 +112,7 @@ def sibling_retrieval(
     by: str = "Metadata_Perturbation",
     siblings: str = "Metadata_Gene",
     absolute: bool = False,
-    layout: Layout | None = None,
+    schema: ColumnSchema | None = None,
     rule: str = "copairs",
     null_size: int = 10_000,
     seed: int = 0,
@@ -131,13 +131,13 @@ def sibling_retrieval(
       by: the column of the perturbation.
       siblings: the column of the sibling labels.
       absolute: rank by |cosine|: compounds of one target may act in opposite ways.
-      layout, rule, null_size, seed, q: as in `perturbation_retrieval`.
+      schema, rule, null_size, seed, q: as in `perturbation_retrieval`.
 
     Returns:
       One group per label. When no siblings survive, the fraction is NaN and `note` says why.
     """
-    layout = layout or Layout()
-    wells = profiles.take(~profiles.controls(layout.controls))
+    schema = schema or ColumnSchema()
+    wells = profiles.take(~profiles.controls(schema.controls))
     wells = wells.take(wells.column(by).isin(list(retrieved)).to_numpy(dtype=bool))
     if not len(wells):
         return _nothing("label", "no perturbation was retrieved, so there are no siblings")
@@ -150,7 +150,7 @@ def sibling_retrieval(
     every = sorted(set().union(*labels))
     holds = np.array([[label in own for label in every] for own in labels], bool)
     holds = holds.reshape(len(labels), len(every))
-    rows = unit(medians.features)
+    rows = l2_normalize(medians.features)
     cosines = rows @ np.ascontiguousarray(rows.T)
     if absolute:
         cosines = np.abs(cosines)

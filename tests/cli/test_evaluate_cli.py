@@ -195,7 +195,12 @@ def test_paper_mode(folder: Path) -> None:
     out = folder / "paper"
     command = ["evaluate", "paper", "--embeddings", f"MAE={folder / 'mae'}", "--random", "32"]
     command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "all"]
-    command += ["--shapes", str(folder / "shapes.json"), "--arms", str(folder / "arms.csv")]
+    command += [
+        "--shapes",
+        str(folder / "shapes.json"),
+        "--chromosome-arms",
+        str(folder / "arms.csv"),
+    ]
     assert main([*command, "--out", str(out)]) == 0
     text = (out / "paper.html").read_text()
     assert "no expression table was given" in text
@@ -214,3 +219,20 @@ def test_correct_streaming_gives_the_same(folder: Path) -> None:
     assert main([*command, "--stream", "--out", str(folder / "b.parquet")]) == 0
     a, b = Profiles.read(folder / "a.parquet"), Profiles.read(folder / "b.parquet")
     np.testing.assert_allclose(a.features, b.features, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "old", "new"),
+    [
+        ("recall", "--through", "--aggregate-via"),
+        ("recall", "--arms", "--chromosome-arms"),
+        ("paper", "--main", "--table3-correction"),
+        ("features", "--each", "--scale-per-experiment"),
+    ],
+)
+def test_old_options_name_the_new_one(
+    capsys: pytest.CaptureFixture[str], evaluation: str, old: str, new: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", evaluation, old, "value"])
+    assert f"{old} is now called {new}" in capsys.readouterr().err

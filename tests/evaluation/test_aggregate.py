@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, aggregate
-from mae_jax.evaluation.aggregate import spherical_means, unit
+from mae_jax.evaluation.aggregate import l2_normalize, spherical_means
 
 
 def by_hand(rows: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_through_guides_each_guide_weighs_the_same(screen: Profiles) -> None:
     guide = np.where(np.arange(len(screen)) < 60, "g1", "g2").astype(object)
     metadata = screen.metadata.assign(Metadata_Perturbation=names + "_" + guide)
     profiles = Profiles(metadata, screen.features, screen.names)
-    genes = aggregate(profiles, through=["Metadata_Perturbation"])
+    genes = aggregate(profiles, levels=["Metadata_Perturbation"])
     assert set(genes.metadata["Metadata_Replicates"]) == {"6"}
     x = screen.features - screen.features[screen.controls()].mean(axis=0)
     of_gene = names == "G005"
@@ -74,4 +74,4 @@ def test_groups_of_any_size(seed: int, groups: int, rows: int) -> None:
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    assert (unit(np.zeros((2, 3))) == 0).all()
+    assert (l2_normalize(np.zeros((2, 3))) == 0).all()

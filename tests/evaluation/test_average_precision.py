@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.aggregate import l2_normalize
 from mae_jax.evaluation.average_precision import (
     all_against_all,
     average_precision,
@@ -108,9 +108,9 @@ def clusters(n: int = 120, groups: int = 20, seed: int = 0) -> tuple[np.ndarray,
 @pytest.mark.parametrize("absolute", [False, True])
 def test_all_against_all_is_the_definition(absolute: bool) -> None:
     x, codes = clusters()
-    cosines = unit(x) @ unit(x).T
+    cosines = l2_normalize(x) @ l2_normalize(x).T
     cosines = np.abs(cosines) if absolute else cosines
-    got = all_against_all(unit(x), codes, absolute).set_index("row")
+    got = all_against_all(l2_normalize(x), codes, absolute).set_index("row")
     for i in range(len(x)):
         others = np.arange(len(x)) != i
         truth = codes[others] == codes[i]
@@ -127,10 +127,10 @@ def test_all_against_all_is_the_definition(absolute: bool) -> None:
 def test_all_against_all_does_not_mind_order_or_scale(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, codes = clusters(60, 10, seed)
-    want = all_against_all(unit(x), codes).set_index("row")["ap"]
+    want = all_against_all(l2_normalize(x), codes).set_index("row")["ap"]
     order = rng.permutation(60)
     scale = np.exp(rng.standard_normal((60, 1)))
-    got = all_against_all(unit((x * scale)[order]), codes[order])
+    got = all_against_all(l2_normalize((x * scale)[order]), codes[order])
     got = got.assign(row=order[got["row"]]).set_index("row")["ap"].sort_index()
     # float32 may swap two neighbours in a ranking.
     assert (np.abs(got - want) > 1e-6).mean() < 0.05
@@ -142,7 +142,7 @@ def test_is_copairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, codes = clusters(150, 25, seed=4)
     meta = pd.DataFrame({"label": [f"c{c}" for c in codes]})
     theirs = copairs.average_precision(meta, x, ["label"], [], [], ["label"], progress_bar=False)
-    ours = all_against_all(unit(x), codes).set_index("row")
+    ours = all_against_all(l2_normalize(x), codes).set_index("row")
     valid = theirs["average_precision"].notna() & (theirs["n_pos_pairs"] > 0)
     assert valid.sum() == len(ours)
     np.testing.assert_allclose(ours["ap"], theirs.loc[ours.index, "average_precision"], atol=1e-5)

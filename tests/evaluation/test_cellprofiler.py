@@ -44,7 +44,7 @@ def test_skewed_features_are_straightened() -> None:
     scale = TargetScale.fit(values)
     assert scale.kind[:2] == ("", "log")
     assert scale.kind[3:] == ("log", "square", "")
-    out = scale.apply(values)
+    out = scale.transform(values)
     np.testing.assert_allclose(out[:, :5].mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(out[:, :5].std(axis=0), 1, atol=1e-9)
     assert (out[:, 5] == 0).all()
@@ -54,7 +54,7 @@ def test_skewed_features_are_straightened() -> None:
         out[:, 1], (np.log(positive) - np.log(positive).mean())[:, 0] / np.log(positive).std()
     )
     # Values below all that was seen in the fit stay finite.
-    assert np.isfinite(scale.apply(values - 50)).all()
+    assert np.isfinite(scale.transform(values - 50)).all()
 
 
 def test_r_squared_is_scikit_learns() -> None:

@@ -1,6 +1,7 @@
 """The nine corrections against scikit-learn and against TVN step by step as EFAAR does it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import CORRECTIONS, VARIANTS, Correction, Layout, Profiles, correct, fit
+from mae_jax.evaluation import (
+    CORRECTIONS,
+    VARIANTS,
+    ColumnSchema,
+    Correction,
+    Profiles,
+    correct,
+    fit,
+)
 
 EVERY = [*CORRECTIONS, *VARIANTS]
 
@@ -108,20 +117,22 @@ def test_saved_and_applied_again(screen: Profiles, method: str, tmp_path) -> Non
     fitted = fit(screen, method)
     fitted.save(tmp_path / "fit.npz")
     again = Correction.load(tmp_path / "fit.npz")
-    np.testing.assert_array_equal(again.apply(screen).features, fitted.apply(screen).features)
-    assert again.plan == fitted.plan
-    assert again.layout == fitted.layout
+    np.testing.assert_array_equal(
+        again.transform(screen).features, fitted.transform(screen).features
+    )
+    assert again.spec == fitted.spec
+    assert again.schema == fitted.schema
 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_new_plates_land_in_the_same_space(screen: Profiles, method: str) -> None:
     old = screen.select(Experiment=["E0", "E1"])
     fitted = fit(old, method)
-    together = fitted.apply(screen)
+    together = fitted.transform(screen)
     np.testing.assert_allclose(
-        together.features[: len(old)], fitted.apply(old).features, rtol=1e-5, atol=1e-5
+        together.features[: len(old)], fitted.transform(old).features, rtol=1e-5, atol=1e-5
     )
-    new = fitted.apply(screen.select(Experiment="E2"))
+    new = fitted.transform(screen.select(Experiment="E2"))
     assert new.names == together.names
     np.testing.assert_allclose(new.features, together.features[len(old) :], rtol=1e-5, atol=1e-5)
 
@@ -144,7 +155,7 @@ def test_bad_input_is_named(screen: Profiles) -> None:
     with pytest.raises(InputError, match=r"Metadata_Batch.*did you mean"):
         correct(screen, "tvn", batch="Metadata_Batch")
     with pytest.raises(InputError, match="never says DMSO"):
-        correct(screen, "pca", layout=Layout(controls="Metadata_ControlType=DMSO"))
+        correct(screen, "pca", schema=ColumnSchema(controls="Metadata_ControlType=DMSO"))
     lone = screen.take(~(screen.controls() & (screen.batches("plate") == "E1/P0")))
     with pytest.raises(InputError, match="E1/P0 has 0"):
         correct(lone, "center-plate")
@@ -155,7 +166,7 @@ def test_bad_input_is_named(screen: Profiles) -> None:
         correct(screen.take(keep), "standardize-plate")
     other = Profiles(screen.metadata, screen.features[:, :5], screen.names[:5])
     with pytest.raises(InputError, match="fitted on 12 features"):
-        fit(screen, "tvn").apply(other)
+        fit(screen, "tvn").transform(other)
 
 
 def test_a_mean_far_from_zero_costs_no_digits(screen: Profiles) -> None:
@@ -195,3 +206,13 @@ def test_what_each_correction_must_not_mind(seed: int) -> None:
     moved = x * gain[batch] + offset[batch]
     same(inner(moved, "standardize-experiment"), inner(x, "standardize-experiment"))
     same(inner(x + offset[batch], "center-experiment"), inner(x, "center-experiment"))
+
+
+def test_fits_saved_under_the_old_names_still_open(make_screen: Callable[..., Profiles]) -> None:
+    """A fit written when its keys were called `plan` and `layout`."""
+    screen = make_screen(width=4)
+    saved = Correction.load(Path(__file__).parent / "saved" / "tvn_with_plan_and_layout.npz")
+    assert saved.spec == fit(screen, "tvn").spec
+    assert saved.schema == ColumnSchema()
+    want = correct(screen, "tvn").features
+    np.testing.assert_allclose(saved.transform(screen).features, want, rtol=1e-4, atol=1e-4)

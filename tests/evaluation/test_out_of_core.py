@@ -12,7 +12,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation import CORRECTIONS, VARIANTS, Profiles, fit
 from mae_jax.evaluation.corrections import Source
 from mae_jax.evaluation.moments import Moments, inverse_root, inverse_root_of_rows
-from mae_jax.evaluation.out_of_core import ProfilesStream, correct_stream, fit_stream
+from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(screen: Profiles, tmp_path: Path) -> Path:
 
 
 def test_blocks_are_the_rows(screen: Profiles, folder: Path) -> None:
-    stream = ProfilesStream(folder, rows=50)
+    stream = StreamedProfiles(folder, rows=50)
     assert isinstance(stream, Source)
     blocks = list(stream.blocks())
     assert max(map(len, blocks)) <= 50
@@ -43,7 +43,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
     pq.write_table(table, path, row_group_size=rows)
     del table
     before, held = pa.total_allocated_bytes(), []
-    for _ in ProfilesStream(path, rows=rows).blocks():
+    for _ in StreamedProfiles(path, rows=rows).blocks():
         held.append(pa.total_allocated_bytes() - before)
     assert len(held) == 20
     assert max(held) < 20 * rows * width * 4 / 2  # of the whole file
@@ -54,10 +54,10 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
 def test_is_what_memory_gives(
     screen: Profiles, folder: Path, tmp_path: Path, method: str, fit_on: str
 ) -> None:
-    stream = ProfilesStream(folder, rows=64)
+    stream = StreamedProfiles(folder, rows=64)
     fitted = fit_stream(stream, method, fit_on=fit_on)
     got = Profiles.read(correct_stream(stream, fitted, tmp_path / "out.parquet"))
-    want = fit(screen, method, fit_on=fit_on).apply(screen)
+    want = fit(screen, method, fit_on=fit_on).transform(screen)
     assert got.names == want.names
     a, b = got.features, want.features
     if "pca" in method or "tvn" in method:  # the signs of axes are free
@@ -67,7 +67,7 @@ def test_is_what_memory_gives(
 
 def test_a_batch_without_controls_is_named(screen: Profiles, tmp_path: Path) -> None:
     lone = screen.take(~(screen.controls() & (screen.batches("plate") == "E1/P0")))
-    stream = ProfilesStream(lone.write(tmp_path / "p.parquet"))
+    stream = StreamedProfiles(lone.write(tmp_path / "p.parquet"))
     with pytest.raises(InputError, match="E1/P0 has 0"):
         correct_stream(stream, fit_stream(stream, "center-plate"), tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
@@ -77,7 +77,7 @@ def test_a_value_that_is_not_finite_is_named(screen: Profiles, tmp_path: Path) -
     features = screen.features.copy()
     features[37, 2] = np.nan
     holed = Profiles(screen.metadata, features, screen.names)
-    stream = ProfilesStream(holed.write(tmp_path / "p.parquet"), rows=30)
+    stream = StreamedProfiles(holed.write(tmp_path / "p.parquet"), rows=30)
     with pytest.raises(InputError, match=f"NaN or infinity in feature {screen.names[2]}"):
         correct_stream(stream, fit_stream(stream, "none"), tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
@@ -86,9 +86,9 @@ def test_a_value_that_is_not_finite_is_named(screen: Profiles, tmp_path: Path) -
 def test_only_parquet_streams(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(InputError, match="not parquet"):
-        ProfilesStream(tmp_path / "a.csv")
+        StreamedProfiles(tmp_path / "a.csv")
     with pytest.raises(InputError, match="does not exist"):
-        ProfilesStream(tmp_path / "none")
+        StreamedProfiles(tmp_path / "none")
 
 
 def test_moments_of_blocks_are_those_of_the_whole() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Layout, Profiles
+from mae_jax.evaluation import ColumnSchema, Profiles
 
 
 def same(a: Profiles, b: Profiles) -> None:
@@ -115,7 +115,7 @@ def test_controls(screen: Profiles) -> None:
 
 def test_plates_are_known_by_their_experiment(screen: Profiles) -> None:
     assert sorted(set(screen.batches("plate")))[:2] == ["E0/P0", "E0/P1"]
-    alone = screen.batches("plate", Layout(experiment="Metadata_None"))
+    alone = screen.batches("plate", ColumnSchema(experiment="Metadata_None"))
     assert sorted(set(alone)) == ["P0", "P1"]
     assert sorted(set(screen.batches("Metadata_Gene")))[1] == "G000"
 

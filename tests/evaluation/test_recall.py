@@ -65,12 +65,12 @@ def test_blocks_agree_with_one_matrix() -> None:
     features = np.random.default_rng(0).standard_normal((2100, 8)).astype(np.float32)
     pairs = np.sort(np.random.default_rng(1).choice(2100, (500, 2)), axis=1)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    q, less, up_to, tied = pair_ranks(features, pairs)
+    q, less, up_to, degenerate = pair_ranks(features, pairs)
     cosines = cosine_similarity(features.astype(np.float64))
     null = np.sort(cosines[np.triu_indices(2100, 1)])
     np.testing.assert_allclose(q, cosines[pairs[:, 0], pairs[:, 1]], atol=1e-6)
     np.testing.assert_allclose(less, np.searchsorted(null, q) / len(null), atol=1e-5)
-    assert not tied
+    assert not degenerate
     # Every q is itself in the null.
     assert (up_to > less).all()
 
@@ -86,7 +86,7 @@ def test_equal_embeddings_recall_nothing() -> None:
     row = np.random.default_rng(0).standard_normal((1, 33))
     for features in (np.repeat(row, 50, axis=0), np.zeros((50, 5))):
         got = recall(genes(features), [some_pairs(50, 300)])[0]
-        assert got.tied
+        assert got.degenerate
         assert got.recall == 0
         assert (got.sweep["recall"] == 0).all()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Layout, Profiles, Relationships, aggregate, correct, recall
+from mae_jax.evaluation import ColumnSchema, Profiles, Relationships, aggregate, correct, recall
 
 
 def test_sorted_unique_without_self_pairs() -> None:
@@ -57,12 +57,12 @@ def test_real_l1000_from_wells_to_recall(shared_data: Path) -> None:
 
     wells = Profiles.read(shared_data / "profiles" / "taoe_l1000_u2os_orf_1092x978.parquet")
     gene = "Metadata_x_genesymbol_mutation"
-    layout = Layout(controls="Metadata_pert_type=ctl_vector|ctl_untrt")
+    schema = ColumnSchema(controls="Metadata_pert_type=ctl_vector|ctl_untrt")
     database = Relationships.read(shared_data / "relationships" / "StringDB.txt")
-    corrected = correct(wells, "tvn", batch="Metadata_rna_plate", layout=layout)
-    got = recall(aggregate(corrected, gene, controls=layout.controls), [database], by=gene)[0]
+    corrected = correct(wells, "tvn", batch="Metadata_rna_plate", schema=schema)
+    got = recall(aggregate(corrected, gene, controls=schema.controls), [database], by=gene)[0]
 
-    control = wells.controls(layout.controls)
+    control = wells.controls(schema.controls)
     x = wells.features.astype(np.float64)
     x = StandardScaler().fit(x[control]).transform(x)
     # 158 controls span 157 axes; scikit-learn's 158th is rounding.

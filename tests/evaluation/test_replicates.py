@@ -8,7 +8,7 @@ from scipy.stats import kstest
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, correct
-from mae_jax.evaluation.aggregate import unit
+from mae_jax.evaluation.aggregate import l2_normalize
 from mae_jax.evaluation.replicates import (
     mean_cosine,
     perturbation_strength,
@@ -17,7 +17,7 @@ from mae_jax.evaluation.replicates import (
 
 
 def test_mean_cosine_is_that_of_all_pairs() -> None:
-    rows = unit(np.random.default_rng(0).standard_normal((7, 5)))
+    rows = l2_normalize(np.random.default_rng(0).standard_normal((7, 5)))
     cosines = rows @ rows.T
     assert mean_cosine(rows) == pytest.approx(cosines[np.triu_indices(7, 1)].mean(), abs=1e-6)
 

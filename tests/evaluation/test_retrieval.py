@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Layout, Profiles, correct, cpjump1
+from mae_jax.evaluation import ColumnSchema, Profiles, correct, cpjump1
 from mae_jax.evaluation.retrieval import consensus, perturbation_retrieval, sibling_retrieval
 
 
@@ -120,16 +120,16 @@ def test_no_siblings_is_a_result() -> None:
 def test_lincs_plate(shared_data: Path) -> None:
     """One real plate: compounds in six doses; the doses of a compound find each other."""
     plate = Profiles.read(shared_data / "profiles" / "SQ00015054_normalized_feature_select.csv.gz")
-    layout = Layout(
+    schema = ColumnSchema(
         controls="Metadata_broad_sample=DMSO", perturbation="Metadata_broad_sample",
         experiment="Metadata_Batch_Number",
     )  # fmt: skip
-    found = perturbation_retrieval(plate, by="Metadata_broad_sample", layout=layout)
+    found = perturbation_retrieval(plate, by="Metadata_broad_sample", schema=schema)
     assert len(found.groups) > 50
     assert 0.2 < found.fraction < 1
     shuffled = np.random.default_rng(0).permutation(len(plate))
     noise = Profiles(plate.metadata, plate.features[shuffled], plate.names)
-    assert perturbation_retrieval(noise, by="Metadata_broad_sample", layout=layout).fraction < 0.1
+    assert perturbation_retrieval(noise, by="Metadata_broad_sample", schema=schema).fraction < 0.1
 
 
 def test_cpjump1_plates_and_wells(shared_data: Path) -> None:
@@ -170,7 +170,7 @@ def test_cpjump1_benchmark_end_to_end(shared_data: Path) -> None:
     table, results = cpjump1.benchmark(
         profiles,
         null_size=500,
-        correct=lambda p: correct(p, "tvn", batch="plate", layout=cpjump1.LAYOUT),
+        correct=lambda p: correct(p, "tvn", batch="plate", schema=cpjump1.SCHEMA),
     )
     by = table.set_index("condition")
     assert by.loc["compound_A549_short", "perturbation"] > 0.7
