@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         print(values)
         return
     from mae_jax.distributed import initialize as hosts
-    from mae_jax.train import trainer as train
+    from mae_jax.train import train
 
     hosts.join(args.distributed)
     hosts.keep_compiled(Path(args.workdir) / "compiled")

@@ -47,6 +47,7 @@ def test_no_cluster_is_said_in_a_sentence(monkeypatch):
 
 
 def test_compiled_programs_are_kept_beside_the_run_unless_told_where(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     kept: dict[str, object] = {}
     monkeypatch.setattr(jax.config, "update", lambda name, value: kept.update({name: value}))
     hosts.keep_compiled(tmp_path)  # on a CPU

@@ -12,8 +12,7 @@ import pytest
 
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.planning import needs, needs_by_formula, slice_of
-from mae_jax.planning import roofline as estimate
+from mae_jax.planning import estimate, needs, needs_by_formula, slice_of
 from mae_jax.planning.compile_cost import Needs
 from mae_jax.planning.format import description
 from mae_jax.planning.formula import kept_bytes

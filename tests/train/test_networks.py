@@ -13,8 +13,7 @@ from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.saved_model import load_model
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.vit.model import PlainViTConfig
-from mae_jax.train import TrainConfig
-from mae_jax.train import trainer as train
+from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,

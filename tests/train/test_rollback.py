@@ -11,10 +11,9 @@ from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.saved_model import load_model
-from mae_jax.train import TrainConfig
+from mae_jax.train import TrainConfig, train
 from mae_jax.train import preemption as signals
 from mae_jax.train import train_data as batches
-from mae_jax.train import trainer as train
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import program
 from mae_jax.train.config import CheckpointConfig, DataConfig, FaultsConfig, LogConfig

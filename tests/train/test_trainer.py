@@ -15,8 +15,7 @@ import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.saved_model import load_model
-from mae_jax.train import TrainConfig
-from mae_jax.train import trainer as train
+from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig, MeshConfig
 from mae_jax.train.metric_logger import read_metrics
 from mae_jax.train.workdir import claim
