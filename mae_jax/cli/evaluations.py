@@ -20,7 +20,6 @@ from mae_jax.evaluation.chromosome_arms import (
 from mae_jax.evaluation.corrections import CORRECTIONS, correct
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
-from mae_jax.evaluation.paper_flops import Shape, embedding_flops, paper_flops, training_flops
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.recall_tables import (
     RecallTables,
@@ -33,6 +32,13 @@ from mae_jax.evaluation.relationships import Relationships
 from mae_jax.evaluation.replicates import perturbation_strength, replicate_consistency
 from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
 from mae_jax.files import read_json, replacing, write_json
+from mae_jax.flops import (
+    MAEShape,
+    PublishedMAE,
+    embedding_flops,
+    mae_training_flops,
+    paper_training_flops,
+)
 
 
 def recall(args: argparse.Namespace) -> None:
@@ -190,7 +196,7 @@ def blocks(args: argparse.Namespace) -> None:
 
 def flops(args: argparse.Namespace) -> None:
     """Prints both counts."""
-    shape = Shape(
+    network = PublishedMAE(
         size=args.size,
         patch=args.patch,
         crop=args.crop,
@@ -198,9 +204,10 @@ def flops(args: argparse.Namespace) -> None:
         channel_agnostic=args.channel_agnostic,
         mask_ratio=args.mask_ratio,
     )
-    print(f"as the paper counts:   {paper_flops(shape, args.crops):.3e} FLOPs")
-    print(f"true count (training): {training_flops(shape, args.crops):.3e} FLOPs")
-    print(f"embedding one crop:    {embedding_flops(shape):.3e} FLOPs")
+    shape = network.shape
+    print(f"as the paper counts:   {paper_training_flops(shape.encoder, args.crops):.3e} FLOPs")
+    print(f"true count (training): {mae_training_flops(shape, args.crops):.3e} FLOPs")
+    print(f"embedding one crop:    {embedding_flops(shape.encoder):.3e} FLOPs")
 
 
 def paper(args: argparse.Namespace) -> None:
@@ -372,11 +379,11 @@ def _sets(path: str) -> dict[str, list[str]]:
     return {str(k): v["gene"].tolist() for k, v in table.groupby("set", sort=False)}
 
 
-def _shape(name: str, values: dict[str, object]) -> tuple[Shape, float]:
+def _shape(name: str, values: dict[str, object]) -> tuple[MAEShape, float]:
     crops = values.pop("crops", None)
     if not isinstance(crops, int | float):
         raise InputError(f"The shape of {name} lacks 'crops', the crops seen in training.")
-    return from_dict(Shape, values, where=name), float(crops)
+    return from_dict(PublishedMAE, values, where=name).shape, float(crops)
 
 
 def _share(fraction: float) -> str:

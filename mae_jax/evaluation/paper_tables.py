@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mae_jax.evaluation.paper_flops import Shape, paper_flops, training_flops
 from mae_jax.files import replacing, write_text
+from mae_jax.flops import MAEShape, mae_training_flops, paper_training_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +149,7 @@ class Paper:
         return write_text(folder / "paper.html", page)
 
 
-def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[Shape, float]]) -> pd.DataFrame:
+def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[MAEShape, float]]) -> pd.DataFrame:
     """Recall rows of the models in `shapes`, with both counts of their training FLOPs.
 
     Args:
@@ -157,8 +157,9 @@ def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[Shape, float]])
       shapes: embeddings -> (shape of the network, crops seen in training).
     """
     known = recalls[recalls["embeddings"].isin(list(shapes))].copy()
-    known["paper_flops"] = [paper_flops(*shapes[n]) for n in known["embeddings"]]
-    known["true_flops"] = [training_flops(*shapes[n]) for n in known["embeddings"]]
+    pairs = [shapes[name] for name in known["embeddings"]]
+    known["paper_flops"] = [paper_training_flops(shape.encoder, n) for shape, n in pairs]
+    known["true_flops"] = [mae_training_flops(shape, n) for shape, n in pairs]
     return known.reset_index(drop=True)
 
 

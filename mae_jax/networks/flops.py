@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from mae_jax import flops
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
 from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
 from mae_jax.networks.unet.model import MUNet, UNetConfig
 from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
-from mae_jax.nn.masking import kept_count
 
 NetworkConfig = MAEConfig | UNetConfig | DenseNetConfig | PlainViTConfig
 
@@ -32,7 +32,7 @@ def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) ->
       crop: side in pixels, of networks whose config does not name one (classifiers).
     """
     if isinstance(config, MAEConfig):
-        forward = _mae_flops(config)
+        forward = flops.mae_forward_flops(mae_shape(config))
     else:
         model, side = _network(config, crop)
         images = jnp.zeros((1, len(config.channels), side, side))
@@ -56,18 +56,31 @@ def embedding_flops(config: EncoderConfig, *, channels: int | None = None) -> fl
     Args:
       channels: of the image, where they differ from the config's (channel-agnostic encoders).
     """
-    channels = len(config.channels) if channels is None else channels
-    tokens, pixels = _tokens(config, channels)
-    patches = 2.0 * tokens * pixels * config.width
-    return patches + config.depth * block_flops(tokens + 1, config.width, config.hidden)
+    return flops.embedding_flops(encoder_shape(config, channels=channels))
 
 
-def block_flops(tokens: int, width: int, hidden: int) -> float:
-    """One transformer block over n tokens of width D: 2 n (4 D² + 2 D h) + 4 n² D.
+def encoder_shape(config: EncoderConfig, *, channels: int | None = None) -> flops.ViTShape:
+    """The numbers of an encoder config that determine its FLOPs."""
+    return flops.ViTShape(
+        width=config.width,
+        depth=config.depth,
+        hidden=config.hidden,
+        patch=config.patch,
+        crop=config.crop,
+        channels=len(config.channels) if channels is None else channels,
+        channel_agnostic=config.channel_agnostic,
+    )
 
-    Four products of D², the MLP of hidden width h, and attention of all tokens to all.
-    """
-    return 2.0 * tokens * (4 * width**2 + 2 * width * hidden) + 4.0 * tokens**2 * width
+
+def mae_shape(config: MAEConfig) -> flops.MAEShape:
+    """The numbers of an MAE config that determine its FLOPs."""
+    return flops.MAEShape(
+        encoder=encoder_shape(config.encoder),
+        mask_ratio=config.mask_ratio,
+        decoder_width=config.decoder.width,
+        decoder_depth=config.decoder.depth,
+        decoder_hidden=round(config.decoder.width * config.decoder.mlp_ratio),
+    )
 
 
 def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
@@ -78,36 +91,6 @@ def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
         into.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _mae_flops(config: MAEConfig) -> float:
-    encoder, decoder = config.encoder, config.decoder
-    channels = len(encoder.channels)
-    tokens, pixels = _tokens(encoder, channels)
-    kept = kept_count(tokens, config.mask_ratio)
-
-    flops = 2.0 * kept * pixels * encoder.width
-    flops += encoder.depth * block_flops(kept + 1, encoder.width, encoder.hidden)
-    flops += 2.0 * (kept + 1) * encoder.width * decoder.width
-    hidden = round(decoder.width * decoder.mlp_ratio)
-    if encoder.channel_agnostic:
-        # Cross-attention of every channel's tokens to all tokens, the shared MLP, own blocks.
-        flops += block_flops(tokens, decoder.width, hidden)
-        own = tokens // channels
-        flops += decoder.depth * channels * block_flops(own, decoder.width, hidden)
-        predicted = tokens
-    else:
-        flops += decoder.depth * block_flops(tokens + 1, decoder.width, hidden)
-        predicted = tokens - kept
-    return flops + 2.0 * predicted * decoder.width * pixels
-
-
-def _tokens(encoder: EncoderConfig, channels: int) -> tuple[int, int]:
-    """Tokens of a whole crop, and the numbers that each of them is made of."""
-    patches = (encoder.crop // encoder.patch) ** 2
-    if encoder.channel_agnostic:
-        return patches * channels, encoder.patch**2
-    return patches, encoder.patch**2 * channels
 
 
 def _network(config: NetworkConfig, crop: int) -> tuple[Any, int]:

@@ -9,10 +9,10 @@ import pytest
 
 from mae_jax.evaluation import CORRECTIONS, Profiles, Relationships
 from mae_jax.evaluation.cpjump1 import summary
-from mae_jax.evaluation.paper_flops import Shape
 from mae_jax.evaluation.paper_tables import OURS, Paper, published, with_flops
 from mae_jax.evaluation.plots import features, heatmap, percentiles, scaling
 from mae_jax.evaluation.recall_tables import recall_tables
+from mae_jax.flops import PublishedMAE
 
 PAIRS = Relationships.of("CORUM", [(f"G{i:03d}", f"G{i + 1:03d}") for i in range(0, 40, 2)])
 
@@ -78,7 +78,10 @@ def test_ours_stand_beside_the_published(recalls: tuple[pd.DataFrame, Paper]) ->
 
 def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) -> None:
     table, paper = recalls
-    shapes = {"small": (Shape("S"), 1e6), "large": (Shape("L"), 1e7)}
+    shapes = {
+        "small": (PublishedMAE("S").shape, 1e6),
+        "large": (PublishedMAE("L").shape, 1e7),
+    }
     counted = with_flops(table, shapes)
     assert counted["true_flops"].gt(0).all()
     paper.figures["fig8"] = scaling(counted)
