@@ -35,7 +35,7 @@ class Case:
     network: str
     slice: str
     channel_agnostic: bool = False
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     fsdp: int = 1
     remat: str = "none"
 
@@ -51,7 +51,7 @@ class Case:
         return TrainConfig(
             model=replace(model, fourier_weight=0.01),
             data=DataConfig(batch=BATCH),
-            optimizer=OptimizerConfig("lion", lr=3e-5, accumulate=self.accumulate),
+            optimizer=OptimizerConfig("lion", lr=3e-5, grad_accum_steps=self.grad_accum_steps),
             mesh=MeshConfig(fsdp=self.fsdp),
             steps=round(CROPS / BATCH),
         )
@@ -59,15 +59,15 @@ class Case:
 
 CASES = {
     "l8-v5e-whole": Case("MAE ViT-L/8+, the batch at once", "vit_l8", "v5e-256"),
-    "l8-v5e": Case("MAE ViT-L/8+", "vit_l8", "v5e-256", accumulate=32),
-    "l8-v5p": Case("MAE ViT-L/8+", "vit_l8", "v5p-256", accumulate=4),
-    "ca-l16-v5p": Case("CA-MAE ViT-L/16+", "vit_l16", "v5p-256", True, accumulate=8),
-    "ca-l8-v5p": Case("CA-MAE ViT-L/8+", "vit_l8", "v5p-256", True, accumulate=32),
-    "g8-v5p": Case("MAE ViT-G/8+, FSDP", "vit_gg8", "v5p-256", accumulate=8, fsdp=128),
-    "l8-h100": Case("MAE ViT-L/8+", "vit_l8", "h100-256", accumulate=2),
-    "ca-l16-h100": Case("CA-MAE ViT-L/16+", "vit_l16", "h100-256", True, accumulate=2),
-    "ca-l8-h200": Case("CA-MAE ViT-L/8+", "vit_l8", "h200-256", True, accumulate=4),
-    "g8-h200": Case("MAE ViT-G/8+, FSDP", "vit_gg8", "h200-256", accumulate=2, fsdp=256),
+    "l8-v5e": Case("MAE ViT-L/8+", "vit_l8", "v5e-256", grad_accum_steps=32),
+    "l8-v5p": Case("MAE ViT-L/8+", "vit_l8", "v5p-256", grad_accum_steps=4),
+    "ca-l16-v5p": Case("CA-MAE ViT-L/16+", "vit_l16", "v5p-256", True, grad_accum_steps=8),
+    "ca-l8-v5p": Case("CA-MAE ViT-L/8+", "vit_l8", "v5p-256", True, grad_accum_steps=32),
+    "g8-v5p": Case("MAE ViT-G/8+, FSDP", "vit_gg8", "v5p-256", grad_accum_steps=8, fsdp=128),
+    "l8-h100": Case("MAE ViT-L/8+", "vit_l8", "h100-256", grad_accum_steps=2),
+    "ca-l16-h100": Case("CA-MAE ViT-L/16+", "vit_l16", "h100-256", True, grad_accum_steps=2),
+    "ca-l8-h200": Case("CA-MAE ViT-L/8+", "vit_l8", "h200-256", True, grad_accum_steps=4),
+    "g8-h200": Case("MAE ViT-G/8+, FSDP", "vit_gg8", "h200-256", grad_accum_steps=2, fsdp=256),
 }
 
 
@@ -106,14 +106,14 @@ def table() -> str:
         found = read_json(path)
         if "usable_bytes" not in found:
             wanted = f"{found['wanted_bytes'] / 2**30:.0f} wanted" if found["wanted_bytes"] else "?"
-            rows.append(f"| {case.says} | {case.slice} | {case.accumulate} | no | {wanted} "
+            rows.append(f"| {case.says} | {case.slice} | {case.grad_accum_steps} | no | {wanted} "
                         "| | | | |")  # fmt: skip
             continue
         times = {kind: found[f"{kind}_seconds"] for kind in ("compute", "memory", "network")}
         held = (found["state_bytes"] + found["working_bytes"]) / 2**30
         formula = " (formula)" if found["source"] == "formula" else ""
         rows.append(
-            f"| {case.says}{formula} | {case.slice} | {case.accumulate} "
+            f"| {case.says}{formula} | {case.slice} | {case.grad_accum_steps} "
             f"| {'yes' if found['fits'] else 'no'} | {held:.1f} of "
             f"{found['usable_bytes'] / 2**30:.1f} | {max(times, key=lambda k: times[k])} "
             f"| {found['fastest_step_seconds']:.2f} to {found['slowest_step_seconds']:.2f} "

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     decoder = DecoderConfig(width=48, depth=1, heads=2, cross_heads=2, norm_eps=1e-5)
     config = as_config_dict(TrainConfig(model=MAEConfig(encoder=encoder, decoder=decoder)))
     config.steps = 3000
-    config.keep_untrained = True
+    config.save_initial_model = True
     config.data.batch = 48
     config.data.validation_crops = 128
     # Lion's rate falls with the width and with the size of the batch: ViT-S to L use 3e-5 to 1e-4.
@@ -31,5 +31,5 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 300
     config.log.scalars = 20
     config.log.validation = 100
-    config.log.panels = 500
+    config.log.image_every = 500
     return config

@@ -8,8 +8,8 @@ of images (Table 1), its epochs and the batch (A.2): one epoch takes one crop of
 another screen change `steps`, the channels and, of classifiers, `model.classes`.
 
 A batch of 16,384 is 64 crops on each of 256 devices. On fewer devices raise
-`optimizer.accumulate`: 8 devices with 32 micro-batches take the same steps. Where a network does
-not fit one device, divide it: `--config.mesh.fsdp=8`. `mae-jax plan` tells both beforehand.
+`optimizer.grad_accum_steps`: 8 devices with 32 micro-batches take the same steps. Where a network
+does not fit one device, shard it: `--config.mesh.fsdp=8`. `mae-jax plan` estimates both beforehand.
 
 Classifiers start from ImageNet weights on the hub; `--config.init_from=FILE` names a file instead.
 """
@@ -28,9 +28,9 @@ from mae_jax.networks.vit.model import plain_vit_config
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
+    EarlyStoppingConfig,
     LogConfig,
     OptimizerConfig,
-    PlateauConfig,
     TrainConfig,
 )
 
@@ -99,8 +99,8 @@ def row(name: str) -> TrainConfig:
         steps=math.ceil(epochs * images / config.data.batch),
         checkpoint=CheckpointConfig(every=max(250, epoch // 4)),
         # One look at the validation set an epoch; the RPI sets stop early, on a plateau (A.2).
-        plateau=PlateauConfig(patience=early),
-        log=LogConfig(validation=epoch, panels=epoch),
+        early_stopping=EarlyStoppingConfig(patience=early),
+        log=LogConfig(validation=epoch, image_every=epoch),
     )
 
 
@@ -169,6 +169,6 @@ def wsl(network: str, _: int, perturbations: int) -> TrainConfig:
             dtype="bfloat16",
         ),
         data=DataConfig(batch=4096, sampling="plate" if adapted else "label"),
-        optimizer=OptimizerConfig("sgd", lr=0.32768, b1=0.9, weight_decay=1e-5, spared=()),
+        optimizer=OptimizerConfig("sgd", lr=0.32768, b1=0.9, weight_decay=1e-5, no_decay=()),
         init_from="timm/densenet161.tv_in1k",
     )

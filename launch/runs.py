@@ -15,7 +15,7 @@ WRONG_INPUT = 2
 
 # What a launcher itself decides.
 _OWN = {
-    "train": ("--workdir", "--distributed", "--stopped-status"),
+    "train": ("--workdir", "--distributed", "--preempted-exit-code"),
     "embed": ("--out", "--shard", "--shards"),
 }
 
@@ -111,7 +111,7 @@ def make_run(
         if shards is not None:
             raise InputError("--shards is for embed; a training is divided by its config.mesh.")
         words += ["--workdir", folder, "--distributed"]
-        words += ["--stopped-status", str(STOPPED)] * stopped_status
+        words += ["--preempted-exit-code", str(STOPPED)] * stopped_status
     else:
         if shards is None:
             raise InputError("embed needs --shards N: in how many shares the work is divided.")

@@ -21,7 +21,7 @@ SCREEN = ["--genes", "72", "--complex-size", "4", "--wells-per-gene", "3", "--co
 QUICK = {
     "synth": ["--experiments", "2", "--plates", "1", "--genes", "24", "--image-size", "128"],
     "train": ["--config.steps=60", "--config.log.scalars=20", "--config.log.validation=60",
-              "--config.log.panels=60", "--config.checkpoint.every=60"],
+              "--config.log.image_every=60", "--config.checkpoint.every=60"],
 }  # fmt: skip
 
 

@@ -74,13 +74,13 @@ def test_steps_batches_and_rates_are_those_of_the_appendix():
     assert (largest.optimizer.name, largest.optimizer.lr) == ("lion", 3e-5)
     assert (largest.model.fourier_weight, largest.model.mask_ratio) == (0.01, 0.75)
     assert largest.model.encoder.drop_path == 0.3
-    assert largest.plateau.patience
+    assert largest.early_stopping.patience
     agnostic = paper.row("ca_mae/vit_l16+/rpi_93m")
     assert (agnostic.model.mask_ratio, agnostic.model.encoder.channel_agnostic) == (0.85, True)
     small = paper.row("mae/vit_s16/rxrx3")
     assert (small.data.batch, small.optimizer.lr, small.model.encoder.drop_path) == (
         4096, 1e-4, 0.1)  # fmt: skip
-    assert (small.model.fourier_weight, small.plateau.patience) == (0, 0)
+    assert (small.model.fourier_weight, small.early_stopping.patience) == (0, 0)
     dense = paper.row("wsl/densenet161_adabn_1024/rxrx3")
     assert (dense.optimizer.name, dense.optimizer.lr, dense.optimizer.weight_decay) == (
         "sgd", 0.32768, 1e-5)  # fmt: skip
@@ -122,7 +122,7 @@ def reduced(config: TrainConfig) -> TrainConfig:
     else:
         model = replace(model, crop=64)
     data = replace(config.data, batch=64, crop=64)
-    optimizer = replace(config.optimizer, accumulate=2)
+    optimizer = replace(config.optimizer, grad_accum_steps=2)
     return TrainConfig(config.network, model, data, optimizer, steps=1000)
 
 

@@ -36,7 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", default="0/1", help="this process's share, such as 3/8")
     parser.add_argument("--threads", type=int, default=4, help="units worked on at once (4)")
     parser.add_argument(
-        "--max-broken", type=float, default=0.01, help="share of unreadable sites to bear (0.01)"
+        "--max-unreadable-fraction",
+        type=float,
+        default=0.01,
+        help="stop above this share of unreadable sites (0.01)",
     )
 
 
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         tile=args.tile,
         uint8=args.uint8,
         percentiles=(args.percentiles[0], args.percentiles[1]),
-        max_broken=args.max_broken,
+        max_unreadable_fraction=args.max_unreadable_fraction,
     )
     found = pack(
         index,

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         print(
             f"fits         no: the step's temporaries alone want {wanted} of the "
             f"{slice_.chip.memory / 2**30:.0f} GiB of a {slice_.chip.name}.\n"
-            "             Raise optimizer.accumulate or mesh.fsdp, or set remat."
+            "             Raise optimizer.grad_accum_steps or mesh.fsdp, or set remat."
         )
         if args.json:
             said = {"slice": slice_.name, "fits": False, "wanted_bytes": problem.needed}

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="where the run stands; made if missing")
     parser.add_argument("--distributed", action="store_true", help="train with the other processes "
                         "of this job (TPU slice, srun, Kubernetes)")  # fmt: skip
-    parser.add_argument("--stopped-status", type=int, default=0, metavar="N", help="the exit "
+    parser.add_argument("--preempted-exit-code", type=int, default=0, metavar="N", help="the exit "
                         "status where a signal ends the run before its last step (0)")  # fmt: skip
     parser.add_argument("--print-config", action="store_true", help="show the config and stop")
 

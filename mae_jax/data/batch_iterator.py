@@ -39,14 +39,14 @@ class CropBatches:
         domains: Numbering,
         sites: int,
         start_step: int,
-        max_broken: float,
+        max_unreadable_fraction: float,
         notes: Path,
         fill: FillBatch,
     ) -> None:
         self._notes, self._fill = notes, fill
         self._iterator = iter(batches)
         self._sites = sites
-        self._max_broken = max_broken
+        self._max_unreadable_fraction = max_unreadable_fraction
         self.sets = sets
         self.labels, self.domains = labels.names, domains.names
         self._numbers = labels.numbers, domains.numbers
@@ -108,10 +108,10 @@ class CropBatches:
                 log.warning("left out, another site taken in its place: %s", problem)
             self.problems[problem] = self.problems.get(problem, 0) + 1
         # Judged on a thousand crops or one epoch at least: one bad file early is no share.
-        if self.broken > self._max_broken * max(self.crops, min(1000, self._sites)):
+        if self.broken > self._max_unreadable_fraction * max(self.crops, min(1000, self._sites)):
             raise InputError(
                 f"{self.broken} of {self.crops} sites drawn could not be read, more than the "
-                f"share of {self._max_broken:.1%} allowed; the first because: "
+                f"share of {self._max_unreadable_fraction:.1%} allowed; the first because: "
                 f"{next(iter(self.problems))} "
                 "See them all with `mae-jax index --check`."
             )

@@ -51,7 +51,7 @@ class PackSettings:
       tile: side of an ArrayRecord tile in pixels.
       uint8: scale 16 bits to 8, by plate and channel.
       percentiles: of the grey values that become 0 and 255.
-      max_broken: share of unreadable sites at which packing stops.
+      max_unreadable_fraction: share of unreadable sites at which packing stops.
     """
 
     layout: str = "zarr"
@@ -60,7 +60,7 @@ class PackSettings:
     tile: int = 512
     uint8: bool = False
     percentiles: tuple[float, float] = (0.1, 99.9)
-    max_broken: float = 0.01
+    max_unreadable_fraction: float = 0.01
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -193,11 +193,11 @@ def _work(
         for marker in tqdm(done, "packing", len(units), unit="unit", disable=not progress):
             broken += len(marker["skipped"])
             sites += len(marker["skipped"]) + len(marker["sites"])
-            if broken > settings.max_broken * max(sites, min(1000, len(index))):
+            if broken > settings.max_unreadable_fraction * max(sites, min(1000, len(index))):
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise InputError(
                     f"{broken} of {sites} sites could not be read, more than the share of "
-                    f"{settings.max_broken:.1%} allowed; the last because: "
+                    f"{settings.max_unreadable_fraction:.1%} allowed; the last because: "
                     f"{marker['skipped'][-1]['why']}"
                 )
 
@@ -403,5 +403,5 @@ def _fingerprint(index: Index) -> str:
 
 def _plain(settings: PackSettings) -> dict[str, Any]:
     values = asdict(settings)
-    values.pop("max_broken")  # how much damage is borne is no property of the store
+    values.pop("max_unreadable_fraction")  # how much damage is borne is no property of the store
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}

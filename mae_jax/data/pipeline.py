@@ -51,7 +51,7 @@ def crop_batches(
     crops_per_site: int = 1,
     cache_bytes: int = 1024 * MEBIBYTE,
     prefetch_bytes: int = 256 * MEBIBYTE,
-    max_broken: float = 0.01,
+    max_unreadable_fraction: float = 0.01,
 ) -> CropBatches:
     """Endless batches of random crops of one screen or of several, from step `start_step` on.
 
@@ -83,7 +83,7 @@ def crop_batches(
       cache_bytes: decoded sites kept in memory on this host, shared out among the workers.
       prefetch_bytes: finished batches kept ready on this host. Beside both, a process holds the
         batch that it fills and, for each thread, the site that is being decoded.
-      max_broken: share of unreadable sites at which the run stops.
+      max_unreadable_fraction: share of unreadable sites at which the run stops.
 
     Returns: an iterator of batches, dicts of
       "pixels": (batch / world, channels, crop, crop), in the files' type,
@@ -94,8 +94,8 @@ def crop_batches(
 
     Raises:
       InputError: sizes that do not divide, no rows, a channel that sites lack, two sets of one
-        name, or no such column. While iterating: more broken sites than `max_broken`, or images of
-        unlike types.
+        name, or no such column. While iterating: more broken sites than
+        `max_unreadable_fraction`, or images of unlike types.
     """
     check_shares(batch, world, rank, crops_per_site)
     if isinstance(sets, Index):
@@ -153,7 +153,7 @@ def crop_batches(
         domains=domains,
         sites=sum(map(len, rows)),
         start_step=start_step,
-        max_broken=max_broken,
+        max_unreadable_fraction=max_unreadable_fraction,
         notes=notes,
         fill=fill,
     )

@@ -37,14 +37,14 @@ def needs_by_formula(config: TrainConfig, slice_: Slice) -> Needs:
     state = _device_bytes(run.state)
     batch = _device_bytes(run.batch)
     parameters = _device_bytes(run.state.params)
-    several = config.optimizer.accumulate > 1
+    several = config.optimizer.grad_accum_steps > 1
     ways = math.prod(mesh.shape[axis] for axis in meshes.BATCH_AXES)
-    crops = max(1, config.data.batch // config.optimizer.accumulate // ways)
+    crops = max(1, config.data.batch // config.optimizer.grad_accum_steps // ways)
     kept = kept_bytes(config, crops)
     model, executed = executed_flops(task_of(config.model))
     # Activations are written once and read twice (forward and backward); of the state, weights
     # are read in both, gradients written, and weights and moments read and written anew.
-    micro = config.optimizer.accumulate
+    micro = config.optimizer.grad_accum_steps
     memory = 3.0 * kept * micro + 3.0 * parameters * micro + 2.0 * state
     return Needs(
         parameters=parameter_count(run),
@@ -96,7 +96,7 @@ def _device_bytes(tree: Any) -> int:
 
 
 def _collectives(run: Program, config: TrainConfig, mesh: Any) -> tuple[Collective, ...]:
-    micro = config.optimizer.accumulate
+    micro = config.optimizer.grad_accum_steps
     copies = mesh.shape["data"] * mesh.shape["fsdp"]
     divided = whole = 0
     for leaf in jax.tree.leaves(run.state.params):

@@ -54,11 +54,11 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
       InputError: a micro-batch that the mesh does not divide.
     """
     task = task_of(config.model, config.data.crop)
-    micro, ways = config.data.batch // config.optimizer.accumulate, meshes.batch_ways(mesh)
+    micro, ways = config.data.batch // config.optimizer.grad_accum_steps, meshes.batch_ways(mesh)
     if micro % ways:
         raise InputError(
-            f"micro-batches of {micro} crops (data.batch over optimizer.accumulate) do not divide "
-            f"among the {ways} devices of the mesh's data and fsdp axes; choose a multiple."
+            f"micro-batches of {micro} crops (data.batch over optimizer.grad_accum_steps) do not "
+            f"divide among the {ways} devices of the mesh's data and fsdp axes; choose a multiple."
         )
     transform = optimizer(config.optimizer, config.steps)
     init_key, step_key, held_out_key = jax.random.split(jax.random.key(config.seed), 3)
@@ -77,7 +77,7 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
         return loss, scalars
 
     def draw(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
-        shown = jax.tree.map(lambda a: a[: config.log.panel_crops], batch)
+        shown = jax.tree.map(lambda a: a[: config.log.num_images], batch)
         return task.draw(weights, model_state, shown, held_out_key, channels=channels)
 
     looked_at = (places.weights, places.model_state, crops)

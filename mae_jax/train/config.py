@@ -22,23 +22,23 @@ NETWORKS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class SetConfig:
+class DatasetConfig:
     """One of several screens that are trained on together (channel-agnostic networks).
 
     Attributes:
       name: tells it from the others.
       index: the screen's index.
       channels: those of its channels to train on; () for all of them.
-      decoders: which of the network's channels reconstructs each of them; () for those of the
-        same names. So a stain can have a decoder of its own in every set.
-      share: of the steps; None for its number of sites.
+      decoder_channels: the network's channel that reconstructs each of them; () for those of the
+        same names. So a stain can have a decoder of its own in every dataset.
+      weight: share of the steps; None for its number of sites.
     """
 
     name: str
     index: str
     channels: tuple[str, ...] = ()
-    decoders: tuple[str, ...] = ()
-    share: float | None = None
+    decoder_channels: tuple[str, ...] = ()
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DataConfig:
 
     Attributes:
       index: the screen's index, a parquet file made by `mae-jax index`.
-      sets: several screens in its place; each step's crops come from one of them.
+      datasets: several screens in its place; each step's crops come from one of them.
       batch: crops in one optimiser step, over all devices and hosts.
       crop: side of a crop, for networks whose config does not name one (DenseNet).
       sampling: "sites" visits every site once an epoch; "label" draws labels equally
@@ -56,11 +56,11 @@ class DataConfig:
       workers: processes that decode images for each host; 0 decodes in threads.
       cache_bytes: decoded sites that are kept in memory, at most.
       validation_crops: centre crops of the validation split, for the validation loss.
-      max_broken: the share of broken images above which the run stops.
+      max_unreadable_fraction: the share of broken images above which the run stops.
     """
 
     index: str = ""
-    sets: tuple[SetConfig, ...] = ()
+    datasets: tuple[DatasetConfig, ...] = ()
     batch: int = 4096
     crop: int = 256
     sampling: Literal["sites", "label", "plate"] = "sites"
@@ -68,7 +68,7 @@ class DataConfig:
     workers: int = 0
     cache_bytes: int = 2 * 1024**3
     validation_crops: int = 1024
-    max_broken: float = 0.01
+    max_unreadable_fraction: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,14 @@ class OptimizerConfig:
       name: "lion", "adamw" or "sgd".
       lr: the cycle's maximum.
       b1, b2: Lion's and AdamW's moments; b1 is also SGD's momentum.
-      weight_decay: decoupled; spares vectors (biases, norms, gains) and what `spared` names.
-      spared: regular expressions; a parameter in whose own name one is found does not decay.
+      weight_decay: decoupled; skips 1-D parameters (biases, norms, gains) and names that match
+        `no_decay`.
+      no_decay: regular expressions; a parameter whose own name matches one does not decay.
       warmup: the share of all steps in which the rate rises.
       final_lr: the rate at the end, as a share of the maximum.
-      accumulate: micro-batches whose gradients are averaged in one step.
-      ema: how much of a running mean of the weights each step keeps (0.9999, say), which is then
-        what is evaluated and saved; 0 for none.
+      grad_accum_steps: micro-batches whose gradients are averaged in one step.
+      ema_decay: decay of the exponential moving average of the weights (0.9999, say), which is
+        then evaluated and saved; 0 for none.
     """
 
     name: Literal["lion", "adamw", "sgd"] = "lion"
@@ -94,11 +95,11 @@ class OptimizerConfig:
     b2: float = 0.95
     weight_decay: float = 0.05
     # What is stored with more than one dimension, and so looks like a matrix by its shape.
-    spared: tuple[str, ...] = ("token", "pos", "gamma", "bias", "scale")
+    no_decay: tuple[str, ...] = ("token", "pos", "gamma", "bias", "scale")
     warmup: float = 0.1
     final_lr: float = 0.0
-    accumulate: int = 1
-    ema: float = 0.0
+    grad_accum_steps: int = 1
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
-class FaultsConfig:
+class DivergenceConfig:
     """What is done when a step goes wrong or hangs.
 
     A step without finite loss and gradient is always skipped: counted, and nothing is changed.
@@ -157,41 +158,44 @@ class FaultsConfig:
     Attributes:
       spike: also skip a step whose loss exceeds the running mean by so many running standard
         deviations; 0 skips none.
-      memory: steps over which mean and deviation run; before so many, no loss is called a spike.
-      limit, window: more than `limit` steps skipped within `window`, and the run goes back to the
-        last checkpoint before them and leaves out the batches since.
+      stats_window: steps over which mean and deviation run; before so many, no loss is called a
+        spike.
+      max_skipped, skip_window: when more than `max_skipped` steps are skipped within
+        `skip_window`, the run goes back to the last checkpoint before them and leaves out the
+        batches since.
       rollbacks: how often a run may go back before it gives up.
-      step_seconds: a step that takes longer ends the process, with the stacks of its threads, so
-        that the job is started again; 0 waits for ever.
+      step_timeout_seconds: a step that takes longer ends the process, with the stacks of its
+        threads, so that the job is restarted; 0 waits forever.
     """
 
     spike: float = 10.0
-    memory: int = 100
-    limit: int = 10
-    window: int = 100
+    stats_window: int = 100
+    max_skipped: int = 10
+    skip_window: int = 100
     rollbacks: int = 3
-    step_seconds: float = 600.0
+    step_timeout_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.memory < 1 or self.limit < 0 or self.window < 1:
+        if self.stats_window < 1 or self.max_skipped < 0 or self.skip_window < 1:
             raise InputError(
-                f"faults.memory ({self.memory}) and faults.window ({self.window}) must be at least "
-                f"1, and faults.limit ({self.limit}) at least 0."
+                f"divergence.stats_window ({self.stats_window}) and divergence.skip_window "
+                f"({self.skip_window}) must be at least 1, and divergence.max_skipped "
+                f"({self.max_skipped}) at least 0."
             )
 
 
 @dataclass(frozen=True)
-class PlateauConfig:
+class EarlyStoppingConfig:
     """Early stopping where the validation loss no longer falls.
 
     Attributes:
       patience: validations in a row without a better loss after which the run ends; 0 never ends
         it early.
-      least: the share by which a loss must be below the best to be better.
+      min_delta: the share by which a loss must be below the best to be better.
     """
 
     patience: int = 0
-    least: float = 0.0
+    min_delta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,8 +205,8 @@ class LogConfig:
     Attributes:
       scalars: loss, rate, norms, speed.
       validation: loss on the fixed validation crops.
-      panels: pictures of reconstructed validation crops.
-      panel_crops: crops in one picture.
+      image_every: pictures of reconstructed validation crops.
+      num_images: crops in one picture.
 
     Others:
       profile: (first step, number of steps) to trace with JAX's profiler; (0, 0) for none.
@@ -211,8 +215,8 @@ class LogConfig:
 
     scalars: int = 50
     validation: int = 1000
-    panels: int = 1000
-    panel_crops: int = 4
+    image_every: int = 1000
+    num_images: int = 4
     profile: tuple[int, int] = (0, 0)
     wandb: str = ""
 
@@ -229,7 +233,7 @@ class TrainConfig:
       seed: of the parameters, the crops, the masks and the dropped paths.
       init_from: a model whose weights the run starts from (ImageNet initialisation): a saved one,
         or whatever `from_pretrained` reads; "" starts from random ones.
-      keep_untrained: also save the network as it was before the first step.
+      save_initial_model: also save the network as it was before the first step.
     """
 
     network: Literal["mae", "mu-net", "densenet", "vit"] = "mae"
@@ -240,13 +244,13 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    plateau: PlateauConfig = field(default_factory=PlateauConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
     steps: int = 100_000
     seed: int = 0
     init_from: str = ""
-    keep_untrained: bool = False
+    save_initial_model: bool = False
 
     def __post_init__(self) -> None:
         if type(self.model) is not NETWORKS[self.network]:
@@ -256,10 +260,10 @@ class TrainConfig:
             )
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, not {self.steps}.")
-        if self.data.batch % self.optimizer.accumulate:
+        if self.data.batch % self.optimizer.grad_accum_steps:
             raise InputError(
-                f"data.batch ({self.data.batch}) must be a multiple of optimizer.accumulate "
-                f"({self.optimizer.accumulate})."
+                f"data.batch ({self.data.batch}) must be a multiple of optimizer.grad_accum_steps "
+                f"({self.optimizer.grad_accum_steps})."
             )
 
     @staticmethod

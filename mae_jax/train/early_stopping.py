@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mae_jax.train.config import PlateauConfig
+from mae_jax.train.config import EarlyStoppingConfig
 
 
 class Plateau:
@@ -12,7 +12,7 @@ class Plateau:
       reached: whether `patience` losses in a row were no better than the best before them.
     """
 
-    def __init__(self, config: PlateauConfig, history: Iterable[float | int] = ()) -> None:
+    def __init__(self, config: EarlyStoppingConfig, history: Iterable[float | int] = ()) -> None:
         self._config = config
         self._best = float("inf")
         self._waited = 0
@@ -21,7 +21,7 @@ class Plateau:
 
     def add(self, loss: float | int) -> None:
         """Takes one more loss; one that is not a number is no better."""
-        if loss < self._best * (1 - self._config.least):
+        if loss < self._best * (1 - self._config.min_delta):
             self._best, self._waited = float(loss), 0
         else:
             self._waited += 1

@@ -23,9 +23,9 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     )
 
 
-def decayed(params: Any, spared: Sequence[str]) -> Any:
+def decayed(params: Any, no_decay: Sequence[str]) -> Any:
     """True for the parameters that weight decay shrinks: matrices that no pattern spares."""
-    patterns = [re.compile(pattern) for pattern in spared]
+    patterns = [re.compile(pattern) for pattern in no_decay]
 
     def is_decayed(path: tuple[Any, ...], value: jax.Array) -> bool:
         name = str(path[-1].key)
@@ -37,7 +37,7 @@ def decayed(params: Any, spared: Sequence[str]) -> Any:
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser for a run of `steps` steps; gradients are not clipped."""
     rate = schedule(config, steps)
-    mask = partial(decayed, spared=config.spared)
+    mask = partial(decayed, no_decay=config.no_decay)
     decay: dict[str, Any] = {"weight_decay": config.weight_decay, "mask": mask}
     if config.name == "lion":
         return optax.lion(rate, b1=config.b1, b2=config.b2, **decay)

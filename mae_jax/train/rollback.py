@@ -7,14 +7,18 @@ import numpy as np
 
 from mae_jax.errors import InputError
 from mae_jax.train.checkpoints import Checkpoints
-from mae_jax.train.config import FaultsConfig
+from mae_jax.train.config import DivergenceConfig
 from mae_jax.train.step import TrainState
 
 log = logging.getLogger(__name__)
 
 
 def roll_back(
-    state: TrainState, step: int, like: TrainState, checkpoints: Checkpoints, config: FaultsConfig
+    state: TrainState,
+    step: int,
+    like: TrainState,
+    checkpoints: Checkpoints,
+    config: DivergenceConfig,
 ) -> TrainState:
     """The state of the last checkpoint before the trouble, with the batches since left out.
 
@@ -35,13 +39,13 @@ def roll_back(
         int(getattr(state.faults, name)) for name in ("trouble", "offset", "rollbacks", "skipped")
     )
     why = (
-        f"more than {config.limit} of {config.window} steps after step {trouble} had a loss that "
-        "was not finite or a spike"
+        f"more than {config.max_skipped} of {config.skip_window} steps after step {trouble} had a "
+        "loss that was not finite or a spike"
     )
     advice = "look at the loss in metrics.jsonl, then lower optimizer.lr or mend the data."
     if rollbacks >= config.rollbacks:
         raise InputError(
-            f"{why}, and the run has gone back {rollbacks} times already (faults.rollbacks); "
+            f"{why}, and the run has gone back {rollbacks} times already (divergence.rollbacks); "
             f"{advice}"
         )
     for array in jax.tree.leaves(state):

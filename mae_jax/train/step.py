@@ -51,8 +51,8 @@ def initial_state(
         opt_state=transform.init(params),
         model_state=model_state,
         # A copy: the state's buffers are donated, and none may be given away twice.
-        ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
-        faults=no_faults(config.faults),
+        ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
+        faults=no_faults(config.divergence),
     )
 
 
@@ -71,7 +71,7 @@ def train_step(
     masks. A step that `faults.judge` finds bad leaves everything as it is and is counted.
     """
     task = task_of(config.model, config.data.crop)
-    parts, decay = config.optimizer.accumulate, config.optimizer.ema
+    parts, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
 
     def gradient(
         params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, channels: Any
@@ -132,7 +132,7 @@ def train_step(
             opt_state = jax.tree.map(jnp.where, moments, opt_state, state.opt_state)
         ema = state.ema and averaged(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
-        good, faults = judge(state.faults, state.step, scalars["loss"], norm, config.faults)
+        good, faults = judge(state.faults, state.step, scalars["loss"], norm, config.divergence)
         changed = state.replace(
             params=params, opt_state=opt_state, model_state=model_state, ema=ema
         )

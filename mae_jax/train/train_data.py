@@ -12,7 +12,7 @@ from mae_jax.data import CropSet, Index, crop_batches, labels_of, validation_cro
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.tasks import Batch, Task
-from mae_jax.train.config import SetConfig, TrainConfig
+from mae_jax.train.config import DatasetConfig, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ class Crops:
     def __init__(self, config: TrainConfig, task: Task, mesh: Mesh) -> None:
         self._config, self._task, self._mesh = config, task, mesh
         data = config.data
-        one = SetConfig(name="", index=data.index, channels=task.channels)
+        one = DatasetConfig(name="", index=data.index, channels=task.channels)
         self._places: dict[str, Channels] = {}
-        self._sets = [self._opened(each) for each in data.sets or (one,)]
+        self._sets = [self._opened(each) for each in data.datasets or (one,)]
         self._labels = labels_of(self._sets, data.label) if task.labelled else None
         if self._labels and len(self._labels.names) != task.model.classes:
             found = len(self._labels.names)
@@ -62,7 +62,7 @@ class Crops:
             rank=jax.process_index(),
             workers=data.workers,
             cache_bytes=data.cache_bytes,
-            max_broken=data.max_broken,
+            max_unreadable_fraction=data.max_unreadable_fraction,
         )
         try:
             for crops in found:
@@ -87,7 +87,7 @@ class Crops:
             found = validation_crops(
                 one.index,
                 crop=self._task.crop,
-                batch=min(crops, data.batch // self._config.optimizer.accumulate),
+                batch=min(crops, data.batch // self._config.optimizer.grad_accum_steps),
                 channels=one.channels,
                 limit=crops,
                 world=jax.process_count(),
@@ -102,7 +102,7 @@ class Crops:
                     ready.append(self._ready(one.name, batch["pixels"], label))
         return ready
 
-    def _opened(self, one: SetConfig) -> CropSet:
+    def _opened(self, one: DatasetConfig) -> CropSet:
         index = Index.read(one.index)
         channels = one.channels or index.channels
         for name in channels:
@@ -111,16 +111,16 @@ class Crops:
                     f"{one.index} has no channel '{name}' (it has {', '.join(index.channels)}); "
                     "set the channels of the model."
                 )
-        served = one.decoders or channels
+        served = one.decoder_channels or channels
         unknown = [name for name in served if name not in self._task.channels]
         if unknown or len(served) != len(channels):
             raise InputError(
                 f"{one.index}: the network knows no channel '{(unknown or served)[0]}' (it knows "
-                f"{', '.join(self._task.channels)}); give data.sets channels, or a decoder for "
+                f"{', '.join(self._task.channels)}); give data.datasets channels, or a decoder for "
                 "each of them."
             )
         self._places[one.name] = None if served == self._task.channels else served
-        return CropSet(one.name, index, channels, one.share)
+        return CropSet(one.name, index, channels, one.weight)
 
     def _ready(self, name: str, pixels: np.ndarray, label: np.ndarray | None) -> Ready:
         arrays: dict[str, Any] = {"pixels": pixels}

@@ -65,7 +65,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
         state = run.init()
         if config.init_from:
             state = warm_start(config.init_from, run.task, state)
-        if config.keep_untrained:
+        if config.save_initial_model:
             save(workdir / "untrained", run, state)
     else:
         state = checkpoints.restore(run.state)
@@ -81,7 +81,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     profiler = Profiler(workdir / "profile", *config.log.profile)
     pending: tuple[int, Any] | None = None
     stop = StopSignal()
-    watchdog = Watchdog(config.faults.step_seconds)
+    watchdog = Watchdog(config.divergence.step_timeout_seconds)
     try:
         while step < config.steps and not plateau.reached:
             profiler.before(step)
@@ -93,7 +93,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 trouble = pending and report(pending, run.rate, meter, bar, records)
                 pending = None
             if trouble:
-                state = roll_back(state, trouble, run.state, checkpoints, config.faults)
+                state = roll_back(state, trouble, run.state, checkpoints, config.divergence)
                 step = int(state.step)
                 batches.close()
                 batches = crops.training(step + int(state.faults.offset))
@@ -111,7 +111,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 plateau.add(loss)
                 if records:
                     records.scalars(step, {VALIDATION: loss})
-            if held_out and run.task.draws and due(step, config.log.panels, config.steps):
+            if held_out and run.task.draws and due(step, config.log.image_every, config.steps):
                 with meter.time("pictures"):
                     picture = draw(run, state, held_out[0])
                     if records:
@@ -153,7 +153,7 @@ def watched(
     past = history(workdir, step)
     peak = peak_flops(run.mesh.devices.flat[0].device_kind)
     meter = Meter(config.data.batch, run.task.flops, run.mesh.size, peak, past)
-    plateau = Plateau(config.plateau, (row[VALIDATION] for row in past if VALIDATION in row))
+    plateau = Plateau(config.early_stopping, (row[VALIDATION] for row in past if VALIDATION in row))
     first = jax.process_index() == 0
     return meter, plateau, Records(workdir, step, config.log.wandb) if first else None
 

@@ -53,8 +53,8 @@ class Watchdog:
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 log.critical(
-                    "process %d: a step has not ended for %g seconds (faults.step_seconds), so "
-                    "this process ends; the same command goes on from the last checkpoint. A host "
+                    "process %d: a step has not ended for %g seconds "
+                    "(divergence.step_timeout_seconds), so this process ends; the same command goes on from the last checkpoint. A host "
                     "that died, or data that cannot be read, may be the cause; where it stood:",
                     jax.process_index(), self._seconds,
                 )  # fmt: skip

@@ -14,8 +14,8 @@ from mae_jax.train.config import TrainConfig
 # Where and how a run is computed and watched, but not what it learns: a run that goes on may have
 # other machines.
 FREE = (
-    "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes", "data.max_broken",
-    "faults.rollbacks", "faults.step_seconds",
+    "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes",
+    "data.max_unreadable_fraction", "divergence.rollbacks", "divergence.step_timeout_seconds",
 )  # fmt: skip
 
 

@@ -24,11 +24,11 @@ def ends_with(monkeypatch, tmp_path):
 
 
 def test_a_finished_training_prints_its_model(ends_with, capsys):
-    assert ends_with(Path("runs/mine/model"), "--stopped-status", "75") == 0
+    assert ends_with(Path("runs/mine/model"), "--preempted-exit-code", "75") == 0
     assert capsys.readouterr().out == "runs/mine/model\n"
 
 
-@pytest.mark.parametrize(("options", "code"), [((), 0), (("--stopped-status", "75"), 75)])
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--preempted-exit-code", "75"), 75)])
 def test_a_stopped_training_ends_with_the_status_asked_for(ends_with, options, code):
     with pytest.raises(SystemExit) as ended:
         ends_with(None, *options)

@@ -226,7 +226,7 @@ def test_broken_sources_are_skipped_up_to_a_share(
     (Path(index.root) / "images" / "0001" / "a2_s1_ER.tiff").write_bytes(b"")
     with pytest.raises(InputError, match=r"more than the share of 1.0%.*a2_s1_ER.tiff is empty"):
         pack(index, tmp_path / "strict", SMALL)
-    found = pack(index, tmp_path / "store", PackSettings(chunk=8, max_broken=0.2))
+    found = pack(index, tmp_path / "store", PackSettings(chunk=8, max_unreadable_fraction=0.2))
     assert (found.finished, found.skipped) == (True, 1)
     skipped = pd.read_csv(tmp_path / "store" / "skipped.csv")
     assert "a2_s1_ER.tiff is empty" in skipped["why"][0]

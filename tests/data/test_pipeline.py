@@ -189,7 +189,7 @@ def test_a_broken_site_gives_way_to_another(
             batch=BATCH,
             seed=3,
             split=None,
-            max_broken=0.2,
+            max_unreadable_fraction=0.2,
             **options,  # type: ignore[arg-type]
         )
         found = list(itertools.islice(batches, 6))
@@ -217,7 +217,7 @@ def test_too_many_broken_sites_stop_the_run(screen: Callable[..., Path]) -> None
     for broken in (Path(index.root) / "images" / "0001").glob("*_ER.tiff"):
         broken.unlink()
     with pytest.raises(InputError, match=r"more than the share of 10.0% allowed.*does not exist"):
-        _batches(index, 6, max_broken=0.1)
+        _batches(index, 6, max_unreadable_fraction=0.1)
     for broken in (Path(index.root) / "images").glob("*/*_ER.tiff"):
         broken.unlink()
     with pytest.raises(InputError, match="20 sites in a row could not be read"):

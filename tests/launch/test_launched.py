@@ -28,7 +28,7 @@ def get_config():
     config.data.batch = 4
     config.checkpoint.every = 1000
     config.log.scalars = 1
-    config.log.panels = 1000
+    config.log.image_every = 1000
     config.steps = 100
     return config
 """

@@ -114,10 +114,10 @@ def test_a_step_that_is_too_large_gets_a_no():
     ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "fits         no" in ran.stdout
-    assert "accumulate" in ran.stdout
+    assert "grad_accum_steps" in ran.stdout
 
 
 def test_accumulation_divides_what_is_kept():
-    config = replace(CONFIG, optimizer=OptimizerConfig(accumulate=4))
+    config = replace(CONFIG, optimizer=OptimizerConfig(grad_accum_steps=4))
     whole, parts = (needs_by_formula(c, slice_of("h100-1")) for c in (CONFIG, config))
     assert parts.working_bytes < whole.working_bytes

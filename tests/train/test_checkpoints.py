@@ -13,7 +13,7 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.train.checkpoints import Checkpoints, Kept, restore_encoder
-from mae_jax.train.config import CheckpointConfig, FaultsConfig
+from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.divergence import no_faults
 from mae_jax.train.step import TrainState
 
@@ -29,7 +29,7 @@ def state_of(step: int, size: int = 8) -> TrainState:
         opt_state=(jnp.asarray(noise[:8]), ()),
         model_state={},
         ema=None,
-        faults=no_faults(FaultsConfig()),
+        faults=no_faults(DivergenceConfig()),
     )
 
 

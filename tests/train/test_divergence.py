@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.train.config import CheckpointConfig, FaultsConfig
+from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.divergence import judge, no_faults
 
-CONFIG = FaultsConfig(spike=6.0, memory=20, limit=2, window=10)
+CONFIG = DivergenceConfig(spike=6.0, stats_window=20, max_skipped=2, skip_window=10)
 
 
 def run(losses, config=CONFIG, norms=None):
@@ -68,7 +68,7 @@ def test_what_is_no_spike():
     assert run(falling)[0].all()
     wild = noisy(60)
     wild[40] = 100.0
-    assert run(wild, FaultsConfig(spike=0.0, memory=20))[0].all()
+    assert run(wild, DivergenceConfig(spike=0.0, stats_window=20))[0].all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -103,7 +103,7 @@ def test_too_many_within_the_window_are_trouble_from_the_first_of_them(bad, trou
 
 
 def test_numbers_that_mean_nothing_are_refused():
-    with pytest.raises(InputError, match=r"faults\.memory \(0\)"):
-        FaultsConfig(memory=0)
+    with pytest.raises(InputError, match=r"divergence\.stats_window \(0\)"):
+        DivergenceConfig(stats_window=0)
     with pytest.raises(InputError, match=r"checkpoint\.keep \(0\)"):
         CheckpointConfig(keep=0)

@@ -10,7 +10,7 @@ from mae_jax.distributed.peaks import peak_flops
 from mae_jax.errors import InputError
 from mae_jax.files import write_json
 from mae_jax.train import throughput as meters
-from mae_jax.train.config import PlateauConfig
+from mae_jax.train.config import EarlyStoppingConfig
 from mae_jax.train.early_stopping import Plateau
 from mae_jax.train.metric_logger import Records, history
 from mae_jax.train.throughput import Meter
@@ -73,14 +73,14 @@ def test_peaks_by_what_jax_calls_a_device():
 
 
 def test_a_plateau_is_so_many_losses_in_a_row_that_are_no_better():
-    plateau = Plateau(PlateauConfig(patience=2, least=0.1), history=[1.0, 0.95])
+    plateau = Plateau(EarlyStoppingConfig(patience=2, min_delta=0.1), history=[1.0, 0.95])
     assert not plateau.reached
     plateau.add(0.8)  # better by more than a tenth
     plateau.add(0.75)
     assert not plateau.reached
     plateau.add(float("nan"))
     assert plateau.reached
-    assert not Plateau(PlateauConfig(patience=0), history=[1.0] * 9).reached
+    assert not Plateau(EarlyStoppingConfig(patience=0), history=[1.0] * 9).reached
 
 
 def test_the_past_of_a_run_ends_at_the_step_it_goes_on_from(tmp_path):

@@ -17,10 +17,10 @@ from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
+    DatasetConfig,
+    EarlyStoppingConfig,
     LogConfig,
     OptimizerConfig,
-    PlateauConfig,
-    SetConfig,
 )
 from mae_jax.train.metric_logger import read_metrics
 
@@ -48,7 +48,7 @@ def config_for(index: Path, **changes) -> TrainConfig:
         model=MODEL,
         data=data,
         checkpoint=CheckpointConfig(every=2),
-        log=LogConfig(scalars=1, validation=2, panels=4, panel_crops=2),
+        log=LogConfig(scalars=1, validation=2, image_every=4, num_images=2),
         steps=4,
     )
     return replace(config, **changes)
@@ -87,9 +87,9 @@ def test_bfloat16_early_stopping_profile_and_a_warm_start(index, tmp_path):
         index,
         steps=40,
         # Nothing is ever better by 99 %, so that the second and third validation are the last.
-        plateau=PlateauConfig(patience=2, least=0.99),
-        log=LogConfig(scalars=1, validation=2, panels=40, panel_crops=2, profile=(1, 2)),
-        optimizer=OptimizerConfig(ema=0.5),
+        early_stopping=EarlyStoppingConfig(patience=2, min_delta=0.99),
+        log=LogConfig(scalars=1, validation=2, image_every=40, num_images=2, profile=(1, 2)),
+        optimizer=OptimizerConfig(ema_decay=0.5),
     )
     train(config, tmp_path / "first")
     assert len(losses(tmp_path / "first", "validation/loss")) == 3
@@ -98,7 +98,7 @@ def test_bfloat16_early_stopping_profile_and_a_warm_start(index, tmp_path):
     _, params, _ = load_model(tmp_path / "first" / "model")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
 
-    again = config_for(index, init_from=str(tmp_path / "first" / "model"), keep_untrained=True)
+    again = config_for(index, init_from=str(tmp_path / "first" / "model"), save_initial_model=True)
     again = replace(again, steps=1, optimizer=OptimizerConfig(lr=0.0))
     train(again, tmp_path / "second")
     _, warmed, _ = load_model(tmp_path / "second" / "untrained")
@@ -111,11 +111,11 @@ def test_two_screens_with_decoders_of_their_own(index, tmp_path):
     channels = ("DNA", "ER", "DNA of B")
     model = replace(MODEL, encoder=replace(MODEL.encoder, channels=channels))
     sets = (
-        SetConfig("A", str(index), ("DNA", "ER"), share=1.0),
-        SetConfig("B", str(index), ("DNA", "ER"), ("DNA of B", "ER"), share=1.0),
+        DatasetConfig("A", str(index), ("DNA", "ER"), weight=1.0),
+        DatasetConfig("B", str(index), ("DNA", "ER"), ("DNA of B", "ER"), weight=1.0),
     )
-    config = config_for(index, model=model, keep_untrained=True, steps=6)
-    config = replace(config, data=replace(config.data, index="", sets=sets))
+    config = config_for(index, model=model, save_initial_model=True, steps=6)
+    config = replace(config, data=replace(config.data, index="", datasets=sets))
     train(config, tmp_path)
     assert np.isfinite(losses(tmp_path)).all()
     assert len(losses(tmp_path)) == 6

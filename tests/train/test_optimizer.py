@@ -30,7 +30,7 @@ def test_only_matrices_decay():
         },
         "decoder": {"channel_tokens": jnp.ones((5, 4)), "fc1": {"bias": jnp.ones((5, 4))}},
     }
-    assert decayed(params, OptimizerConfig().spared) == {
+    assert decayed(params, OptimizerConfig().no_decay) == {
         "encoder": {
             "cls_token": False,
             "block_00": {

@@ -17,7 +17,7 @@ from mae_jax.train.metric_logger import read_metrics
 DEMO = Path(__file__).parents[2] / "configs" / "demo.py"
 TINY = {
     "steps": 3,
-    "keep_untrained": False,
+    "save_initial_model": False,
     "data.batch": 16,
     "data.validation_crops": 8,
     "optimizer.name": "sgd",  # linear: Lion's signs would blow rounding differences up
@@ -30,7 +30,7 @@ TINY = {
     "model.decoder.width": 32,
     "log.scalars": 1,
     "log.validation": 3,
-    "log.panels": 3,
+    "log.image_every": 3,
 }
 
 

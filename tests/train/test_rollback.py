@@ -16,7 +16,7 @@ from mae_jax.train import preemption as signals
 from mae_jax.train import train_data as batches
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import program
-from mae_jax.train.config import CheckpointConfig, DataConfig, FaultsConfig, LogConfig
+from mae_jax.train.config import CheckpointConfig, DataConfig, DivergenceConfig, LogConfig
 from mae_jax.train.metric_logger import read_metrics
 
 pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
@@ -33,8 +33,8 @@ def config_for(index: Path) -> TrainConfig:
         model=MODEL,
         data=DataConfig(index=str(index), batch=4, validation_crops=0),
         checkpoint=CheckpointConfig(every=2, keep=4),
-        log=LogConfig(scalars=2, validation=100, panels=100),
-        faults=FaultsConfig(limit=1, window=10, rollbacks=1),
+        log=LogConfig(scalars=2, validation=100, image_every=100),
+        divergence=DivergenceConfig(max_skipped=1, skip_window=10, rollbacks=1),
         steps=STEPS,
     )
 

@@ -38,7 +38,7 @@ OTHERS = {
         CONFIG,
         model=replace(MODEL, encoder=replace(MODEL.encoder, channel_agnostic=False, scan=True,
                                              remat="full")),
-        optimizer=replace(CONFIG.optimizer, accumulate=2),
+        optimizer=replace(CONFIG.optimizer, grad_accum_steps=2),
     ),
     "mu-net": replace(
         CONFIG,
@@ -52,7 +52,7 @@ OTHERS = {
         network="densenet",
         model=DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), norm="ada", ghost=4,
                              **_TWO),
-        optimizer=replace(CONFIG.optimizer, lr=0.01, ema=0.9),
+        optimizer=replace(CONFIG.optimizer, lr=0.01, ema_decay=0.9),
     ),
     "vit": replace(
         CONFIG,
@@ -193,14 +193,14 @@ def test_a_rule_of_one_s_own_comes_first():
 
 
 def test_a_micro_batch_that_does_not_divide_is_named():
-    config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, accumulate=4))
+    config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, grad_accum_steps=4))
     with pytest.raises(InputError, match="micro-batches of 4 crops"):
         program(config, meshes.make_mesh(MeshConfig()))
 
 
 def test_micro_batches_average_to_the_whole():
     """The loss of a step in two parts is the mean of the two parts' own losses."""
-    parts = replace(CONFIG, optimizer=replace(CONFIG.optimizer, accumulate=2))
+    parts = replace(CONFIG, optimizer=replace(CONFIG.optimizer, grad_accum_steps=2))
     losses, state = run(parts, MeshConfig(), 1, steps=1)
     _, step_key = jax.random.split(jax.random.key(0))
     own = []

@@ -33,9 +33,9 @@ def config_for(index: Path, steps: int = 6) -> TrainConfig:
         model=MODEL,
         data=DataConfig(index=str(index), batch=4, validation_crops=4),
         checkpoint=CheckpointConfig(every=2, keep=2),
-        log=LogConfig(scalars=1, validation=3, panels=6, panel_crops=2),
+        log=LogConfig(scalars=1, validation=3, image_every=6, num_images=2),
         steps=steps,
-        keep_untrained=True,
+        save_initial_model=True,
     )
 
 

@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep_every = 12
     config.log.scalars = 2
     config.log.validation = 6
-    config.log.panels = 60
+    config.log.image_every = 60
     return config

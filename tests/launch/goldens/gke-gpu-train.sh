@@ -97,7 +97,7 @@ spec:
               - "--workdir"
               - "/share/runs/vitl8"
               - "--distributed"
-              - "--stopped-status"
+              - "--preempted-exit-code"
               - "75"
               resources:
                 requests:

@@ -66,7 +66,7 @@ spec:
               - "--workdir"
               - "/share/runs/vitl8"
               - "--distributed"
-              - "--stopped-status"
+              - "--preempted-exit-code"
               - "75"
               securityContext:
                 privileged: true  # the TPU's driver locks memory

@@ -108,7 +108,7 @@ spec:
         - "--workdir"
         - "/share/runs/vitl8"
         - "--distributed"
-        - "--stopped-status"
+        - "--preempted-exit-code"
         - "75"
         resources:
           limits:

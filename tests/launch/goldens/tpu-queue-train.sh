@@ -16,7 +16,7 @@ command=(
   --config.data.index=/share/index.parquet
   --workdir /share/runs/vitl8
   --distributed
-  --stopped-status 75
+  --preempted-exit-code 75
 )
 mounts=(10.0.0.2:/vol:/share)
 delete=(gcloud compute tpus queued-resources delete vitl8 --project=lab --force --quiet)

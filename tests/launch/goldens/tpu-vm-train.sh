@@ -12,7 +12,7 @@ command=(
   --config.data.index=/share/index.parquet
   --workdir /share/runs/vitl8
   --distributed
-  --stopped-status 75
+  --preempted-exit-code 75
 )
 mounts=(10.0.0.2:/vol:/share)
 delete=(gcloud compute tpus tpu-vm delete vitl8 --quiet)
