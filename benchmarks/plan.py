@@ -73,8 +73,14 @@ CASES = {
 
 def one(name: str) -> None:
     """Plans a case and writes its numbers; runs in a process of its own."""
-    from mae_jax.planning import DoesNotFit, needs, needs_by_formula, slice_of, tpu_devices
-    from mae_jax.planning import estimate
+    from mae_jax.planning import (
+        DoesNotFit,
+        estimate,
+        needs,
+        needs_by_formula,
+        slice_of,
+        tpu_devices,
+    )
     from mae_jax.planning.format import description, numbers
 
     case = CASES[name]

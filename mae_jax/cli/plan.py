@@ -33,8 +33,14 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict
     from mae_jax.files import write_json
-    from mae_jax.planning import DoesNotFit, needs, needs_by_formula, slice_of, tpu_devices
-    from mae_jax.planning import estimate
+    from mae_jax.planning import (
+        DoesNotFit,
+        estimate,
+        needs,
+        needs_by_formula,
+        slice_of,
+        tpu_devices,
+    )
     from mae_jax.planning.format import description, numbers
     from mae_jax.train.config import TrainConfig
 

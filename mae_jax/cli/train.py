@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> None:
     with hosts.naming_the_dead():
         model = train(config, args.workdir)
     if model is None:  # all is saved; a launcher may need to know that more is to be done
-        sys.exit(args.stopped_status)
+        sys.exit(args.preempted_exit_code)
     print(model)

@@ -54,8 +54,9 @@ class Watchdog:
             if deadline is not None and time.monotonic() > deadline:
                 log.critical(
                     "process %d: a step has not ended for %g seconds "
-                    "(divergence.step_timeout_seconds), so this process ends; the same command goes on from the last checkpoint. A host "
-                    "that died, or data that cannot be read, may be the cause; where it stood:",
+                    "(divergence.step_timeout_seconds), so this process ends; the same command "
+                    "resumes from the last checkpoint. A host that died, or data that cannot be "
+                    "read, may be the cause; stacks of all threads:",
                     jax.process_index(), self._seconds,
                 )  # fmt: skip
                 faulthandler.dump_traceback(2, all_threads=True)  # stderr itself
