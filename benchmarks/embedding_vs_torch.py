@@ -176,7 +176,7 @@ def write_weights(args: argparse.Namespace) -> None:
     import safetensors.numpy
 
     from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
-    from mae_jax.networks.mae.torch_keys import export_reference_mae
+    from mae_jax.networks.mae.torch_keys import export_openphenom
     from mae_jax.networks.registry import param_shapes
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
@@ -184,7 +184,7 @@ def write_weights(args: argparse.Namespace) -> None:
     params = jax.tree.map(
         lambda s: (0.05 * rng.normal(size=s.shape)).astype(np.float32), param_shapes(config)
     )
-    state = export_reference_mae(params, config)
+    state = export_openphenom(params, config)
     safetensors.numpy.save_file(state, Path(args.folder) / "weights.safetensors")
 
 
@@ -243,13 +243,13 @@ def jax_embed(args: argparse.Namespace):
 
     from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
     from mae_jax.networks.mae.encoder import MAEEncoder
-    from mae_jax.networks.mae.torch_keys import import_reference_mae
+    from mae_jax.networks.mae.torch_keys import import_openphenom
     from mae_jax.weights.preprocessing import Preprocessing
     from mae_jax.weights.torch_file import read_state_dict
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
     state = read_state_dict(Path(args.folder) / "weights.safetensors")
-    params = import_reference_mae(state, config)
+    params = import_openphenom(state, config)
     preprocessing = Preprocessing(config.encoder.channels, any_channels=True, crop=args.crop)
     encoder = MAEEncoder(config.encoder, params["encoder"], preprocessing)
     return lambda batch: np.asarray(encoder.embed(batch))

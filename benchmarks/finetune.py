@@ -28,7 +28,7 @@ from mae_jax.data.index import WELL, Index
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders import Encoder
 from mae_jax.files import write_text
-from mae_jax.finetune.finetune import LinearProbe, fit, layer_decay
+from mae_jax.finetune import LinearProbe, fit, layer_decay
 
 RESULTS = Path(__file__).parent / "results" / "finetune"
 

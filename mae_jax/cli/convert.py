@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.encoders.pretrained import from_pretrained
     from mae_jax.networks.registry import kind_of
     from mae_jax.networks.saved_model import save_model
-    from mae_jax.networks.torch_import import export_foreign
+    from mae_jax.networks.torch_import import export_state_dict
     from mae_jax.weights.pytree_paths import flatten
     from mae_jax.weights.torch_file import write_state_dict
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     )
     count = sum(int(np.prod(value.shape)) for value in flatten(params).values())
     if args.export:
-        tensors = export_foreign(params, config)
+        tensors = export_state_dict(params, config)
         write_state_dict(args.target, tensors)
         print(f"{args.target}: {len(tensors)} tensors of a {kind_of(config)}")
         return

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mae_jax.config import nearest
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder, RandomEncoder
 from mae_jax.encoders.pretrained import from_pretrained
-from mae_jax.encoders.random import RandomEncoder
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.encoder import Encoder

@@ -9,7 +9,7 @@ from mae_jax.errors import InputError
 from mae_jax.files import read_json
 from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
 from mae_jax.networks.saved_model import CONFIG, WEIGHTS, load_model
-from mae_jax.networks.torch_import import import_foreign
+from mae_jax.networks.torch_import import import_state_dict
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.torch_file import read_state_dict
 
@@ -49,7 +49,7 @@ def from_pretrained(
         if (path / CONFIG).is_file() and "kind" in read_json(path / CONFIG):
             return load_model(path)
         path = _weights_in(path)
-    config, params = import_foreign(
+    config, params = import_state_dict(
         read_state_dict(path), str(path), channels=channels, bias_layout=bias_layout
     )
     return config, params, preprocessing_of(config)

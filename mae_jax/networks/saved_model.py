@@ -8,7 +8,6 @@ from typing import Any
 import flax
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from mae_jax import __version__
@@ -17,7 +16,8 @@ from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
 from mae_jax.networks.registry import from_record, param_shapes, to_record
 from mae_jax.weights.preprocessing import Preprocessing
-from mae_jax.weights.pytree_paths import check_keys, flatten, unflatten
+from mae_jax.weights.pytree_paths import check_keys, flatten, flatten_leaves, unflatten
+from mae_jax.weights.safetensors_file import read_safetensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -40,7 +40,7 @@ def save_model(
       InputError: parameters that do not fit the architecture.
     """
     flat = flatten(jax.device_get(params))
-    check_keys(flat, flatten_shapes(param_shapes(model_config)), f"what is saved to {folder}")
+    check_keys(flat, flatten_leaves(param_shapes(model_config)), f"what is saved to {folder}")
     record = to_record(model_config) | {
         "preprocessing": to_dict(preprocessing),
         "versions": {
@@ -74,30 +74,5 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any], Pre
         raise InputError(f"{where} has no 'preprocessing'; save the model anew.")
     preprocessing = from_dict(Preprocessing, record["preprocessing"], f"{where}: preprocessing")
     flat = read_safetensors(folder / WEIGHTS)
-    check_keys(flat, flatten_shapes(param_shapes(config)), str(folder / WEIGHTS))
+    check_keys(flat, flatten_leaves(param_shapes(config)), str(folder / WEIGHTS))
     return config, unflatten(flat), preprocessing
-
-
-def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file.
-
-    Raises:
-      InputError: the file is missing or is no such file.
-    """
-    try:
-        return safetensors.numpy.load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the path.") from None
-    except safetensors.SafetensorError as problem:
-        raise InputError(f"{path} is no safetensors file ({problem}).") from None
-
-
-def flatten_shapes(shapes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`flatten` for trees of shapes."""
-    flat: dict[str, Any] = {}
-    for name, value in shapes.items():
-        if isinstance(value, Mapping):
-            flat |= flatten_shapes(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -11,22 +11,22 @@ from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.mae.torch_keys import (
-    export_reference_mae,
-    import_reference_mae,
-    is_reference_mae,
-    prenorm_links,
-    reference_config,
+    export_openphenom,
+    import_openphenom,
+    is_openphenom,
+    openphenom_config,
+    prenorm_key_map,
 )
 from mae_jax.networks.registry import param_shapes
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.vit.model import PlainViTConfig, adapt_rgb
-from mae_jax.weights.key_map import Link, export_tensors, import_tensors
+from mae_jax.weights.key_map import KeyMapEntry, export_tensors, import_tensors
 
 LAYOUTS = ("reference MAE", "timm ViT", "torchvision DenseNet", "torch MU-Net")
 RGB = ("red", "green", "blue")
 
 
-def import_foreign(
+def import_state_dict(
     tensors: Mapping[str, np.ndarray],
     where: str,
     *,
@@ -44,40 +44,40 @@ def import_foreign(
       InputError: an unknown layout, or keys that are missing, surplus or misshapen (all listed).
     """
     tensors = _modern_names(_without_prefix(tensors))
-    if is_reference_mae(tensors):
-        config = reference_config(tensors, where, channels=channels, bias_layout=bias_layout)
-        return config, import_reference_mae(tensors, config, where)
+    if is_openphenom(tensors):
+        config = openphenom_config(tensors, where, channels=channels, bias_layout=bias_layout)
+        return config, import_openphenom(tensors, config, where)
     if "pos_embed" in tensors and "blocks.0.attn.qkv.weight" in tensors:
         tensors = _adapt(tensors, "patch_embed.proj.weight", channels)
         vit = _vit_config(tensors, channels)
-        return vit, import_tensors(tensors, vit_links(vit), param_shapes(vit), where)
+        return vit, import_tensors(tensors, vit_key_map(vit), param_shapes(vit), where)
     if "features.conv0.weight" in tensors:
         tensors = _adapt(tensors, "features.conv0.weight", channels)
         dense = _densenet_config(tensors, channels)
         return dense, _import_densenet(tensors, dense, where)
     if "down.0.0.conv.weight" in tensors:
         unet = _unet_config(tensors, where, channels)
-        return unet, import_tensors(tensors, unet_links(unet), param_shapes(unet), where)
+        return unet, import_tensors(tensors, unet_key_map(unet), param_shapes(unet), where)
     first = ", ".join(list(tensors)[:3])
     raise InputError(
         f"{where} is in none of the known layouts ({', '.join(LAYOUTS)}); its first keys: {first}."
     )
 
 
-def export_foreign(params: Mapping[str, Any], config: Any) -> dict[str, np.ndarray]:
+def export_state_dict(params: Mapping[str, Any], config: Any) -> dict[str, np.ndarray]:
     """A torch state dict in the layout that belongs to the config's kind.
 
     Raises:
       InputError: the kind has no foreign layout.
     """
     if isinstance(config, MAEConfig):
-        return export_reference_mae(params, config)
+        return export_openphenom(params, config)
     if isinstance(config, PlainViTConfig):
-        return export_tensors(params, vit_links(config))
+        return export_tensors(params, vit_key_map(config))
     if isinstance(config, DenseNetConfig):
-        return export_tensors(params, densenet_links(config))
+        return export_tensors(params, densenet_key_map(config))
     if isinstance(config, UNetConfig):
-        return export_tensors(params, unet_links(config))
+        return export_tensors(params, unet_key_map(config))
     raise InputError(f"a {type(config).__name__} has no layout in PyTorch to export to.")
 
 
@@ -137,21 +137,26 @@ def _vit_config(
     )
 
 
-def vit_links(config: PlainViTConfig) -> list[Link]:
+def vit_key_map(config: PlainViTConfig) -> list[KeyMapEntry]:
     """All keys of timm's ViT."""
-    links = [
-        Link("cls_token", "cls_token"),
-        Link("pos_embed", "pos_embed"),
-        Link("patch_embed.proj.weight", "patch_embed.kernel", f"patch{len(config.channels)}"),
-        Link("patch_embed.proj.bias", "patch_embed.bias"),
-        Link("norm.weight", "norm.scale"),
-        Link("norm.bias", "norm.bias"),
+    entries = [
+        KeyMapEntry("cls_token", "cls_token"),
+        KeyMapEntry("pos_embed", "pos_embed"),
+        KeyMapEntry(
+            "patch_embed.proj.weight", "patch_embed.kernel", f"patch{len(config.channels)}"
+        ),
+        KeyMapEntry("patch_embed.proj.bias", "patch_embed.bias"),
+        KeyMapEntry("norm.weight", "norm.scale"),
+        KeyMapEntry("norm.bias", "norm.bias"),
     ]
     for i in range(config.depth):
-        links += prenorm_links(f"blocks.{i}", f"block_{i:02d}")
+        entries += prenorm_key_map(f"blocks.{i}", f"block_{i:02d}")
     if config.classes:
-        links += [Link("head.weight", "head.kernel", "linear"), Link("head.bias", "head.bias")]
-    return links
+        entries += [
+            KeyMapEntry("head.weight", "head.kernel", "linear"),
+            KeyMapEntry("head.bias", "head.bias"),
+        ]
+    return entries
 
 
 # --- torchvision DenseNet
@@ -172,7 +177,7 @@ def _densenet_config(
         "layers": layers,
         "channels": _names(inputs, channels),
     }
-    if "neck.0.weight" in tensors:  # one of ours, exported
+    if "neck.0.weight" in tensors:  # one of target, exported
         values["neck"] = (tensors["neck.0.weight"].shape[0], tensors["neck.2.weight"].shape[0])
         if "classifier.weight" in tensors:
             values["classes"] = tensors["classifier.weight"].shape[0]
@@ -193,41 +198,41 @@ def _import_densenet(
         dropped = ("classifier.weight", "classifier.bias")
         tensors = {k: v for k, v in tensors.items() if k not in dropped}
         fresh = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
-        links = [link for link in densenet_links(config) if link.theirs.startswith("neck.")]
-        tensors |= export_tensors(fresh, links)
-    return import_tensors(tensors, densenet_links(config), shapes, where)
+        entries = [entry for entry in densenet_key_map(config) if entry.source.startswith("neck.")]
+        tensors |= export_tensors(fresh, entries)
+    return import_tensors(tensors, densenet_key_map(config), shapes, where)
 
 
-def densenet_links(config: DenseNetConfig) -> list[Link]:
+def densenet_key_map(config: DenseNetConfig) -> list[KeyMapEntry]:
     """torchvision's keys of the backbone, and `neck.0`, `neck.2`, `classifier` for the rest."""
 
-    def norm(theirs: str, ours: str) -> list[Link]:
+    def norm(source: str, target: str) -> list[KeyMapEntry]:
         return [
-            Link(f"features.{theirs}.weight", f"params.{ours}.scale"),
-            Link(f"features.{theirs}.bias", f"params.{ours}.bias"),
-            Link(f"features.{theirs}.running_mean", f"batch_stats.{ours}.mean"),
-            Link(f"features.{theirs}.running_var", f"batch_stats.{ours}.var"),
+            KeyMapEntry(f"features.{source}.weight", f"params.{target}.scale"),
+            KeyMapEntry(f"features.{source}.bias", f"params.{target}.bias"),
+            KeyMapEntry(f"features.{source}.running_mean", f"batch_stats.{target}.mean"),
+            KeyMapEntry(f"features.{source}.running_var", f"batch_stats.{target}.var"),
         ]
 
-    def conv(theirs: str, ours: str) -> Link:
-        return Link(f"features.{theirs}.weight", f"params.{ours}.kernel", "conv")
+    def conv(source: str, target: str) -> KeyMapEntry:
+        return KeyMapEntry(f"features.{source}.weight", f"params.{target}.kernel", "conv")
 
-    links = [conv("conv0", "conv0"), *norm("norm0", "norm0"), *norm("norm5", "norm5")]
+    entries = [conv("conv0", "conv0"), *norm("norm0", "norm0"), *norm("norm5", "norm5")]
     for b, count in enumerate(config.layers, start=1):
         for i in range(1, count + 1):
-            theirs, ours = f"denseblock{b}.denselayer{i}", f"block{b}_layer{i:02d}"
+            source, target = f"denseblock{b}.denselayer{i}", f"block{b}_layer{i:02d}"
             for j in (1, 2):
-                links += norm(f"{theirs}.norm{j}", f"{ours}_norm{j}")
-                links.append(conv(f"{theirs}.conv{j}", f"{ours}_conv{j}"))
+                entries += norm(f"{source}.norm{j}", f"{target}_norm{j}")
+                entries.append(conv(f"{source}.conv{j}", f"{target}_conv{j}"))
         if b < len(config.layers):
-            links += norm(f"transition{b}.norm", f"transition{b}_norm")
-            links.append(conv(f"transition{b}.conv", f"transition{b}_conv"))
+            entries += norm(f"transition{b}.norm", f"transition{b}_norm")
+            entries.append(conv(f"transition{b}.conv", f"transition{b}_conv"))
     heads = [("neck.0", "neck1"), ("neck.2", "neck2")]
     heads += [("classifier", "classifier")] if config.classes else []
-    for theirs, ours in heads:
-        links.append(Link(f"{theirs}.weight", f"params.{ours}.kernel", "linear"))
-        links.append(Link(f"{theirs}.bias", f"params.{ours}.bias"))
-    return links
+    for source, target in heads:
+        entries.append(KeyMapEntry(f"{source}.weight", f"params.{target}.kernel", "linear"))
+        entries.append(KeyMapEntry(f"{source}.bias", f"params.{target}.bias"))
+    return entries
 
 
 # --- MU-Nets: down.{level}.{i}.{conv,norm}, upsample.{level}, up.{level}.{i}.{conv,norm}, head
@@ -250,22 +255,26 @@ def _unet_config(
     )
 
 
-def unet_links(config: UNetConfig) -> list[Link]:
+def unet_key_map(config: UNetConfig) -> list[KeyMapEntry]:
     """All keys of a torch MU-Net of this layout."""
-    links = []
+    entries = []
     for side, levels in (("down", len(config.widths)), ("up", len(config.widths) - 1)):
         for level in range(levels):
             for i in range(config.convolutions[level]):
-                theirs, ours = f"{side}.{level}.{i}", f"{side}{level}"
-                links += [
-                    Link(f"{theirs}.conv.weight", f"{ours}.conv{i}.kernel", "conv"),
-                    Link(f"{theirs}.conv.bias", f"{ours}.conv{i}.bias"),
-                    Link(f"{theirs}.norm.weight", f"{ours}.norm{i}.scale"),
-                    Link(f"{theirs}.norm.bias", f"{ours}.norm{i}.bias"),
+                source, target = f"{side}.{level}.{i}", f"{side}{level}"
+                entries += [
+                    KeyMapEntry(f"{source}.conv.weight", f"{target}.conv{i}.kernel", "conv"),
+                    KeyMapEntry(f"{source}.conv.bias", f"{target}.conv{i}.bias"),
+                    KeyMapEntry(f"{source}.norm.weight", f"{target}.norm{i}.scale"),
+                    KeyMapEntry(f"{source}.norm.bias", f"{target}.norm{i}.bias"),
                 ]
     for level in range(len(config.widths) - 1):
-        links += [
-            Link(f"upsample.{level}.weight", f"upsample{level}.kernel", "conv_transpose"),
-            Link(f"upsample.{level}.bias", f"upsample{level}.bias"),
+        entries += [
+            KeyMapEntry(f"upsample.{level}.weight", f"upsample{level}.kernel", "conv_transpose"),
+            KeyMapEntry(f"upsample.{level}.bias", f"upsample{level}.bias"),
         ]
-    return [*links, Link("head.weight", "head.kernel", "conv"), Link("head.bias", "head.bias")]
+    return [
+        *entries,
+        KeyMapEntry("head.weight", "head.kernel", "conv"),
+        KeyMapEntry("head.bias", "head.bias"),
+    ]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 # On the 0-1 scale, so that a channel without signal is not blown up to noise.
-EPSILON = 1e-5
+EPS = 1e-5
 
 
 def default_scale(dtype: np.typing.DTypeLike) -> float:
@@ -34,4 +34,4 @@ def self_standardize(
     mean = x.mean(axis=(-2, -1), keepdims=True)
     centred = x - mean
     variance = jnp.square(centred).mean(axis=(-2, -1), keepdims=True)
-    return centred * jax.lax.rsqrt(variance + EPSILON)
+    return centred * jax.lax.rsqrt(variance + EPS)

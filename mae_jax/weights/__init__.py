@@ -1,1 +1,1 @@
-"""Trees of parameters on disk: names, files of PyTorch and safetensors, maps between layouts."""
+"""Parameter pytrees on disk: names, PyTorch and safetensors files, key maps, preprocessing."""

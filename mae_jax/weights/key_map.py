@@ -1,7 +1,8 @@
-"""Links between our parameters and the names and shapes of another implementation.
+"""Key maps between this package's parameters and a PyTorch state dict.
 
-A layout is a list of links. Each says where a foreign tensor goes, so the same list imports and
-exports, and a key that no link names is a surplus key.
+A key map is a list of entries. Each names a tensor of the state dict (the source) and the
+parameter it becomes (the target), so the same list imports and exports, and a tensor that no
+entry names is an unexpected key.
 """
 
 import dataclasses
@@ -10,90 +11,93 @@ from typing import Any
 
 import numpy as np
 
-from mae_jax.networks.saved_model import flatten_shapes
-from mae_jax.weights.pytree_paths import check_keys, flatten, unflatten
-
-Shaper = Callable[[np.ndarray], np.ndarray]
+from mae_jax.weights.pytree_paths import HasShape, check_keys, flatten, flatten_leaves, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
-class Link:
-    """One foreign tensor.
+class KeyMapEntry:
+    """One tensor of the state dict.
 
     Attributes:
-      theirs: its name.
-      ours: the dotted name of our parameter; "" for one that we do not keep.
-      kind: "same", "linear" ((out, in) to (in, out)), "conv" (OIHW to HWIO),
-        "conv_transpose" (IOHW to HWIO, turned by 180 degrees), "patchN" (OIHW of N inputs to
-        (HWI, O), our flat patches) or "row" (any shape to one axis).
-      part: its place along our first axis, where ours stacks several of theirs.
-      value: makes the foreign tensor on export, where `ours` is "".
+      source: its name in the state dict.
+      target: the dotted name of the parameter; "" for a tensor that has none.
+      transform: "same", "linear" ((out, in) to (in, out)), "conv" (OIHW to HWIO),
+        "conv_transpose" (IOHW to HWIO, rotated by 180 degrees), "patchN" (OIHW with N inputs to
+        (HWI, O), for flat patches) or "row" (any shape to one axis).
+      index: index along the parameter's first axis, where it stacks several source tensors.
+      default: makes the source tensor on export, where `target` is "".
     """
 
-    theirs: str
-    ours: str = ""
-    kind: str = "same"
-    part: int | None = None
-    value: Callable[[], np.ndarray] | None = None
+    source: str
+    target: str = ""
+    transform: str = "same"
+    index: int | None = None
+    default: Callable[[], np.ndarray] | None = None
 
 
 def import_tensors(
-    tensors: Mapping[str, np.ndarray], links: Sequence[Link], shapes: Mapping[str, Any], where: str
+    tensors: Mapping[str, np.ndarray],
+    key_map: Sequence[KeyMapEntry],
+    shapes: Mapping[str, Any],
+    source: str,
 ) -> dict[str, Any]:
-    """Foreign tensors as our nested parameters, float32.
+    """Convert a state dict to nested float32 parameters.
 
     Args:
-      shapes: our parameters' shapes (`param_shapes`).
+      shapes: the parameters' shapes (`param_shapes`).
+      source: the file of the state dict, for messages.
 
     Raises:
-      InputError: lists every missing, surplus and misshapen foreign key.
+      InputError: lists every missing, unexpected and mis-shaped key.
     """
-    ours = flatten_shapes(shapes)
-    expected = {link.theirs: _expected(link, ours) for link in links}
-    # Tensors that we make ourselves (tables of positions, unused norms) may be left out.
-    required = {name: shape for name, shape in expected.items() if shape is not None}
-    optional = {link.theirs for link in links if not link.ours}
-    found = {name: value for name, value in tensors.items() if name not in optional}
-    check_keys(found, required, where)
-    flat: dict[str, Any] = {}
+    targets = flatten_leaves(shapes)
+    # Tensors without a target (position tables, unused norms) may be absent.
+    required = {e.source: _Shape(_source_shape(e, targets)) for e in key_map if e.target}
+    optional = {entry.source for entry in key_map if not entry.target}
+    check_keys({k: v for k, v in tensors.items() if k not in optional}, required, source)
+    flat: dict[str, np.ndarray] = {}
     stacks: dict[str, list[np.ndarray]] = {}
-    for link in sorted((link for link in links if link.ours), key=lambda link: link.part or 0):
-        value = _to_ours(link.kind, np.asarray(tensors[link.theirs], np.float32))
-        if link.part is None:
-            flat[link.ours] = value.reshape(ours[link.ours].shape)
+    for entry in sorted((e for e in key_map if e.target), key=lambda e: e.index or 0):
+        value = _to_target(entry.transform, np.asarray(tensors[entry.source], np.float32))
+        if entry.index is None:
+            flat[entry.target] = value.reshape(targets[entry.target].shape)
         else:
-            stacks.setdefault(link.ours, []).append(value)
-    flat |= {name: np.stack(parts).reshape(ours[name].shape) for name, parts in stacks.items()}
-    check_keys(flat, ours, f"{where}, converted,")
+            stacks.setdefault(entry.target, []).append(value)
+    flat |= {name: np.stack(v).reshape(targets[name].shape) for name, v in stacks.items()}
+    check_keys(flat, targets, f"{source}, converted,")
     return unflatten(flat)
 
 
-def export_tensors(params: Mapping[str, Any], links: Sequence[Link]) -> dict[str, np.ndarray]:
-    """Our nested parameters as foreign tensors, float32; the inverse of `import_tensors`."""
+def export_tensors(
+    params: Mapping[str, Any], key_map: Sequence[KeyMapEntry]
+) -> dict[str, np.ndarray]:
+    """Convert nested parameters to a float32 state dict; the inverse of `import_tensors`."""
     flat = flatten(params)
     tensors = {}
-    for link in links:
-        if not link.ours:
-            assert link.value is not None
-            tensors[link.theirs] = link.value()
+    for entry in key_map:
+        if not entry.target:
+            assert entry.default is not None
+            tensors[entry.source] = entry.default()
             continue
-        value = flat[link.ours] if link.part is None else flat[link.ours][link.part]
-        shape = _their_shape(link, value.shape)
-        tensors[link.theirs] = np.ascontiguousarray(_to_theirs(link.kind, value, shape))
+        value = flat[entry.target]
+        value = value if entry.index is None else value[entry.index]
+        shape = _untransformed(entry, value.shape)
+        tensors[entry.source] = np.ascontiguousarray(_to_source(entry.transform, value, shape))
     return tensors
 
 
-def foreign_shapes(links: Sequence[Link], shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that `export_tensors` would write."""
-    ours = flatten_shapes(shapes)
+def source_shapes(
+    key_map: Sequence[KeyMapEntry], shapes: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that `export_tensors` would write."""
+    targets = flatten_leaves(shapes)
     result = {}
-    for link in links:
-        expected = _expected(link, ours)
-        if expected is not None:
-            result[link.theirs] = expected.shape
+    for entry in key_map:
+        if entry.target:
+            result[entry.source] = _source_shape(entry, targets)
         else:
-            assert link.value is not None
-            result[link.theirs] = link.value().shape
+            assert entry.default is not None
+            result[entry.source] = entry.default().shape
     return result
 
 
@@ -102,50 +106,49 @@ class _Shape:
     shape: tuple[int, ...]
 
 
-def _expected(link: Link, ours: Mapping[str, Any]) -> _Shape | None:
-    if not link.ours:
-        return None
-    shape = tuple(ours[link.ours].shape)
-    return _Shape(_their_shape(link, shape[1:] if link.part is not None else shape))
+def _source_shape(entry: KeyMapEntry, targets: Mapping[str, HasShape]) -> tuple[int, ...]:
+    shape = tuple(targets[entry.target].shape)
+    return _untransformed(entry, shape if entry.index is None else shape[1:])
 
 
-def _their_shape(link: Link, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if link.kind == "linear":
+def _untransformed(entry: KeyMapEntry, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the source tensor's shape for a parameter of `shape`."""
+    if entry.transform == "linear":
         return shape[::-1]
-    if link.kind == "conv":
+    if entry.transform == "conv":
         return (shape[3], shape[2], shape[0], shape[1])
-    if link.kind == "conv_transpose":
+    if entry.transform == "conv_transpose":
         return (shape[2], shape[3], shape[0], shape[1])
-    if link.kind == "row":
+    if entry.transform == "row":
         return (1, 1, *shape)
-    if link.kind.startswith("patch"):
-        channels = int(link.kind.removeprefix("patch"))
+    if entry.transform.startswith("patch"):
+        channels = int(entry.transform.removeprefix("patch"))
         side = round((shape[0] // channels) ** 0.5)
         return (shape[1], channels, side, side)
     return shape
 
 
-def _to_ours(kind: str, value: np.ndarray) -> np.ndarray:
-    if kind == "linear":
+def _to_target(transform: str, value: np.ndarray) -> np.ndarray:
+    if transform == "linear":
         return value.T
-    if kind == "conv":
+    if transform == "conv":
         return value.transpose(2, 3, 1, 0)
-    if kind == "conv_transpose":
-        # JAX's transposed convolution does not turn its kernel, PyTorch's does.
+    if transform == "conv_transpose":
+        # PyTorch rotates the kernel of a transposed convolution, JAX does not.
         return value.transpose(2, 3, 0, 1)[::-1, ::-1]
-    if kind.startswith("patch"):
+    if transform.startswith("patch"):
         return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
-    return value.reshape(-1) if kind == "row" else value
+    return value.reshape(-1) if transform == "row" else value
 
 
-def _to_theirs(kind: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if kind == "linear":
+def _to_source(transform: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if transform == "linear":
         return value.T
-    if kind == "conv":
+    if transform == "conv":
         return value.transpose(3, 2, 0, 1)
-    if kind == "conv_transpose":
+    if transform == "conv_transpose":
         return value[::-1, ::-1].transpose(2, 3, 0, 1)
-    if kind.startswith("patch"):
+    if transform.startswith("patch"):
         out, channels, height, width = shape
         return value.reshape(height, width, channels, out).transpose(3, 2, 0, 1)
     return value.reshape(shape)

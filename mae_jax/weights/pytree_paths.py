@@ -1,70 +1,93 @@
-"""Nested dicts of parameters as flat tables of dotted names, and their comparison."""
+"""Nested dicts of parameters as flat dicts of dotted names, and their comparison."""
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from mae_jax.errors import InputError
 
+Leaf = TypeVar("Leaf")
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """{"encoder": {"cls_token": a}} as {"encoder.cls_token": a}, sorted by name."""
-    flat: dict[str, np.ndarray] = {}
-    for name in sorted(params):
-        value = params[name]
+
+@runtime_checkable
+class HasShape(Protocol):
+    """An array or a `jax.ShapeDtypeStruct`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Flatten nested parameters: {"encoder": {"cls_token": a}} to {"encoder.cls_token": a}.
+
+    Names are sorted and values are numpy arrays.
+    """
+    return {name: np.asarray(value) for name, value in flatten_leaves(params).items()}
+
+
+def flatten_leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts as `flatten` does and keep the leaves as they are (shapes, say)."""
+    flat: dict[str, Any] = {}
+    for name in sorted(tree):
+        value = tree[name]
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten_leaves(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = np.asarray(value)
+            flat[prefix + name] = value
     return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+def unflatten(flat: Mapping[str, Leaf]) -> dict[str, Any]:
+    """Nest dicts by dotted name; the inverse of `flatten`."""
     params: dict[str, Any] = {}
     for name, value in flat.items():
-        *folders, leaf = name.split(".")
-        place = params
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[leaf] = value
+        *parents, leaf = name.split(".")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
     return params
 
 
-def check_keys(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Compares names and shapes.
+def check_keys(
+    actual: Mapping[str, HasShape], expected: Mapping[str, HasShape], source: str
+) -> None:
+    """Compare names and shapes.
+
+    Args:
+      source: the file or state dict of `actual`, for the message.
 
     Raises:
-      InputError: lists every missing, surplus and misshapen key.
+      InputError: lists every missing, unexpected and mis-shaped key.
     """
-    missing = sorted(set(expected) - set(found))
-    surplus = sorted(set(found) - set(expected))
+    missing = sorted(set(expected) - set(actual))
+    unexpected = sorted(set(actual) - set(expected))
     misshapen = [
-        f"{name} (found {tuple(found[name].shape)}, expected {tuple(expected[name].shape)})"
-        for name in sorted(set(found) & set(expected))
-        if tuple(found[name].shape) != tuple(expected[name].shape)
+        f"{name} (has {tuple(actual[name].shape)}, expected {tuple(expected[name].shape)})"
+        for name in sorted(set(actual) & set(expected))
+        if tuple(actual[name].shape) != tuple(expected[name].shape)
     ]
     problems = [
         f"{len(names)} {label}: {', '.join(names)}"
         for label, names in (
             ("missing", missing),
-            ("surplus", surplus),
+            ("unexpected", unexpected),
             ("of the wrong shape", misshapen),
         )
         if names
     ]
     if problems:
-        raise InputError(f"{where} does not fit the architecture; keys {'; '.join(problems)}.")
+        raise InputError(f"{source} does not fit the architecture; keys {'; '.join(problems)}.")
 
 
-def fingerprint(params: Mapping[str, Any], *records: str) -> str:
-    """A SHA-256 over names, types, shapes and values of the parameters, and over `records`."""
+def fingerprint(params: Mapping[str, Any], *extra: str) -> str:
+    """Return a SHA-256 over names, dtypes, shapes and values of the parameters, and `extra`."""
     digest = hashlib.sha256()
     for name, value in flatten(params).items():
         digest.update(f"{name}|{value.dtype}|{value.shape}|".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
-    for record in records:
-        digest.update(record.encode())
+    for text in extra:
+        digest.update(text.encode())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from mae_jax.errors import InputError
-from mae_jax.networks.saved_model import read_safetensors
+from mae_jax.weights.safetensors_file import read_safetensors
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # with which files from before version 1.6 begin
 _STORAGES = {

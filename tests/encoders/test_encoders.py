@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import mae_jax
-from mae_jax.encoders.intensity import PER_CHANNEL, IntensityEncoder
-from mae_jax.encoders.random import RandomEncoder
+from mae_jax.encoders.baselines import PER_CHANNEL, IntensityEncoder, RandomEncoder
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.mae.encoder import MAEEncoder

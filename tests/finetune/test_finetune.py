@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.finetune.finetune import (
+from mae_jax.finetune import (
     AttentiveProbe,
     LinearProbe,
     dotted_names,

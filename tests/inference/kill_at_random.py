@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from mae_jax.data.index import Index
-from mae_jax.encoders.random import RandomEncoder
+from mae_jax.encoders.baselines import RandomEncoder
 from mae_jax.inference import embed_index, parts
 from mae_jax.inference.output_store import Store
 

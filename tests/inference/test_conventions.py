@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.inference import embed_index, read_embeddings

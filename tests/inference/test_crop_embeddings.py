@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mae_jax.data.images import read_site
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference import embed_index, read_crops, read_embeddings, read_tokens
 

@@ -12,7 +12,7 @@ import pytest
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.tiling import tile_offsets
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference import Shard, read_embeddings
 from mae_jax.inference import embed_index as embed_on_all

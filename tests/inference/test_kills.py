@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.data.index import Index
-from mae_jax.encoders.random import RandomEncoder
+from mae_jax.encoders.baselines import RandomEncoder
 from mae_jax.inference import embed_index, read_crops, read_embeddings
 
 KILLS = 20

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference.batching import Batch, PartEnd, batches
 from mae_jax.inference.reading import (

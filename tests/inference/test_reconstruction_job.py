@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from mae_jax.data.index import Index
-from mae_jax.encoders.intensity import IntensityEncoder
+from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference.reconstruction_job import reconstruct_index
 from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig

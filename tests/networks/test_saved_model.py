@@ -61,7 +61,7 @@ def test_keys_that_do_not_fit_are_all_listed(params, folder, tmp_path):
         save_model(tmp_path / "bad", unflatten(flat), CONFIG, PREPROCESSING)
     for part in (
         "1 missing: encoder.cls_token",
-        "1 surplus: encoder.surprise",
+        "1 unexpected: encoder.surprise",
         "decoder_pred.bias",
     ):
         assert part in str(problem.value)

@@ -15,7 +15,7 @@ from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.other_encoders import DenseNetEncoder
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.networks.saved_model import save_model
-from mae_jax.networks.torch_import import export_foreign, import_foreign
+from mae_jax.networks.torch_import import export_state_dict, import_state_dict
 from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
 from mae_jax.networks.vit.model import PlainViT, plain_vit_config
 from mae_jax.weights.preprocessing import Preprocessing
@@ -53,7 +53,7 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
         img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2, num_classes=7
     )
     vit, state = randomized(vit)
-    config, params = import_foreign(state, "vit")
+    config, params = import_state_dict(state, "vit")
     assert (config.heads, config.grid, config.classes) == (2, 4, 7)
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():
@@ -63,14 +63,14 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
     close(
         PlainViT(config).apply({"params": params}, jnp.asarray(x), method=PlainViT.logits), logits
     )
-    exported = export_foreign(params, config)
+    exported = export_state_dict(params, config)
     assert exported.keys() == state.keys()
     for name in state:
         np.testing.assert_array_equal(exported[name], state[name])
 
     from timm.models._manipulate import adapt_input_conv
 
-    five, wide = import_foreign(state, "vit", channels=CHANNELS)
+    five, wide = import_state_dict(state, "vit", channels=CHANNELS)
     kernel = adapt_input_conv(5, torch.from_numpy(state["patch_embed.proj.weight"])).numpy()
     expected = kernel.transpose(2, 3, 1, 0).reshape(-1, 128)
     np.testing.assert_allclose(wide["patch_embed"]["kernel"], expected, rtol=1e-6)
@@ -86,22 +86,22 @@ def test_a_torchvision_densenet_agrees(torch_reference):
         growth_rate=8, block_config=(2, 3), num_init_features=16, num_classes=4
     )
     net, state = randomized(net)
-    config, variables = import_foreign(state, "densenet")
+    config, variables = import_state_dict(state, "densenet")
     assert (config.growth, config.stem, config.layers) == (8, 16, (2, 3))
     x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
         theirs = torch.relu(net.features(torch.from_numpy(x))).mean((2, 3)).numpy()
     ours = jax.jit(lambda v, x: DenseNet(config).apply(v, x, output="features"))(variables, x)
     close(ours, theirs)
-    again, same = import_foreign(export_foreign(variables, config), "ours")
+    again, same = import_state_dict(export_state_dict(variables, config), "ours")
     assert again == config
     for name, value in flatten(variables).items():
         np.testing.assert_array_equal(flatten(same)[name], value)
     # The names that torchvision's published files still have.
     old = {re.sub(r"(denselayer\d\.\w+)([12]\.)", r"\1.\2", k): v for k, v in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.running_var" in old
-    assert import_foreign(old, "old")[0] == config
-    five, adapted = import_foreign(state, "densenet", channels=CHANNELS)
+    assert import_state_dict(old, "old")[0] == config
+    five, adapted = import_state_dict(state, "densenet", channels=CHANNELS)
     assert adapted["params"]["conv0"]["kernel"].shape == (7, 7, 5, 16)
     assert five.channels == CHANNELS
 
@@ -112,8 +112,8 @@ def test_a_torch_mu_net_agrees(torch_reference):
     shapes = param_shapes(config)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda s: (0.3 * rng.normal(size=s.shape)).astype(np.float32), shapes)
-    state = export_foreign(params, config)
-    found, loaded = import_foreign(state, "unet")
+    state = export_state_dict(params, config)
+    found, loaded = import_state_dict(state, "unet")
     assert (found.widths, found.convolutions) == (config.widths, config.convolutions)
     for name, value in flatten(params).items():
         np.testing.assert_array_equal(flatten(loaded)[name], value)
@@ -151,7 +151,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
 
 def test_an_unknown_layout_is_told():
     with pytest.raises(InputError, match=r"none of the known layouts.*first keys: conv\.weight"):
-        import_foreign({"conv.weight": np.zeros(3)}, "file.pt")
+        import_state_dict({"conv.weight": np.zeros(3)}, "file.pt")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_convert_there_and_back(tmp_path, capsys):
 def test_a_foreign_folder_is_an_encoder(tmp_path):
     config, params = mae()
     folder = tmp_path / "release"
-    write_state_dict(folder / "model.safetensors", export_foreign(params, config))
+    write_state_dict(folder / "model.safetensors", export_state_dict(params, config))
     (folder / "config.json").write_text('{"model_type": "another"}')
     encoder = mae_jax.load_encoder(folder, channels=("a", "b"))
     assert encoder.encoder_config.bias_layout == "legacy"

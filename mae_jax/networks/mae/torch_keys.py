@@ -10,19 +10,19 @@ from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.registry import param_shapes
 from mae_jax.nn.pos_embed import position_table
-from mae_jax.weights.key_map import Link, export_tensors, import_tensors
+from mae_jax.weights.key_map import KeyMapEntry, export_tensors, import_tensors
 
 _BACKBONE = "encoder.vit_backbone"
 # The release makes the encoder's table for so many channels, whatever it was trained on.
 _TABLE_CHANNELS = 11
 
 
-def is_reference_mae(tensors: Mapping[str, np.ndarray]) -> bool:
+def is_openphenom(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether the names are those of the reference's masked autoencoders."""
     return f"{_BACKBONE}.cls_token" in tensors
 
 
-def reference_config(
+def openphenom_config(
     tensors: Mapping[str, np.ndarray],
     where: str,
     *,
@@ -88,7 +88,7 @@ def reference_config(
     )
 
 
-def import_reference_mae(
+def import_openphenom(
     tensors: Mapping[str, np.ndarray], config: MAEConfig, where: str = "the state dict"
 ) -> dict[str, Any]:
     """The parameters of a masked autoencoder from the reference's state dict.
@@ -96,79 +96,87 @@ def import_reference_mae(
     Raises:
       InputError: lists every missing, surplus and misshapen key.
     """
-    return import_tensors(tensors, reference_links(config), param_shapes(config), where)
+    return import_tensors(tensors, openphenom_key_map(config), param_shapes(config), where)
 
 
-def export_reference_mae(params: Mapping[str, Any], config: MAEConfig) -> dict[str, np.ndarray]:
+def export_openphenom(params: Mapping[str, Any], config: MAEConfig) -> dict[str, np.ndarray]:
     """A state dict with all of the reference's keys, its tables and unused norms included."""
-    return export_tensors(params, reference_links(config))
+    return export_tensors(params, openphenom_key_map(config))
 
 
-def reference_links(config: MAEConfig) -> list[Link]:
+def openphenom_key_map(config: MAEConfig) -> list[KeyMapEntry]:
     """All keys of the reference's layout for this architecture."""
-    return _encoder_links(config.encoder) + _decoder_links(config)
+    return _encoder_entries(config.encoder) + _decoder_entries(config)
 
 
-def _norm(theirs: str, ours: str, part: int | None = None) -> list[Link]:
+def _norm(source: str, target: str, index: int | None = None) -> list[KeyMapEntry]:
     return [
-        Link(f"{theirs}.weight", f"{ours}.scale", part=part),
-        Link(f"{theirs}.bias", f"{ours}.bias", part=part),
+        KeyMapEntry(f"{source}.weight", f"{target}.scale", index=index),
+        KeyMapEntry(f"{source}.bias", f"{target}.bias", index=index),
     ]
 
 
-def _linear(theirs: str, ours: str, part: int | None = None, bias: bool = True) -> list[Link]:
-    links = [Link(f"{theirs}.weight", f"{ours}.kernel", "linear", part)]
-    return links + ([Link(f"{theirs}.bias", f"{ours}.bias", part=part)] if bias else [])
+def _linear(
+    source: str, target: str, index: int | None = None, bias: bool = True
+) -> list[KeyMapEntry]:
+    entries = [KeyMapEntry(f"{source}.weight", f"{target}.kernel", "linear", index)]
+    return entries + (
+        [KeyMapEntry(f"{source}.bias", f"{target}.bias", index=index)] if bias else []
+    )
 
 
-def _encoder_links(config: EncoderConfig) -> list[Link]:
+def _encoder_entries(config: EncoderConfig) -> list[KeyMapEntry]:
     channels = 1 if config.channel_agnostic else len(config.channels)
     repeats = max(len(config.channels), _TABLE_CHANNELS) if config.channel_agnostic else 1
     side = config.crop // config.patch
     patch = f"{_BACKBONE}.patch_embed.proj"
-    links = [
-        Link(f"{_BACKBONE}.cls_token", "encoder.cls_token"),
-        Link(
+    entries = [
+        KeyMapEntry(f"{_BACKBONE}.cls_token", "encoder.cls_token"),
+        KeyMapEntry(
             f"{_BACKBONE}.pos_embed",
-            value=lambda: position_table(
+            default=lambda: position_table(
                 side, side, config.width, channels=repeats, class_token=True
             )[None],
         ),
-        Link(f"{patch}.weight", "encoder.patch_embed.kernel", f"patch{channels}"),
-        Link(f"{patch}.bias", "encoder.patch_embed.bias"),
-        Link(f"{_BACKBONE}.fc_norm.weight", value=lambda: np.ones(config.width, np.float32)),
-        Link(f"{_BACKBONE}.fc_norm.bias", value=lambda: np.zeros(config.width, np.float32)),
+        KeyMapEntry(f"{patch}.weight", "encoder.patch_embed.kernel", f"patch{channels}"),
+        KeyMapEntry(f"{patch}.bias", "encoder.patch_embed.bias"),
+        KeyMapEntry(
+            f"{_BACKBONE}.fc_norm.weight", default=lambda: np.ones(config.width, np.float32)
+        ),
+        KeyMapEntry(
+            f"{_BACKBONE}.fc_norm.bias", default=lambda: np.zeros(config.width, np.float32)
+        ),
     ]
     for i in range(config.depth):
-        theirs, ours = f"{_BACKBONE}.blocks.{i}", f"encoder.block_{i:02d}"
-        links += [
-            Link(f"{theirs}.mlp_bias", f"{ours}.mlp_bias"),
-            Link(f"{theirs}.in_proj.weight", f"{ours}.in_proj", "linear"),
+        source, target = f"{_BACKBONE}.blocks.{i}", f"encoder.block_{i:02d}"
+        entries += [
+            KeyMapEntry(f"{source}.mlp_bias", f"{target}.mlp_bias"),
+            KeyMapEntry(f"{source}.in_proj.weight", f"{target}.in_proj", "linear"),
         ]
-        links += _norm(f"{theirs}.in_norm", f"{ours}.in_norm")
+        entries += _norm(f"{source}.in_norm", f"{target}.in_norm")
         if config.qk_norm:
-            links += _norm(f"{theirs}.q_norm", f"{ours}.q_norm")
-            links += _norm(f"{theirs}.k_norm", f"{ours}.k_norm")
-        links += _linear(f"{theirs}.attn_out_proj", f"{ours}.attn_out_proj")
-        links += _linear(f"{theirs}.mlp_out_proj", f"{ours}.mlp_out_proj")
+            entries += _norm(f"{source}.q_norm", f"{target}.q_norm")
+            entries += _norm(f"{source}.k_norm", f"{target}.k_norm")
+        entries += _linear(f"{source}.attn_out_proj", f"{target}.attn_out_proj")
+        entries += _linear(f"{source}.mlp_out_proj", f"{target}.mlp_out_proj")
         if config.layer_scale is not None:
-            links.append(Link(f"{theirs}.ls.gamma", f"{ours}.layer_scale"))
-    return links
+            entries.append(KeyMapEntry(f"{source}.ls.gamma", f"{target}.layer_scale"))
+    return entries
 
 
-def prenorm_links(theirs: str, ours: str, part: int | None = None) -> list[Link]:
+def prenorm_key_map(source: str, target: str, index: int | None = None) -> list[KeyMapEntry]:
     """An ordinary block, as timm names it."""
     return [
-        *_norm(f"{theirs}.norm1", f"{ours}.norm1", part),
-        *_linear(f"{theirs}.attn.qkv", f"{ours}.qkv", part),
-        *_linear(f"{theirs}.attn.proj", f"{ours}.proj", part),
-        *_norm(f"{theirs}.norm2", f"{ours}.norm2", part),
-        *_linear(f"{theirs}.mlp.fc1", f"{ours}.mlp.fc1", part),
-        *_linear(f"{theirs}.mlp.fc2", f"{ours}.mlp.fc2", part),
+        *_norm(f"{source}.norm1", f"{target}.norm1", index),
+        *_linear(f"{source}.attn.qkv", f"{target}.qkv", index),
+        *_linear(f"{source}.attn.proj", f"{target}.proj", index),
+        *_norm(f"{source}.norm2", f"{target}.norm2", index),
+        *_linear(f"{source}.mlp.fc1", f"{target}.mlp.fc1", index),
+        *_linear(f"{source}.mlp.fc2", f"{target}.mlp.fc2", index),
     ]
 
 
-def _decoder_links(config: MAEConfig) -> list[Link]:
+def _decoder_entries(config: MAEConfig) -> list[KeyMapEntry]:
     encoder, decoder = config.encoder, config.decoder
     side = encoder.crop // encoder.patch
     repeats = len(encoder.channels) if encoder.channel_agnostic else 1
@@ -176,32 +184,34 @@ def _decoder_links(config: MAEConfig) -> list[Link]:
     def table() -> np.ndarray:
         return position_table(side, side, decoder.width, channels=repeats, class_token=True)[None]
 
-    links = [
+    entries = [
         *_linear("encoder_decoder_proj", "encoder_decoder_proj"),
         *_linear("decoder_pred", "decoder_pred"),
-        Link("decoder.mask_token", "decoder.mask_token"),
-        Link("decoder.pos_embeddings", value=table),
+        KeyMapEntry("decoder.mask_token", "decoder.mask_token"),
+        KeyMapEntry("decoder.pos_embeddings", default=table),
     ]
     if not encoder.channel_agnostic:
-        links += _norm("decoder.norm", "decoder.norm")
+        entries += _norm("decoder.norm", "decoder.norm")
         for i in range(decoder.depth):
-            links += prenorm_links(f"decoder.blocks.{i}", f"decoder.block_{i:02d}")
-        return links
+            entries += prenorm_key_map(f"decoder.blocks.{i}", f"decoder.block_{i:02d}")
+        return entries
     zeros = np.zeros((1, 1, decoder.width), np.float32)
-    links.append(Link("decoder.placeholder", value=lambda: zeros))
+    entries.append(KeyMapEntry("decoder.placeholder", default=lambda: zeros))
     cross = "decoder.cross_attention"
-    links += _linear(f"{cross}.q", f"{cross}.q", bias=False)
-    links += _linear(f"{cross}.kv", f"{cross}.kv", bias=False)
-    links += _linear(f"{cross}.proj", f"{cross}.proj")
-    links += _linear("decoder.mlp.fc1", "decoder.mlp.fc1")
-    links += _linear("decoder.mlp.fc2", "decoder.mlp.fc2")
+    entries += _linear(f"{cross}.q", f"{cross}.q", bias=False)
+    entries += _linear(f"{cross}.kv", f"{cross}.kv", bias=False)
+    entries += _linear(f"{cross}.proj", f"{cross}.proj")
+    entries += _linear("decoder.mlp.fc1", "decoder.mlp.fc1")
+    entries += _linear("decoder.mlp.fc2", "decoder.mlp.fc2")
     for name in ("context_norm", "query_norm", "out_norm"):
-        links += _norm(f"decoder.{name}", f"decoder.{name}")
+        entries += _norm(f"decoder.{name}", f"decoder.{name}")
     for m in range(repeats):
-        links.append(Link(f"decoder.modality_tokens.{m}", "decoder.channel_tokens", "row", m))
+        entries.append(
+            KeyMapEntry(f"decoder.modality_tokens.{m}", "decoder.channel_tokens", "row", m)
+        )
         for i in range(decoder.depth):
-            links += prenorm_links(f"decoder.decoders.{m}.{i}", f"decoder.block_{i:02d}", m)
-    return links
+            entries += prenorm_key_map(f"decoder.decoders.{m}.{i}", f"decoder.block_{i:02d}", m)
+    return entries
 
 
 def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:

@@ -19,15 +19,15 @@ from mae_jax.networks.mae.config import (
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.parallel_vit import ViT
 from mae_jax.networks.mae.torch_keys import (
-    export_reference_mae,
-    import_reference_mae,
-    reference_config,
-    reference_links,
+    export_openphenom,
+    import_openphenom,
+    openphenom_config,
+    openphenom_key_map,
 )
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.nn.masking import mask_by_noise
 from mae_jax.nn.pooling import pool
-from mae_jax.weights.key_map import foreign_shapes
+from mae_jax.weights.key_map import source_shapes
 from mae_jax.weights.pytree_paths import flatten
 from mae_jax.weights.torch_file import read_state_dict
 
@@ -115,7 +115,7 @@ def test_encoder_and_decoder_agree_with_torch(torch_reference, agnostic, size):
     torch = pytest.importorskip("torch")
     config = small(agnostic, size)
     params = random_params(config)
-    state = export_reference_mae(params, config)
+    state = export_openphenom(params, config)
     rng = np.random.default_rng(1)
     side = config.encoder.crop
     x = rng.normal(size=(2, 3, side, side)).astype(np.float32)
@@ -200,7 +200,7 @@ def test_the_legacy_bias_as_a_bias_over_all_outputs(torch_reference):
     torch = pytest.importorskip("torch")
     config = small(True, "narrow", "legacy")
     params = random_params(config)
-    state = export_reference_mae(params, config)
+    state = export_openphenom(params, config)
     x = np.random.default_rng(1).normal(size=(2, 3, 32, 32)).astype(np.float32)
     backbone = timm_encoder(torch_reference, config)
     timm_tokens(backbone, state, config, torch.from_numpy(x))  # loads the weights
@@ -226,7 +226,7 @@ def open_phenom():
 
 def test_the_released_layout_has_765_keys():
     config = open_phenom()
-    shapes = foreign_shapes(reference_links(config), param_shapes(config))
+    shapes = source_shapes(openphenom_key_map(config), param_shapes(config))
     assert len(shapes) == 765
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 178_045_568
     for name, shape in {
@@ -260,7 +260,7 @@ def test_the_released_layout_has_765_keys():
 def test_parameter_counts_of_the_paper(name, millions):
     encoder = encoder_config(name, channel_agnostic=False, channels=tuple("abcdef"))
     config = MAEConfig(encoder=encoder, decoder=DecoderConfig())
-    shapes = foreign_shapes(reference_links(config), param_shapes(config))
+    shapes = source_shapes(openphenom_key_map(config), param_shapes(config))
     count = sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith("encoder.vit"))
     assert abs(count / 1e6 / millions - 1) < 1e-3
 
@@ -276,7 +276,7 @@ def test_sizes_beyond_the_paper_are_near_those_published(name, millions):
 
 def test_decoder_counts_of_the_paper():
     def millions(config):
-        shapes = foreign_shapes(reference_links(config), param_shapes(config))
+        shapes = source_shapes(openphenom_key_map(config), param_shapes(config))
         return sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith("decoder.")) / 1e6
 
     joint = mae_config("vit_s16", channel_agnostic=False, channels=tuple("abcdef"))
@@ -295,32 +295,32 @@ def saved_by_torch(path, state):
 def test_both_formats_come_back_exactly(tmp_path, agnostic):
     config = small(agnostic, "wide", "legacy")
     params = random_params(config)
-    state = export_reference_mae(params, config)
+    state = export_openphenom(params, config)
     disguised = saved_by_torch(tmp_path / "model.safetensors", state)
     true = tmp_path / "true.safetensors"
     safetensors.numpy.save_file(state, true)
     for path in (disguised, true):
         tensors = read_state_dict(path)
         assert tensors.keys() == state.keys()
-        found = reference_config(tensors, str(path), channels=("a", "b", "c"))
+        found = openphenom_config(tensors, str(path), channels=("a", "b", "c"))
         assert found == config
-        loaded = flatten(import_reference_mae(tensors, found))
+        loaded = flatten(import_openphenom(tensors, found))
         for name, value in flatten(params).items():
             np.testing.assert_array_equal(loaded[name], value, strict=True)
 
 
 def test_missing_surplus_and_misshapen_keys_are_listed():
     config = small(True, "narrow")
-    state = export_reference_mae(random_params(config), config)
+    state = export_openphenom(random_params(config), config)
     del state["decoder.modality_tokens.1"], state["decoder_pred.bias"]
     state["decoder.extra"] = np.zeros(3, np.float32)
     state["decoder.mask_token"] = np.zeros((1, 1, 7), np.float32)
     with pytest.raises(InputError) as problem:
-        import_reference_mae(state, config)
+        import_openphenom(state, config)
     for part in (
         "2 missing: decoder.modality_tokens.1, decoder_pred.bias",
-        "1 surplus: decoder.extra",
-        "decoder.mask_token (found (1, 1, 7), expected (1, 1, 64))",
+        "1 unexpected: decoder.extra",
+        "decoder.mask_token (has (1, 1, 7), expected (1, 1, 64))",
     ):
         assert part in str(problem.value)
 
