@@ -19,7 +19,7 @@ from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.vit.model import PlainViTConfig
 from mae_jax.train import TrainConfig
-from mae_jax.train.compiled import program
+from mae_jax.train.compiled import build
 
 FILE = Path(__file__).parents[1] / "configs" / "paper.py"
 spec = importlib.util.spec_from_file_location("paper", FILE)
@@ -106,7 +106,7 @@ def test_the_whole_network_has_the_size_of_the_paper(name):
 @cache
 def made(config: TrainConfig):
     """Shapes of the parameters, from the `eval_shape` of the whole state."""
-    return program(config, meshes.make_mesh(config.mesh, jax.devices()[:1])).state.params
+    return build(config, meshes.make_mesh(config.mesh, jax.devices()[:1])).state.params
 
 
 def reduced(config: TrainConfig) -> TrainConfig:
@@ -130,7 +130,7 @@ def reduced(config: TrainConfig) -> TrainConfig:
 def test_every_network_compiles():
     """Reduced in depth, crop and batch, and in micro-batches; each once."""
     for config in dict.fromkeys(reduced(paper.row(name)) for name in paper.ROWS):
-        run = program(config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
+        run = build(config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
         compiled = run.step.lower(run.state, run.batch, None).compile()
         assert compiled.memory_analysis().argument_size_in_bytes > 0
 

@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> None:
     if args.print_config:
         print(values)
         return
-    from mae_jax.distributed import initialize as hosts
+    from mae_jax.distributed import initialize
     from mae_jax.train import train
 
-    hosts.join(args.distributed)
-    hosts.keep_compiled(Path(args.workdir) / "compiled")
-    with hosts.naming_the_dead():
+    initialize.initialize(args.distributed)
+    initialize.enable_compilation_cache(Path(args.workdir) / "compiled")
+    with initialize.explain_host_failure():
         model = train(config, args.workdir)
     if model is None:  # all is saved; a launcher may need to know that more is to be done
         sys.exit(args.preempted_exit_code)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 30
 
 
-def join(distributed: bool = False) -> None:
+def initialize(distributed: bool = False) -> None:
     """Joins the other processes of the run; to be called before anything touches a device.
 
     Three variables name the others: `JAX_COORDINATOR_ADDRESS` (host:port of the first process),
@@ -44,7 +44,7 @@ def join(distributed: bool = False) -> None:
         ) from None
 
 
-def keep_compiled(folder: Path) -> None:
+def enable_compilation_cache(folder: Path) -> None:
     """Keeps compiled programs in `folder`, so that a run that starts again need not compile again.
 
     `JAX_COMPILATION_CACHE_DIR` names another folder (one for all runs, say). On CPUs it takes
@@ -55,7 +55,7 @@ def keep_compiled(folder: Path) -> None:
 
 
 @contextmanager
-def naming_the_dead() -> Iterator[None]:
+def explain_host_failure() -> Iterator[None]:
     """Says what it means when a computation that all hosts share breaks off."""
     try:
         yield

@@ -52,7 +52,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def batch_ways(mesh: Mesh | AbstractMesh) -> int:
+def num_batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """How many parts the batch has."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
@@ -108,14 +108,14 @@ def _over_fsdp(shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
     return P(*("fsdp" if i == largest else None for i in range(len(shape))))
 
 
-def placed(shapes: Any, shardings: Any) -> Any:
+def abstract_arrays(shapes: Any, shardings: Any) -> Any:
     """`shapes` with their places: arrays to come, for lowering a step or restoring a state."""
     return jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
     )
 
 
-def to_devices(arrays: Any, mesh: Mesh | AbstractMesh) -> Any:
+def to_global_array(arrays: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Global arrays from this host's part of a batch (numpy arrays, batch first)."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(

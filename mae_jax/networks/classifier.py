@@ -49,7 +49,7 @@ class DenseNetTask(_Classifier):
     inference on a plate; the order of the index keeps plates together.
     """
 
-    fresh = ("neck1", "neck2", "classifier")
+    reinit = ("neck1", "neck2", "classifier")
     model: DenseNetConfig
 
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
@@ -70,17 +70,17 @@ class DenseNetTask(_Classifier):
         logits, changed = found
         return logits, changed["batch_stats"] if train else model_state
 
-    def saved(self, params: Any, model_state: Any) -> Any:
+    def to_saved(self, params: Any, model_state: Any) -> Any:
         return {"params": params, "batch_stats": model_state}
 
-    def restored(self, saved: Any) -> tuple[Any, Any]:
+    def from_saved(self, saved: Any) -> tuple[Any, Any]:
         return saved["params"], saved["batch_stats"]
 
 
 class ViTTask(_Classifier):
     """An ordinary ViT, classified from its class token."""
 
-    fresh = ("head",)
+    reinit = ("head",)
     model: PlainViTConfig
 
     @property

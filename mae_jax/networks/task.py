@@ -25,13 +25,13 @@ class Task(ABC):
       channels: names of the channels it is trained on.
       crop: side of its crops, in pixels.
       labelled: True where batches hold a "label".
-      draws: True where `draw` has pictures to show.
-      fresh: names of parts that stay random when the rest starts from other weights.
+      has_reconstruction: True where `reconstruct` has pictures to show.
+      reinit: names of parts that stay random when the rest starts from other weights.
     """
 
     labelled: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
-    fresh: ClassVar[tuple[str, ...]] = ()
+    has_reconstruction: ClassVar[bool] = False
+    reinit: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, crop: int = 256) -> None:
         self.model = model
@@ -78,7 +78,7 @@ class Task(ABC):
             for all of them.
         """
 
-    def draw(
+    def reconstruct(
         self,
         params: Any,
         model_state: Any,
@@ -90,7 +90,7 @@ class Task(ABC):
         """The crops masked, reconstructed and as they are, all standardised."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to draw.")
 
-    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+    def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
         """Which parameters a batch of these channels has gradients for, or None if all.
 
         A tree like `params` of arrays of bool that broadcast to them: what a batch does not reach
@@ -98,12 +98,12 @@ class Task(ABC):
         """
         return None
 
-    def saved(self, params: Any, model_state: Any) -> Any:
+    def to_saved(self, params: Any, model_state: Any) -> Any:
         """The tree that `mae_jax.weights.save_model` takes."""
         return params
 
-    def restored(self, saved: Any) -> tuple[Any, Any]:
-        """The inverse of `saved`."""
+    def from_saved(self, saved: Any) -> tuple[Any, Any]:
+        """The inverse of `to_saved`."""
         return saved, {}
 
     def preprocessing(self) -> Preprocessing:

@@ -16,7 +16,7 @@ from mae_jax.errors import InputError
 from mae_jax.networks.tasks import task_of
 from mae_jax.planning.hlo_traffic import Moved, moved
 from mae_jax.planning.step_flops import executed_flops
-from mae_jax.train.compiled import Program, program
+from mae_jax.train.compiled import CompiledFns, build
 from mae_jax.train.config import TrainConfig
 
 
@@ -76,7 +76,7 @@ def needs(config: TrainConfig, devices: Sequence[Any] | None = None) -> Needs:
       InputError: the mesh or the batch does not fit the devices.
       DoesNotFit: the step needs more memory than a device has.
     """
-    run = program(config, meshes.make_mesh(config.mesh, devices))
+    run = build(config, meshes.make_mesh(config.mesh, devices))
     lowered = run.step.lower(run.state, run.batch, None)
     try:
         compiled = lowered.compile()
@@ -102,7 +102,7 @@ def needs(config: TrainConfig, devices: Sequence[Any] | None = None) -> Needs:
     )
 
 
-def parameter_count(run: Program) -> int:
+def parameter_count(run: CompiledFns) -> int:
     """Parameters of the whole model."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(run.state.params))
 

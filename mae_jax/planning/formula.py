@@ -13,7 +13,7 @@ from mae_jax.networks.tasks import task_of
 from mae_jax.planning.compile_cost import Needs, parameter_count
 from mae_jax.planning.hlo_traffic import Collective, Moved
 from mae_jax.planning.step_flops import executed_flops, with_attention
-from mae_jax.train.compiled import Program, program
+from mae_jax.train.compiled import CompiledFns, build
 from mae_jax.train.config import TrainConfig
 
 
@@ -33,7 +33,7 @@ def needs_by_formula(config: TrainConfig, slice_: Slice) -> Needs:
     """
     # A mesh of names alone: nothing is placed, so one device may stand for all.
     mesh = jax.sharding.AbstractMesh(meshes.mesh_shape(config.mesh, slice_.devices), meshes.AXES)
-    run = program(config, mesh)
+    run = build(config, mesh)
     state = _device_bytes(run.state)
     batch = _device_bytes(run.batch)
     parameters = _device_bytes(run.state.params)
@@ -95,7 +95,7 @@ def _device_bytes(tree: Any) -> int:
     )
 
 
-def _collectives(run: Program, config: TrainConfig, mesh: Any) -> tuple[Collective, ...]:
+def _collectives(run: CompiledFns, config: TrainConfig, mesh: Any) -> tuple[Collective, ...]:
     micro = config.optimizer.grad_accum_steps
     copies = mesh.shape["data"] * mesh.shape["fsdp"]
     divided = whole = 0

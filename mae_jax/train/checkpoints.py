@@ -41,7 +41,7 @@ class Checkpoints:
         self._every = config.every
         self._folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=Kept(config),
+            preservation_policy=RetentionPolicy(config),
             best_fn=lambda metrics: metrics[LOSS],
             cleanup_tmp_directories=True,
         )
@@ -74,15 +74,15 @@ class Checkpoints:
           force: save though it is not due.
         """
         if self._saving is not None and not self._manager.is_saving_in_progress():
-            self._settle()
+            self._wait_for_save()
         if step == self.latest or not (force or step % self._every == 0):
             return
-        if int(state.faults.trouble) >= 0:
+        if int(state.divergence.rollback_step) >= 0:
             log.warning("step %d is not saved: too many steps before it were skipped.", step)
             return
-        self._agree()
+        self._sync_hosts()
         if self._lost is not None:
-            self._sweep()
+            self._remove_partial()
         encoder, rest = _split(state)
         known = loss is not None and math.isfinite(loss)
         try:
@@ -104,7 +104,7 @@ class Checkpoints:
         Raises:
           InputError: the last save failed.
         """
-        self._agree()
+        self._sync_hosts()
         if self._lost is not None:
             raise InputError(
                 f"the state of step {self._lost} could not be saved in {self._folder} (see above); "
@@ -114,7 +114,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in hand and ends; says it if that save fails."""
-        self._settle()
+        self._wait_for_save()
         self._manager.close()
 
     def restore(self, like: TrainState, until: int | None = None) -> TrainState:
@@ -130,7 +130,7 @@ class Checkpoints:
         Raises:
           InputError: there is none that can be read.
         """
-        self._agree()
+        self._sync_hosts()
         steps = self.steps
         if until is not None:
             steps = [s for s in steps if s <= until and s % self._every == 0]
@@ -139,7 +139,7 @@ class Checkpoints:
             state, problem = self._read(step, like)
             if state is not None:
                 if broken:
-                    self._set_aside(broken)
+                    self._quarantine(broken)
                 return state
             broken[step] = problem
             log.warning("the checkpoint of step %d cannot be read: %s", step, problem)
@@ -150,13 +150,13 @@ class Checkpoints:
             f"{why and f', {why}'}; restore one from a backup, or give another --workdir."
         )
 
-    def drop_after(self, step: int) -> None:
+    def delete_after(self, step: int) -> None:
         """Deletes all newer checkpoints, the newest first: their steps are taken anew."""
-        self._settle()
+        self._wait_for_save()
         for newer in reversed([s for s in self.steps if s > step]):
             self._manager.delete(newer)
 
-    def _settle(self) -> None:
+    def _wait_for_save(self) -> None:
         """Waits for the save in hand, and tells of it if it failed here."""
         step, self._saving = self._saving, None
         if step is None:
@@ -164,19 +164,19 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             if self._lost is not None:
-                self._sweep()  # again: see there
+                self._remove_partial()  # again: see there
             self._lost = None
         except Exception as problem:  # whatever a disk, a network or another host can do
             self._failed(step, problem)
 
-    def _agree(self) -> None:
+    def _sync_hosts(self) -> None:
         """Settles on all hosts, so that all know the same checkpoints: those on the disk."""
-        self._settle()
+        self._wait_for_save()
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints settled")
             self._manager.reload()
 
-    def _sweep(self) -> None:
+    def _remove_partial(self) -> None:
         """Deletes what failed saves began, which fills the disk; no save may be going on.
 
         The writer of one item does not hear at once that the other's failed, and may put a file
@@ -232,7 +232,7 @@ class Checkpoints:
                 state = None
         return state, problem
 
-    def _set_aside(self, steps: Iterable[int]) -> None:
+    def _quarantine(self, steps: Iterable[int]) -> None:
         if jax.process_index() == 0:
             for step in steps:
                 (self._folder / str(step)).rename(self._folder / f"broken-{step}")
@@ -242,7 +242,7 @@ class Checkpoints:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class RetentionPolicy:
     """Which checkpoints stay; the config's attributes say how many.
 
     One that a signal caused stays only while it is the newest, and takes no other's place.
@@ -291,14 +291,19 @@ def _split(state: TrainState) -> tuple[Any, Any]:
     others = {name: value for name, value in params.items() if name != "encoder"}
     encoder, others = (params["encoder"], others) if "encoder" in params else (params, {})
     # As flat lists: these trees are made of tuples and classes, whose types a reader lacks.
-    lists = {name: jax.tree.leaves(getattr(state, name)) for name in _fields(state)}
+    lists = {
+        _SAVED_NAMES.get(name, name): jax.tree.leaves(getattr(state, name))
+        for name in _fields(state)
+    }
     return encoder, {"params": others, **lists}
 
 
 def _joined(encoder: Any, rest: Any, like: TrainState) -> TrainState:
     params = {**rest["params"], "encoder": encoder} if "encoder" in like.params else encoder
     trees = {
-        name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), rest[name])
+        name: jax.tree.unflatten(
+            jax.tree.structure(getattr(like, name)), rest[_SAVED_NAMES.get(name, name)]
+        )
         for name in _fields(like)
     }
     return like.replace(params=params, **trees)
@@ -306,6 +311,10 @@ def _joined(encoder: Any, rest: Any, like: TrainState) -> TrainState:
 
 def _fields(state: TrainState) -> list[str]:
     return [f.name for f in dataclasses.fields(state) if f.name != "params"]
+
+
+# Names in the files where they differ from those of the state.
+_SAVED_NAMES = {"divergence": "faults"}
 
 
 def _reason(problem: BaseException) -> str:

@@ -20,7 +20,7 @@ from mae_jax.train.step import TrainState, initial_state, train_step
 
 
 @dataclass(frozen=True)
-class Program:
+class CompiledFns:
     """What a config becomes on a mesh; nothing is computed or compiled before it is called.
 
     Attributes:
@@ -47,14 +47,17 @@ class Program:
     draw: Any
 
 
-def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
+def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     """The program of `config` on `mesh`.
 
     Raises:
       InputError: a micro-batch that the mesh does not divide.
     """
     task = task_of(config.model, config.data.crop)
-    micro, ways = config.data.batch // config.optimizer.grad_accum_steps, meshes.batch_ways(mesh)
+    micro, ways = (
+        config.data.batch // config.optimizer.grad_accum_steps,
+        meshes.num_batch_shards(mesh),
+    )
     if micro % ways:
         raise InputError(
             f"micro-batches of {micro} crops (data.batch over optimizer.grad_accum_steps) do not "
@@ -68,7 +71,7 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
     layout = LAYOUTS[config.network] if config.mesh.layout == "auto" else ()
     places = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
     crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
-    made = jax.jit(_traced(first, mesh), out_shardings=places)
+    made = jax.jit(_with_mesh(first, mesh), out_shardings=places)
 
     def evaluate(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
         loss, (scalars, _) = task.loss(
@@ -78,13 +81,13 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
 
     def draw(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
         shown = jax.tree.map(lambda a: a[: config.log.num_images], batch)
-        return task.draw(weights, model_state, shown, held_out_key, channels=channels)
+        return task.reconstruct(weights, model_state, shown, held_out_key, channels=channels)
 
-    looked_at = (places.weights, places.model_state, crops)
-    return Program(
+    eval_shardings = (places.weights, places.model_state, crops)
+    return CompiledFns(
         task=task,
         mesh=mesh,
-        state=meshes.placed(shapes, places),
+        state=meshes.abstract_arrays(shapes, places),
         batch=jax.tree.map(
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=crops),
             task.batch(config.data.batch),
@@ -92,7 +95,7 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
         rate=schedule(config.optimizer, config.steps),
         init=lambda: made(init_key),
         step=jax.jit(
-            _traced(
+            _with_mesh(
                 train_step(config, transform, step_key, places.params), mesh, *meshes.BATCH_AXES
             ),
             static_argnums=2,
@@ -101,22 +104,22 @@ def program(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Program:
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            _traced(evaluate, mesh, *meshes.BATCH_AXES),
+            _with_mesh(evaluate, mesh, *meshes.BATCH_AXES),
             static_argnums=3,
-            in_shardings=looked_at,
+            in_shardings=eval_shardings,
             out_shardings=everywhere,
         ),
         # The few crops of a picture need not divide: every device works on all of them.
         draw=jax.jit(
-            _traced(draw, mesh),
+            _with_mesh(draw, mesh),
             static_argnums=3,
-            in_shardings=looked_at,
+            in_shardings=eval_shardings,
             out_shardings=everywhere,
         ),
     )
 
 
-def _traced(
+def _with_mesh(
     function: Callable[..., Any], mesh: Mesh | AbstractMesh, *axes: str
 ) -> Callable[..., Any]:
     """`function`, which knows while it is traced for which mesh, and how its batch is divided."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mae_jax.train.config import EarlyStoppingConfig
 
 
-class Plateau:
+class EarlyStopping:
     """Watches the validation losses of a run; `history` are those of its part before a restart.
 
     Attributes:

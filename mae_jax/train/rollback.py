@@ -36,7 +36,8 @@ def roll_back(
       InputError: the run went back too often, or no checkpoint is old enough.
     """
     trouble, offset, rollbacks, skipped = (
-        int(getattr(state.faults, name)) for name in ("trouble", "offset", "rollbacks", "skipped")
+        int(getattr(state.divergence, name))
+        for name in ("rollback_step", "skipped_batches", "num_rollbacks", "num_skipped")
     )
     why = (
         f"more than {config.max_skipped} of {config.skip_window} steps after step {trouble} had a "
@@ -55,16 +56,16 @@ def roll_back(
     except InputError as problem:
         raise InputError(f"{why}, and there is no way back: {problem} Or {advice}") from None
     good = int(restored.step)
-    checkpoints.drop_after(good)
+    checkpoints.delete_after(good)
     offset += step - good
     log.warning(
         "%s: back to the checkpoint of step %d, leaving out the batches of steps %d to %d.",
         why, good, good + 1, step,
     )  # fmt: skip
     # The counts go on from the state in trouble: the checkpoint knows nothing of it.
-    counts = {"offset": offset, "rollbacks": rollbacks + 1, "skipped": skipped}
+    counts = {"skipped_batches": offset, "num_rollbacks": rollbacks + 1, "num_skipped": skipped}
     placed = {
-        name: jax.device_put(np.int32(count), getattr(like.faults, name).sharding)
+        name: jax.device_put(np.int32(count), getattr(like.divergence, name).sharding)
         for name, count in counts.items()
     }
-    return restored.replace(faults=restored.faults.replace(**placed))
+    return restored.replace(divergence=restored.divergence.replace(**placed))

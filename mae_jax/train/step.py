@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from mae_jax.networks.tasks import Batch, Scalars, task_of
 from mae_jax.train.config import TrainConfig
-from mae_jax.train.divergence import judge, no_faults
+from mae_jax.train.divergence import check_step, initial_divergence
 
 StepFunction = Callable[..., tuple["TrainState", Scalars]]
 
@@ -24,7 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
       params, opt_state: plain nested dicts and the optimiser's state, float32.
       model_state: what the network changes itself (running statistics); {} where nothing.
       ema: the running mean of the parameters, or None.
-      faults: what is remembered of losses and of steps that were skipped.
+      divergence: statistics of the losses and the skipped steps.
     """
 
     step: Any
@@ -32,7 +32,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     model_state: Any
     ema: Any
-    faults: Any
+    divergence: Any
 
     @property
     def weights(self) -> Any:
@@ -52,7 +52,7 @@ def initial_state(
         model_state=model_state,
         # A copy: the state's buffers are donated, and none may be given away twice.
         ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
-        faults=no_faults(config.divergence),
+        divergence=initial_divergence(config.divergence),
     )
 
 
@@ -68,7 +68,7 @@ def train_step(
     are the parameters' shardings, which their gradients get as soon as they are there.
 
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
-    masks. A step that `faults.judge` finds bad leaves everything as it is and is counted.
+    masks. A step that `divergence.check_step` finds bad leaves everything as it is and is counted.
     """
     task = task_of(config.model, config.data.crop)
     parts, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
@@ -122,7 +122,7 @@ def train_step(
 
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        reached = task.reached(state.params, channels)
+        reached = task.update_mask(state.params, channels)
         if reached is not None:
             params = jax.tree.map(jnp.where, reached, params, state.params)
             moments = optax.tree.map_params(
@@ -132,13 +132,19 @@ def train_step(
             opt_state = jax.tree.map(jnp.where, moments, opt_state, state.opt_state)
         ema = state.ema and averaged(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
-        good, faults = judge(state.faults, state.step, scalars["loss"], norm, config.divergence)
+        good, divergence = check_step(
+            state.divergence, state.step, scalars["loss"], norm, config.divergence
+        )
         changed = state.replace(
             params=params, opt_state=opt_state, model_state=model_state, ema=ema
         )
         state = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, state)
-        scalars |= {"gradient_norm": norm, "skipped": faults.skipped, "trouble": faults.trouble}
-        return state.replace(step=state.step + 1, faults=faults), scalars
+        scalars |= {
+            "gradient_norm": norm,
+            "skipped": divergence.num_skipped,
+            "rollback_step": divergence.rollback_step,
+        }
+        return state.replace(step=state.step + 1, divergence=divergence), scalars
 
     return step
 

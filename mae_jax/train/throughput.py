@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Meter:
+class ThroughputTracker:
     """Measures the loop between two readings, and the whole run since its very first start.
 
     Args:

@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 Channels = tuple[str, ...] | None
 
 
-class Ready(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A batch on the devices, and the network's channels that its crops hold (None: all)."""
 
     batch: Batch
     channels: Channels
 
 
-class Crops:
+class TrainData:
     """The crops of a run: endless batches for training, and fixed ones that are held out.
 
     Raises:
@@ -38,7 +38,7 @@ class Crops:
         data = config.data
         one = DatasetConfig(name="", index=data.index, channels=task.channels)
         self._places: dict[str, Channels] = {}
-        self._sets = [self._opened(each) for each in data.datasets or (one,)]
+        self._sets = [self._open_dataset(each) for each in data.datasets or (one,)]
         self._labels = labels_of(self._sets, data.label) if task.labelled else None
         if self._labels and len(self._labels.names) != task.model.classes:
             found = len(self._labels.names)
@@ -47,7 +47,7 @@ class Crops:
                 f"{task.model.classes} classes; give --config.model.classes={found}."
             )
 
-    def training(self, start: int) -> Generator[Ready, None, None]:
+    def training(self, start: int) -> Generator[DeviceBatch, None, None]:
         """The batches of step `start`, `start + 1`, …; close it when it is no longer needed."""
         data = self._config.data
         found = crop_batches(
@@ -67,13 +67,13 @@ class Crops:
         try:
             for crops in found:
                 label = crops["label"] if self._labels else None
-                yield self._ready(crops["set"], crops["pixels"], label)
+                yield self._to_device(crops["set"], crops["pixels"], label)
         finally:
             found.close()
 
-    def held_out(self) -> list[Ready]:
+    def validation(self) -> list[DeviceBatch]:
         """Fixed centre crops of experiments unseen in training; none where there are none."""
-        data, ways = self._config.data, meshes.batch_ways(self._mesh)
+        data, ways = self._config.data, meshes.num_batch_shards(self._mesh)
         ready = []
         for number, one in enumerate(self._sets):
             sites = int((one.index.table["Metadata_Split"] == "validation").sum())
@@ -89,7 +89,7 @@ class Crops:
                 crop=self._task.crop,
                 batch=min(crops, data.batch // self._config.optimizer.grad_accum_steps),
                 channels=one.channels,
-                limit=crops,
+                max_skipped=crops,
                 world=jax.process_count(),
                 rank=jax.process_index(),
             )
@@ -99,10 +99,10 @@ class Crops:
                 # run do.
                 if batch["mask"].all():
                     label = self._labels.numbers[number][batch["row"]] if self._labels else None
-                    ready.append(self._ready(one.name, batch["pixels"], label))
+                    ready.append(self._to_device(one.name, batch["pixels"], label))
         return ready
 
-    def _opened(self, one: DatasetConfig) -> CropSet:
+    def _open_dataset(self, one: DatasetConfig) -> CropSet:
         index = Index.read(one.index)
         channels = one.channels or index.channels
         for name in channels:
@@ -122,8 +122,8 @@ class Crops:
         self._places[one.name] = None if served == self._task.channels else served
         return CropSet(one.name, index, channels, one.weight)
 
-    def _ready(self, name: str, pixels: np.ndarray, label: np.ndarray | None) -> Ready:
+    def _to_device(self, name: str, pixels: np.ndarray, label: np.ndarray | None) -> DeviceBatch:
         arrays: dict[str, Any] = {"pixels": pixels}
         if label is not None:
             arrays["label"] = label.astype(np.int32)
-        return Ready(meshes.to_devices(arrays, self._mesh), self._places[name])
+        return DeviceBatch(meshes.to_global_array(arrays, self._mesh), self._places[name])

@@ -17,20 +17,20 @@ from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.peaks import peak_flops
 from mae_jax.networks.saved_model import save_model
 from mae_jax.train.checkpoints import Checkpoints
-from mae_jax.train.compiled import Program, program
+from mae_jax.train.compiled import CompiledFns, build
 from mae_jax.train.config import TrainConfig
-from mae_jax.train.early_stopping import Plateau
+from mae_jax.train.early_stopping import EarlyStopping
 from mae_jax.train.metric_logger import Records, history
 from mae_jax.train.preemption import StopSignal
 from mae_jax.train.profiler import Profiler
 from mae_jax.train.progress import progress_bar
 from mae_jax.train.rollback import roll_back
 from mae_jax.train.step import TrainState
-from mae_jax.train.throughput import Meter
-from mae_jax.train.train_data import Crops, Ready
+from mae_jax.train.throughput import ThroughputTracker
+from mae_jax.train.train_data import DeviceBatch, TrainData
 from mae_jax.train.warm_start import warm_start
 from mae_jax.train.watchdog import Watchdog
-from mae_jax.train.workdir import claim
+from mae_jax.train.workdir import create_or_verify
 from mae_jax.viz.panels import triplet_sheet
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,11 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
 
     # ---- program: what the config becomes on these devices; nothing is computed yet
     mesh = meshes.make_mesh(config.mesh)
-    run = program(config, mesh)
-    crops = Crops(config, run.task, mesh)
+    run = build(config, mesh)
+    crops = TrainData(config, run.task, mesh)
 
     # ---- folder: one run, one resolved config
-    claim(workdir, config)
+    create_or_verify(workdir, config)
     model = workdir / "model"
     if model.exists():  # written last: the run is finished
         return model
@@ -72,8 +72,8 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     step = int(state.step)
 
     # ---- data
-    batches = crops.training(step + int(state.faults.offset))
-    held_out = crops.held_out()
+    batches = crops.training(step + int(state.divergence.offset))
+    held_out = crops.validation()
 
     # ---- loop: the numbers of a step are read after the next one has been dispatched
     meter, plateau, records = watched(run, config, workdir, step)
@@ -96,7 +96,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 state = roll_back(state, trouble, run.state, checkpoints, config.divergence)
                 step = int(state.step)
                 batches.close()
-                batches = crops.training(step + int(state.faults.offset))
+                batches = crops.training(step + int(state.divergence.offset))
                 if records:
                     records.close()
                 meter, plateau, records = watched(run, config, workdir, step)
@@ -111,7 +111,11 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 plateau.add(loss)
                 if records:
                     records.scalars(step, {VALIDATION: loss})
-            if held_out and run.task.draws and due(step, config.log.image_every, config.steps):
+            if (
+                held_out
+                and run.task.has_reconstruction
+                and due(step, config.log.image_every, config.steps)
+            ):
                 with meter.time("pictures"):
                     picture = draw(run, state, held_out[0])
                     if records:
@@ -147,24 +151,26 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
 
 
 def watched(
-    run: Program, config: TrainConfig, workdir: Path, step: int
-) -> tuple[Meter, Plateau, Records | None]:
+    run: CompiledFns, config: TrainConfig, workdir: Path, step: int
+) -> tuple[ThroughputTracker, EarlyStopping, Records | None]:
     """What a run at `step` is watched with; its past tells how long it took and what it reached."""
     past = history(workdir, step)
     peak = peak_flops(run.mesh.devices.flat[0].device_kind)
-    meter = Meter(config.data.batch, run.task.flops, run.mesh.size, peak, past)
-    plateau = Plateau(config.early_stopping, (row[VALIDATION] for row in past if VALIDATION in row))
+    meter = ThroughputTracker(config.data.batch, run.task.flops, run.mesh.size, peak, past)
+    plateau = EarlyStopping(
+        config.early_stopping, (row[VALIDATION] for row in past if VALIDATION in row)
+    )
     first = jax.process_index() == 0
     return meter, plateau, Records(workdir, step, config.log.wandb) if first else None
 
 
-def validate(run: Program, state: TrainState, held_out: Sequence[Ready]) -> float:
+def validate(run: CompiledFns, state: TrainState, held_out: Sequence[DeviceBatch]) -> float:
     """The mean loss of the crops held out."""
     losses = [run.evaluate(state.weights, state.model_state, *each)[0] for each in held_out]
     return float(np.mean(losses))
 
 
-def draw(run: Program, state: TrainState, held_out: Ready) -> np.ndarray:
+def draw(run: CompiledFns, state: TrainState, held_out: DeviceBatch) -> np.ndarray:
     """The picture (height, width, 3) of the first crops held out."""
     pictures = run.draw(state.weights, state.model_state, *held_out)
     masked, drawn, original = map(np.asarray, pictures)
@@ -172,7 +178,11 @@ def draw(run: Program, state: TrainState, held_out: Ready) -> np.ndarray:
 
 
 def report(
-    pending: tuple[int, Any], rate: Any, meter: Meter, bar: tqdm, records: Records | None
+    pending: tuple[int, Any],
+    rate: Any,
+    meter: ThroughputTracker,
+    bar: tqdm,
+    records: Records | None,
 ) -> int | None:
     """Reads a step's numbers from the device and shows them; its number if it is in trouble."""
     step, scalars = pending
@@ -186,7 +196,7 @@ def report(
     bar.set_postfix(shown, refresh=False)
     if records:
         records.scalars(step, values)
-    return step if values["train/trouble"] >= 0 else None
+    return step if values["train/rollback_step"] >= 0 else None
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -194,9 +204,9 @@ def due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def save(folder: Path, run: Program, state: TrainState) -> None:
+def save(folder: Path, run: CompiledFns, state: TrainState) -> None:
     """Writes the network as a model folder; all hosts must call it, the first one writes."""
-    tree = run.task.saved(state.weights, state.model_state)
+    tree = run.task.to_saved(state.weights, state.model_state)
     if jax.process_count() > 1:  # parts of it are on devices of other hosts
         tree = jax.jit(lambda t: t, out_shardings=meshes.replicated(run.mesh))(tree)
     if jax.process_index() == 0:

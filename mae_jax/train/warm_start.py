@@ -15,7 +15,7 @@ from mae_jax.weights.pytree_paths import flatten
 def warm_start(where: str, task: Task, state: TrainState) -> TrainState:
     """`state` with the weights of another model, in the places of its own.
 
-    The heads that belong to a task's own classes (`task.fresh`) stay as they are. A learned table
+    The heads that belong to a task's own classes (`task.reinit`) stay as they are. A learned table
     of positions of another grid is resized. RGB networks are adapted to the task's channels.
 
     Args:
@@ -30,7 +30,7 @@ def warm_start(where: str, task: Task, state: TrainState) -> TrainState:
 
     def taken(name: str, ours: Any) -> Any:
         top = name.removeprefix("params.").split(".")[0]
-        if top in task.fresh:
+        if top in task.reinit:
             return ours
         value = theirs.get(name)
         if value is not None and top == "pos_embed" and value.shape != ours.shape:
@@ -46,13 +46,13 @@ def warm_start(where: str, task: Task, state: TrainState) -> TrainState:
             return {name: walk(value, f"{prefix}{name}.") for name, value in tree.items()}
         return taken(prefix[:-1], tree)
 
-    saved = walk(task.saved(state.params, state.model_state))
+    saved = walk(task.to_saved(state.params, state.model_state))
     if wrong:
         raise InputError(
             f"init_from: {where} does not fit the network; missing or of another shape: "
             f"{', '.join(wrong)}."
         )
-    params, model_state = task.restored(saved)
+    params, model_state = task.from_saved(saved)
     ema = None if state.ema is None else jax.tree.map(lambda a: a.copy(), params)
     return state.replace(params=params, model_state=model_state, ema=ema)
 

@@ -13,16 +13,18 @@ from mae_jax.train.config import TrainConfig
 
 # Where and how a run is computed and watched, but not what it learns: a run that goes on may have
 # other machines.
-FREE = (
+RESUMABLE_KEYS = (
     "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes",
-    "data.max_unreadable_fraction", "divergence.rollbacks", "divergence.step_timeout_seconds",
+    "data.max_unreadable_fraction",
+    "divergence.rollbacks", "divergence.step_timeout_seconds",
 )  # fmt: skip
 
 
-def claim(workdir: Path, config: TrainConfig) -> None:
+def create_or_verify(workdir: Path, config: TrainConfig) -> None:
     """Writes the resolved config in `workdir`, or checks that the same run stands there.
 
-    A run may go on with other values of the keys in `FREE`; the file then says the new ones.
+    A run may resume with other values of the keys in `RESUMABLE_KEYS`; the file then holds the
+    new ones.
 
     Raises:
       InputError: the folder holds a run with another config; the message names the first key.
@@ -33,7 +35,7 @@ def claim(workdir: Path, config: TrainConfig) -> None:
             write_json(path, values)
         return
     differing = sorted(_differences(read_json(path), values))
-    if fixed := [key for key in differing if not key.startswith(FREE)]:
+    if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
         raise InputError(
             f"{workdir} holds a run with another {fixed[0]}; "
             "give another --workdir, or the same config to go on."

@@ -6,7 +6,7 @@ import pytest
 
 import mae_jax.train
 from mae_jax.cli.main import main
-from mae_jax.distributed import initialize as hosts
+from mae_jax.distributed import initialize
 
 TRAIN = ["train", "--config", str(Path(__file__).parent.parent.parent / "configs" / "demo.py")]
 
@@ -14,7 +14,7 @@ TRAIN = ["train", "--config", str(Path(__file__).parent.parent.parent / "configs
 @pytest.fixture
 def ends_with(monkeypatch, tmp_path):
     """The status of a training that returns this, with these further options."""
-    monkeypatch.setattr(hosts, "keep_compiled", lambda folder: None)
+    monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
 
     def status(model: Path | None, *options: str) -> int:
         monkeypatch.setattr(mae_jax.train, "train", lambda config, workdir: model)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.train.checkpoints import Checkpoints, Kept, restore_encoder
+from mae_jax.train.checkpoints import Checkpoints, RetentionPolicy, restore_encoder
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
-from mae_jax.train.divergence import no_faults
+from mae_jax.train.divergence import initial_divergence
 from mae_jax.train.step import TrainState
 
 EVERY_STEP = CheckpointConfig(every=1, keep=3, keep_best=0)
@@ -29,7 +29,7 @@ def state_of(step: int, size: int = 8) -> TrainState:
         opt_state=(jnp.asarray(noise[:8]), ()),
         model_state={},
         ema=None,
-        faults=no_faults(DivergenceConfig()),
+        divergence=initial_divergence(DivergenceConfig()),
     )
 
 
@@ -65,7 +65,7 @@ def test_the_last_the_best_and_every_kth_are_kept(config, steps, losses, kept):
         SimpleNamespace(step=s, metrics={"validation_loss": losses[s]} if s in losses else None)
         for s in steps
     ]
-    answers = Kept(config).should_preserve(infos, context=None)
+    answers = RetentionPolicy(config).should_preserve(infos, context=None)
     assert [s for s, stays in zip(steps, answers, strict=True) if stays] == kept
 
 
@@ -133,7 +133,7 @@ def test_going_back_takes_a_regular_checkpoint_and_drops_the_newer(tmp_path):
         made.finish()
     assert made.steps == [2, 4, 6]
     assert int(made.restore(like(), until=5).step) == 4
-    made.drop_after(4)
+    made.delete_after(4)
     assert made.steps == [2, 4]
     with pytest.raises(InputError, match="of step 1 or before"):
         made.restore(like(), until=1)
@@ -142,8 +142,8 @@ def test_going_back_takes_a_regular_checkpoint_and_drops_the_newer(tmp_path):
 
 def test_a_state_in_trouble_is_not_saved(checkpoints):
     state = state_of(1)
-    faults = state.faults.replace(trouble=jnp.int32(0))
-    checkpoints.save(1, state.replace(faults=faults), force=True)
+    faults = state.divergence.replace(rollback_step=jnp.int32(0))
+    checkpoints.save(1, state.replace(divergence=faults), force=True)
     checkpoints.finish()
     assert checkpoints.steps == []
 

@@ -9,7 +9,7 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
-from mae_jax.train.divergence import judge, no_faults
+from mae_jax.train.divergence import check_step, initial_divergence
 
 CONFIG = DivergenceConfig(spike=6.0, stats_window=20, max_skipped=2, skip_window=10)
 
@@ -20,11 +20,11 @@ def run(losses, config=CONFIG, norms=None):
     norms = jnp.ones_like(losses) if norms is None else jnp.asarray(norms, jnp.float32)
 
     def step(faults, given):
-        good, faults = judge(faults, *given, config)
+        good, faults = check_step(faults, *given, config)
         return faults, good
 
     given = (jnp.arange(len(losses)), losses, norms)
-    faults, good = jax.jit(partial(jax.lax.scan, step))(no_faults(config), given)
+    faults, good = jax.jit(partial(jax.lax.scan, step))(initial_divergence(config), given)
     return np.asarray(good), faults
 
 
@@ -53,7 +53,7 @@ def test_a_spike_is_skipped_and_leaves_no_trace():
     losses[40] = 2.0
     good, faults = run(losses)
     assert np.flatnonzero(~good).tolist() == [40]
-    assert int(faults.skipped) == 1
+    assert int(faults.num_skipped) == 1
     np.testing.assert_allclose(faults.mean, run(np.delete(losses, 40))[1].mean, rtol=1e-6)
 
 
@@ -98,8 +98,8 @@ def test_too_many_within_the_window_are_trouble_from_the_first_of_them(bad, trou
     losses = noisy(40)
     losses[bad] = np.nan
     faults = run(losses)[1]
-    assert int(faults.trouble) == trouble
-    assert int(faults.skipped) == len(bad)
+    assert int(faults.rollback_step) == trouble
+    assert int(faults.num_skipped) == len(bad)
 
 
 def test_numbers_that_mean_nothing_are_refused():

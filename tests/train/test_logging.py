@@ -11,9 +11,9 @@ from mae_jax.errors import InputError
 from mae_jax.files import write_json
 from mae_jax.train import throughput as meters
 from mae_jax.train.config import EarlyStoppingConfig
-from mae_jax.train.early_stopping import Plateau
+from mae_jax.train.early_stopping import EarlyStopping
 from mae_jax.train.metric_logger import Records, history
-from mae_jax.train.throughput import Meter
+from mae_jax.train.throughput import ThroughputTracker
 
 
 class Clock:
@@ -36,7 +36,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_speed_counts_steps_with_their_wait_and_goodput_the_steps_alone(clock):
-    meter = Meter(batch=8, flops=1e12, devices=4, peak=100e12)
+    meter = ThroughputTracker(batch=8, flops=1e12, devices=4, peak=100e12)
     clock.now += 30  # compiling
     first = meter.read(1)
     assert first == {"speed/goodput": 0, "run/useful_seconds": 0}
@@ -56,7 +56,7 @@ def test_speed_counts_steps_with_their_wait_and_goodput_the_steps_alone(clock):
 
 def test_goodput_goes_on_over_restarts(clock):
     past = [{"step": 0, "run/began": 900.0}, {"step": 5, "run/useful_seconds": 40.0}]
-    meter = Meter(batch=8, flops=1e12, devices=1, peak=None, history=past)
+    meter = ThroughputTracker(batch=8, flops=1e12, devices=1, peak=None, history=past)
     values = meter.read(6)
     assert values["speed/goodput"] == pytest.approx(40 / 100)
     clock.now += 10
@@ -73,14 +73,14 @@ def test_peaks_by_what_jax_calls_a_device():
 
 
 def test_a_plateau_is_so_many_losses_in_a_row_that_are_no_better():
-    plateau = Plateau(EarlyStoppingConfig(patience=2, min_delta=0.1), history=[1.0, 0.95])
+    plateau = EarlyStopping(EarlyStoppingConfig(patience=2, min_delta=0.1), history=[1.0, 0.95])
     assert not plateau.reached
     plateau.add(0.8)  # better by more than a tenth
     plateau.add(0.75)
     assert not plateau.reached
     plateau.add(float("nan"))
     assert plateau.reached
-    assert not Plateau(EarlyStoppingConfig(patience=0), history=[1.0] * 9).reached
+    assert not EarlyStopping(EarlyStoppingConfig(patience=0), history=[1.0] * 9).reached
 
 
 def test_the_past_of_a_run_ends_at_the_step_it_goes_on_from(tmp_path):

@@ -15,7 +15,7 @@ from mae_jax.train import TrainConfig, train
 from mae_jax.train import preemption as signals
 from mae_jax.train import train_data as batches
 from mae_jax.train.checkpoints import Checkpoints
-from mae_jax.train.compiled import program
+from mae_jax.train.compiled import build
 from mae_jax.train.config import CheckpointConfig, DataConfig, DivergenceConfig, LogConfig
 from mae_jax.train.metric_logger import read_metrics
 
@@ -48,7 +48,7 @@ def taken(monkeypatch) -> list[int]:
 
 
 def poison(monkeypatch, numbers: list[int], bad: set[int] | range) -> None:
-    real = batches.Crops.training
+    real = batches.TrainData.training
 
     def training(self, start):
         for number, ready in enumerate(real(self, start), start):
@@ -59,7 +59,7 @@ def poison(monkeypatch, numbers: list[int], bad: set[int] | range) -> None:
                 pixels = pixels * jnp.nan
             yield ready._replace(batch={"pixels": pixels})
 
-    monkeypatch.setattr(batches.Crops, "training", training)
+    monkeypatch.setattr(batches.TrainData, "training", training)
 
 
 def stop_after(monkeypatch, count: int) -> None:
@@ -124,9 +124,9 @@ def alive() -> int:
 def test_a_restored_state_takes_no_more_memory_than_a_fresh_one(index, tmp_path):
     """Every array of it is given to the first step, which writes the new state in its place."""
     config = config_for(index)
-    run = program(config, meshes.make_mesh(config.mesh))
+    run = build(config, meshes.make_mesh(config.mesh))
     pixels = np.random.default_rng(0).integers(0, 65535, (4, 2, 16, 16), dtype=np.uint16)
-    batch = meshes.to_devices({"pixels": pixels}, run.mesh)
+    batch = meshes.to_global_array({"pixels": pixels}, run.mesh)
     step = run.step.lower(run.state, batch, None).compile()
     size = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(run.state))
     assert step.memory_analysis().alias_size_in_bytes >= size

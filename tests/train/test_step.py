@@ -17,7 +17,7 @@ from mae_jax.networks.mae.task import MAETask
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.vit.model import PlainViTConfig
 from mae_jax.train.checkpoints import Checkpoints, restore_encoder
-from mae_jax.train.compiled import program
+from mae_jax.train.compiled import build
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
 from mae_jax.train.optimizer import optimizer
 from mae_jax.train.step import train_step
@@ -78,7 +78,7 @@ def first_state(config: TrainConfig):
     """The state before the first step, on one device."""
     mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
     # numpy: what is donated later is a copy
-    return jax.tree.map(np.asarray, program(replace(config, mesh=MeshConfig()), mesh).init())
+    return jax.tree.map(np.asarray, build(replace(config, mesh=MeshConfig()), mesh).init())
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
     sharded_init: bool = False,
 ):
     mesh = meshes.make_mesh(layout, jax.devices()[:devices])
-    made = program(replace(config, mesh=layout), mesh)
+    made = build(replace(config, mesh=layout), mesh)
     if sharded_init:
         state = made.init()
     else:  # compiles faster
@@ -97,7 +97,7 @@ def run(
         state = jax.device_put(first_state(config), places)
     losses = []
     for number in range(steps):
-        batch = meshes.to_devices(batch_of(number, config), mesh)
+        batch = meshes.to_global_array(batch_of(number, config), mesh)
         state, scalars = made.step(state, batch, None)
         losses.append(float(scalars["loss"]))
     return losses, state
@@ -162,7 +162,7 @@ def test_every_matrix_of_every_network_is_divided(config):
 
     Convolutions by fsdp alone; `mae_jax.networks.sharding_rules` says which matrices are not.
     """
-    made = program(replace(config, mesh=MIXED), meshes.make_mesh(MIXED))
+    made = build(replace(config, mesh=MIXED), meshes.make_mesh(MIXED))
     shapes, _ = jax.tree_util.tree_flatten_with_path(made.state.params)
     for path, shape in shapes:
         name = jax.tree_util.keystr(path)
@@ -185,17 +185,17 @@ def test_every_matrix_of_every_network_is_divided(config):
 
 def test_a_rule_of_one_s_own_comes_first():
     layout = replace(MIXED, rules=((r"in_proj$", ("", "data")),))
-    made = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+    made = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
     assert made.state.params["encoder"]["block_00"]["in_proj"].sharding.spec == P(None, "data")
     layout = replace(MIXED, rules=((r"in_proj$", ("", "tensro")),))
     with pytest.raises(InputError, match="did you mean 'tensor'"):
-        program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+        build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
 
 
 def test_a_micro_batch_that_does_not_divide_is_named():
     config = replace(CONFIG, optimizer=replace(CONFIG.optimizer, grad_accum_steps=4))
     with pytest.raises(InputError, match="micro-batches of 4 crops"):
-        program(config, meshes.make_mesh(MeshConfig()))
+        build(config, meshes.make_mesh(MeshConfig()))
 
 
 def test_micro_batches_average_to_the_whole():
@@ -220,11 +220,11 @@ def test_a_step_without_finite_loss_changes_nothing_and_is_counted():
     step = jax.jit(train_step(CONFIG, transform, jax.random.key(1)))
     broken = jnp.full((16, 2, 16, 16), jnp.nan, jnp.float32)
     after, _ = step(state, {"pixels": broken})
-    assert int(after.faults.skipped) == 1
+    assert int(after.divergence.num_skipped) == 1
     assert int(after.step) == 1
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     after, _ = step(after, {"pixels": jnp.asarray(crops(0), jnp.float32)})
-    assert int(after.faults.skipped) == 1
+    assert int(after.divergence.num_skipped) == 1
 
 
 def test_a_mesh_that_does_not_fit_says_so():
@@ -234,14 +234,14 @@ def test_a_mesh_that_does_not_fit_says_so():
 
 def test_a_checkpoint_is_read_on_another_mesh_and_the_encoder_alone(tmp_path):
     layout = MeshConfig(data=4, fsdp=2)
-    eight = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+    eight = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
     places = jax.tree.map(lambda s: s.sharding, eight.state)
     state = jax.device_put(first_state(CONFIG), places)
     checkpoints = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=2))
     checkpoints.save(2, state)
     checkpoints.close()
     layout = MeshConfig(data=1, fsdp=4)
-    four = program(replace(CONFIG, mesh=layout), meshes.make_mesh(layout, jax.devices()[:4]))
+    four = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout, jax.devices()[:4]))
     reader = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=2))
     assert reader.latest == 2
     found = reader.restore(four.state)

@@ -18,7 +18,7 @@ from mae_jax.networks.saved_model import load_model
 from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig, MeshConfig
 from mae_jax.train.metric_logger import read_metrics
-from mae_jax.train.workdir import claim
+from mae_jax.train.workdir import create_or_verify
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -102,12 +102,12 @@ def test_another_config_in_the_same_folder_is_refused(index, finished):
 
 def test_a_run_may_go_on_with_other_machines(index, tmp_path):
     config = config_for(index)
-    claim(tmp_path, config)
+    create_or_verify(tmp_path, config)
     moved = replace(config, mesh=MeshConfig(fsdp=2), data=replace(config.data, workers=3))
-    claim(tmp_path, moved)
+    create_or_verify(tmp_path, moved)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 3
     with pytest.raises(InputError, match=r"another data\.batch"):
-        claim(tmp_path, replace(moved, data=replace(moved.data, batch=8)))
+        create_or_verify(tmp_path, replace(moved, data=replace(moved.data, batch=8)))
 
 
 def test_a_channel_that_the_screen_lacks_is_named(index, tmp_path):

@@ -17,7 +17,7 @@ from mae_jax.weights.preprocessing import Preprocessing
 class MAETask(Task):
     """L_MAE+ (Equation 3) of raw crops, self-standardised; scalars "mae" and "fourier"."""
 
-    draws = True
+    has_reconstruction = True
     model: MAEConfig
 
     @property
@@ -52,7 +52,7 @@ class MAETask(Task):
         loss, parts = mae_loss(output, self.model)
         return loss, (parts, model_state)
 
-    def draw(
+    def reconstruct(
         self,
         params: Any,
         model_state: Any,
@@ -65,7 +65,7 @@ class MAETask(Task):
         found = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
         return found.masked, found.reconstruction, found.original
 
-    def reached(self, params: Any, channels: Sequence[str] | None) -> Any:
+    def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
         """All but the decoders of channels that the batch lacks."""
         if channels is None or set(channels) == set(self.channels):
             return None

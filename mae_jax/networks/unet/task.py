@@ -15,7 +15,7 @@ from mae_jax.networks.unet.model import MUNet, UNetConfig, unet_loss
 class MUNetTask(Task):
     """The loss of a masked U-Net on raw crops, self-standardised; scalar "mae"."""
 
-    draws = True
+    has_reconstruction = True
     model: UNetConfig
 
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
@@ -34,7 +34,7 @@ class MUNetTask(Task):
         loss, parts = unet_loss(self._apply(params, batch["pixels"], key))
         return loss, (parts, model_state)
 
-    def draw(
+    def reconstruct(
         self,
         params: Any,
         model_state: Any,
