@@ -72,7 +72,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     step = int(state.step)
 
     # ---- data
-    batches = crops.training(step + int(state.divergence.offset))
+    batches = crops.training(step + int(state.divergence.skipped_batches))
     held_out = crops.validation()
 
     # ---- loop: the numbers of a step are read after the next one has been dispatched
@@ -96,7 +96,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
                 state = roll_back(state, trouble, run.state, checkpoints, config.divergence)
                 step = int(state.step)
                 batches.close()
-                batches = crops.training(step + int(state.divergence.offset))
+                batches = crops.training(step + int(state.divergence.skipped_batches))
                 if records:
                     records.close()
                 meter, plateau, records = watched(run, config, workdir, step)
