@@ -89,7 +89,7 @@ class TrainData:
                 crop=self._task.crop,
                 batch=min(crops, data.batch // self._config.optimizer.grad_accum_steps),
                 channels=one.channels,
-                max_skipped=crops,
+                limit=crops,
                 world=jax.process_count(),
                 rank=jax.process_index(),
             )
