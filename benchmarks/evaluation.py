@@ -60,7 +60,7 @@ def _relationships(n: int) -> np.ndarray:
 
 
 def recall_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    from mae_jax.evaluation.recall import in_tails, pair_ranks
+    from mae_jax.evaluation.relationship_recall import in_tails, pair_ranks
 
     x, pairs = embeddings(size["genes"], size["width"]), _relationships(size["genes"])
     with timed() as clock:
@@ -154,7 +154,7 @@ def _profiles(size: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ap_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    from mae_jax.evaluation.aggregate import l2_normalize
+    from mae_jax.evaluation.aggregation import l2_normalize
     from mae_jax.evaluation.average_precision import all_against_all
 
     x, codes = _profiles(size)

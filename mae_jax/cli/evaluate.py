@@ -1,9 +1,15 @@
 """`mae-jax evaluate`: scores embeddings as the paper does, and beyond."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from mae_jax.cli.removed_options import removed_option
+from mae_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from mae_jax.evaluation.protocols.base import Spec
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """\
@@ -13,13 +19,13 @@ EXAMPLE = """\
       --relationships corum:allComplexes.txt string:links.txt.gz,info.txt.gz
   mae-jax evaluate recall --help"""
 
-# What is evaluated -> what the overview says about it; each has `_<name>` below.
-PARTS = {
+# Evaluation -> its line in the overview.
+EVALUATIONS = {
     "recall": "recall of known relationships (Tables 2, 3 and 6, Fig. 5)",
     "retrieval": "perturbation retrieval: replicates among the controls of their plate",
     "siblings": "sibling retrieval among the perturbations that were retrieved",
     "cpjump1": "both retrievals on CPJUMP1's own plates (Tables 4, 8 and 9)",
-    "genesets": "recall at 5 %% false positives on gene sets (Table 5)",
+    "genesets": "recall at 5 % false positives on gene sets (Table 5)",
     "features": "prediction of CellProfiler features (Table 7, Fig. 6 and 9)",
     "replicates": "replicate consistency and perturbation strength, with p-values",
     "compare": "which model recalls more: paired bootstrap",
@@ -49,24 +55,67 @@ EXAMPLES = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares one sub-command for each evaluation."""
-    parts = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, says in PARTS.items():
-        part = parts.add_parser(
+    """Declare one sub-command for each evaluation."""
+    commands = parser.add_subparsers(dest="evaluation", required=True, metavar="EVALUATION")
+    for name, title in EVALUATIONS.items():
+        command = commands.add_parser(
             name,
-            help=says,
-            description=says[0].upper() + says[1:] + ".",
+            help=title.replace("%", "%%"),
+            description=title[0].upper() + title[1:] + ".",
             epilog=f"example:\n  mae-jax evaluate {name} {EXAMPLES[name]}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        ARGUMENTS[name](part)
+        ARGUMENTS[name](command)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the chosen evaluation."""
-    from mae_jax.cli import evaluations
+    """Run the chosen evaluation, save its files and print its summary."""
+    from mae_jax import evaluation
 
-    getattr(evaluations, args.what)(args)
+    result = evaluation.run(specification(args), lambda message: print(message, flush=True))
+    out = getattr(args, "out", None)
+    path = result.save(out) if out else None
+    for line in result.summary:
+        print(line)
+    if path is not None:
+        print(path)
+
+
+def specification(args: argparse.Namespace) -> "Spec":
+    """The specification that the options describe."""
+    from mae_jax.cli.correct import column_schema
+    from mae_jax.evaluation.protocols import RUNNERS
+    from mae_jax.flops import PublishedMAE
+
+    spec_type = next(t for t in RUNNERS if t.name == args.evaluation)
+    values = dict(vars(args))
+    for option in ("embeddings", "cpjump1", "features"):
+        if option in values:
+            values[option] = _by_name(values[option], option)
+    if "controls" in values:
+        values["schema"] = column_schema(args)
+    if args.evaluation == "flops":
+        shape = {f.name: values[f.name] for f in fields(PublishedMAE) if f.name in values}
+        values["network"] = PublishedMAE(**shape)
+    if values.get("paper_protocol"):
+        values["holdout_controls"] = 0.0
+    names = [f.name for f in fields(spec_type) if f.name in values]
+    return spec_type(**{name: values[name] for name in names})
+
+
+def _by_name(options: Sequence[str], what: str) -> dict[str, str]:
+    """NAME=PATH or PATH, which is called by its file name."""
+    from mae_jax.evaluation.protocols.base import embeddings_name
+
+    paths: dict[str, str] = {}
+    for option in options:
+        name, equals, path = option.partition("=")
+        if not equals:
+            name, path = embeddings_name(option), option
+        if name in paths:
+            raise InputError(f"two {what} are called '{name}'; name them with NAME=PATH.")
+        paths[name] = path
+    return paths
 
 
 def _embeddings(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +160,14 @@ def _map(parser: argparse.ArgumentParser) -> None:
         "--chromosome-arms", metavar="FILE", help="correct for chromosome arms by this table"
     )
     removed_option(parser, "--arms", "--chromosome-arms")
-    parser.add_argument("--unexpressed", metavar="FILE", help="gene,zFPKM: who makes up arm means")
+    parser.add_argument(
+        "--centromeres",
+        metavar="FILE",
+        help="chrom,start,end of the centromeres, if the table of arms has coordinates only",
+    )
+    parser.add_argument(
+        "--unexpressed", metavar="FILE", help="gene,zFPKM: selects the genes of the arm means"
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
 
 
@@ -124,6 +180,22 @@ def _corrections(parser: argparse.ArgumentParser) -> None:
 
 def _correction(parser: argparse.ArgumentParser, default: str = "tvn") -> None:
     parser.add_argument("--correction", default=default, help=f"default: {default}")
+
+
+def _holdout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--holdout-controls",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="share of each plate's negative controls that the correction does not see and that "
+        "the score uses alone (0.5)",
+    )
+    parser.add_argument(
+        "--paper-protocol",
+        action="store_true",
+        help="score against the very controls of the fit, as the paper does; flatters corrections",
+    )
 
 
 def _rule(parser: argparse.ArgumentParser, default: str) -> None:
@@ -144,6 +216,7 @@ def _recall(parser: argparse.ArgumentParser) -> None:
 def _retrieval(parser: argparse.ArgumentParser) -> None:
     _embeddings(parser)
     _correction(parser)
+    _holdout(parser)
     _rule(parser, "copairs")
 
 
@@ -161,6 +234,7 @@ def _siblings(parser: argparse.ArgumentParser) -> None:
 def _cpjump1(parser: argparse.ArgumentParser) -> None:
     _embeddings(parser)
     _correction(parser)
+    _holdout(parser)
     _rule(parser, "2023")
     parser.add_argument("--design", required=True, metavar="FOLDER", help="CPJUMP1's metadata")
 
@@ -204,6 +278,7 @@ def _features(parser: argparse.ArgumentParser) -> None:
 def _replicates(parser: argparse.ArgumentParser) -> None:
     _embeddings(parser)
     _correction(parser)
+    _holdout(parser)
     parser.add_argument("--permutations", type=int, default=1000, help="of labels, for p (1000)")
 
 

@@ -1,24 +1,53 @@
 """The paper's evaluation: from embeddings with metadata to every table and figure.
 
-Needs no model and no image: any table of embeddings will do (`Profiles.read`).
+Needs no model and no image: any table of embeddings will do (`Profiles.read`). Whole evaluations
+are specifications: `run(RecallSpec(embeddings=…, relationships=…)).save("evaluation")`.
 """
 
-from mae_jax.evaluation.aggregate import aggregate
+from mae_jax.evaluation.aggregation import aggregate
 from mae_jax.evaluation.corrections import CORRECTIONS, VARIANTS, Correction, correct, fit
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
-from mae_jax.evaluation.recall import Recall, recall
+from mae_jax.evaluation.protocols import (
+    BlocksSpec,
+    CompareSpec,
+    CPJUMP1Spec,
+    FeaturesSpec,
+    FlopsSpec,
+    GeneSetsSpec,
+    PaperSpec,
+    RecallSpec,
+    ReplicatesSpec,
+    RetrievalSpec,
+    SiblingsSpec,
+    run,
+)
+from mae_jax.evaluation.relationship_recall import Recall, recall
 from mae_jax.evaluation.relationships import Relationships
+from mae_jax.evaluation.results import Result
 
 __all__ = [
     "CORRECTIONS",
     "VARIANTS",
+    "BlocksSpec",
+    "CPJUMP1Spec",
     "ColumnSchema",
+    "CompareSpec",
     "Correction",
+    "FeaturesSpec",
+    "FlopsSpec",
+    "GeneSetsSpec",
+    "PaperSpec",
     "Profiles",
     "Recall",
+    "RecallSpec",
     "Relationships",
+    "ReplicatesSpec",
+    "Result",
+    "RetrievalSpec",
+    "SiblingsSpec",
     "aggregate",
     "correct",
     "fit",
     "recall",
+    "run",
 ]

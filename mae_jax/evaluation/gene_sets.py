@@ -7,7 +7,7 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.recall import cosine_matrix
+from mae_jax.evaluation.relationship_recall import cosine_matrix
 from mae_jax.evaluation.relationships import Relationships
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.recall import Recall, recall
+from mae_jax.evaluation.relationship_recall import Recall, recall
 from mae_jax.evaluation.relationships import Relationships
 
 

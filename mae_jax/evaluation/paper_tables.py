@@ -6,19 +6,17 @@ source), never mixed into ours: each row says whose it is.
 
 import base64
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mae_jax.files import replacing, write_text
 from mae_jax.flops import MAEShape, mae_training_flops, paper_training_flops
 
 if TYPE_CHECKING:
+    import jinja2
     from matplotlib.figure import Figure
 
 TITLES = {
@@ -123,30 +121,19 @@ class Paper:
             return pd.DataFrame(columns=COLUMNS)
         return pd.concat([*ours, published(number)], ignore_index=True)
 
-    def write(self, folder: str | os.PathLike[str], title: str = "The paper's evaluation") -> Path:
-        """Writes `table<N>.csv`, the figures as PNG, and `paper.html` with all of them.
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table that has rows of ours, by its number."""
+        return {n: rows for n in TITLES if not (rows := self.table(n)).empty}
 
-        Returns:
-          The path of the HTML page.
-        """
-        folder = Path(folder)
-        sections = []
-        for number, says in TITLES.items():
-            rows = self.table(number)
-            if rows.empty:
-                continue
-            with replacing(folder / f"table{number}.csv") as beside:
-                rows.to_csv(beside, index=False, float_format="%.6g")
-            sections.append((f"Table {number}", says, _wide(rows)))
+    def page(self, title: str = "The paper's evaluation") -> str:
+        """One HTML page with all tables, figures and notes, which loads nothing from elsewhere."""
+        sections = [(f"Table {n}", TITLES[n], _wide(rows)) for n, rows in self.tables().items()]
         images = []
         for name, figure in self.figures.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
-            with replacing(folder / f"{name}.png") as beside:
-                beside.write_bytes(buffer.getvalue())
             images.append((FIGURES.get(name, name), base64.b64encode(buffer.getvalue()).decode()))
-        page = _template().render(title=title, sections=sections, images=images, notes=self.notes)
-        return write_text(folder / "paper.html", page)
+        return _template().render(title=title, sections=sections, images=images, notes=self.notes)
 
 
 def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[MAEShape, float]]) -> pd.DataFrame:
@@ -191,7 +178,7 @@ def _wide(rows: pd.DataFrame) -> dict[str, object]:
     return {"metrics": metrics, "lines": lines}
 
 
-def _template():  # type: ignore[no-untyped-def]
+def _template() -> "jinja2.Template":
     import jinja2
 
     return jinja2.Environment(autoescape=True).from_string(_PAGE)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import aggregate
+from mae_jax.evaluation.aggregation import aggregate
 from mae_jax.evaluation.corrections import correct, label
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
-from mae_jax.evaluation.recall import SWEEP, Recall, cosine_matrix, recall
+from mae_jax.evaluation.relationship_recall import SWEEP, Recall, cosine_matrix, recall
 from mae_jax.evaluation.relationships import Relationships
 
 # More genes than this make a picture whose pixels nobody can see, and a file of gigabytes.

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Float32
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import l2_normalize
+from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import benjamini_hochberg
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import l2_normalize
+from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import average_precision, group_significance
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 

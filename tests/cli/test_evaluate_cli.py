@@ -1,14 +1,27 @@
 """`mae-jax correct` and `mae-jax evaluate` as a user types them."""
 
+import argparse
+import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mae_jax.cli import evaluate
 from mae_jax.cli.main import main
-from mae_jax.evaluation import CORRECTIONS, Profiles, correct
+from mae_jax.evaluation import (
+    CORRECTIONS,
+    ColumnSchema,
+    Profiles,
+    RecallSpec,
+    RetrievalSpec,
+    correct,
+    run,
+)
+from mae_jax.evaluation.protocols import RUNNERS
 
 
 @pytest.fixture
@@ -111,11 +124,58 @@ def test_wrong_input_is_one_sentence(
     assert not (folder / "out").exists()
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["correct"], ["evaluate"], ["evaluate", "recall"]):
-        with pytest.raises(SystemExit):
-            main([*words, "--help"])
-        assert "mae-jax" in capsys.readouterr().out
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    evaluate.arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize("name", evaluate.EVALUATIONS)
+def test_every_example_makes_the_specification_of_its_evaluation(name: str) -> None:
+    words = shlex.split(evaluate.EXAMPLES[name].replace("\\\n", " "))
+    spec = evaluate.specification(_parse([name, *words]))
+    assert spec.name == name
+    assert type(spec) in RUNNERS
+    given = [word.removeprefix("--").replace("-", "_") for word in words if word[:2] == "--"]
+    known = {f.name for f in dataclasses.fields(spec)}
+    assert known >= set(given) - {"out", "size", "patch"}
+
+
+@pytest.mark.parametrize("name", evaluate.EVALUATIONS)
+def test_help_is_plain(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        _parse([name, "--help"])
+    text = capsys.readouterr().out
+    assert f"mae-jax evaluate {name} {evaluate.EXAMPLES[name].split()[0]}" in text
+    assert "%%" not in text
+
+
+def test_files_are_those_of_the_specification(folder: Path) -> None:
+    """The command line adds nothing to `run(spec).save(folder)`."""
+    spec = RecallSpec(
+        embeddings={"MAE": str(folder / "mae")},
+        relationships=[str(folder / "complexes.csv")],
+        corrections=["none", "tvn"],
+        random=16,
+    )
+    run(spec).save(folder / "python")
+    command = ["evaluate", "recall", "--embeddings", f"MAE={folder / 'mae'}", "--random", "16"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "none", "tvn"]
+    assert main([*command, "--out", str(folder / "cli")]) == 0
+    names = sorted(p.name for p in (folder / "python").iterdir())
+    assert names == sorted(p.name for p in (folder / "cli").iterdir())
+    assert {"recall.csv", "sweep.csv", "compare.csv", "settings.json"} < set(names)
+    for name in names:
+        assert (folder / "cli" / name).read_bytes() == (folder / "python" / name).read_bytes(), name
+
+
+def test_specifications_take_profiles_in_memory(folder: Path) -> None:
+    wells = Profiles.read(folder / "mae")
+    options = {"schema": ColumnSchema(perturbation="Metadata_Gene"), "null_size": 500}
+    by_path = run(RetrievalSpec(embeddings={"a": folder / "mae"}, **options))
+    in_memory = run(RetrievalSpec(embeddings={"a": wells}, **options))
+    pd.testing.assert_frame_equal(by_path.tables["retrieval"], in_memory.tables["retrieval"])
+    json.dumps(in_memory.settings)
 
 
 def test_evaluation_does_not_need_models() -> None:
@@ -124,7 +184,7 @@ def test_evaluation_does_not_need_models() -> None:
     import sys
 
     code = (
-        "import sys, mae_jax.evaluation, mae_jax.evaluation.recall_tables; "
+        "import sys, mae_jax.evaluation, mae_jax.evaluation.protocols; "
         "bad = [m for m in sys.modules if m.split('.')[0] in ('jax', 'flax', 'torch') or "
         "m.startswith(('mae_jax.networks', 'mae_jax.train', 'mae_jax.inference', "
         "'mae_jax.data'))]; "

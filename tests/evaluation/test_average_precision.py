@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import l2_normalize
+from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import (
     all_against_all,
     average_precision,

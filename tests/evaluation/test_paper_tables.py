@@ -12,6 +12,7 @@ from mae_jax.evaluation.cpjump1 import summary
 from mae_jax.evaluation.paper_tables import OURS, Paper, published, with_flops
 from mae_jax.evaluation.plots import features, heatmap, percentiles, scaling
 from mae_jax.evaluation.recall_tables import recall_tables
+from mae_jax.evaluation.results import Result
 from mae_jax.flops import PublishedMAE
 
 PAIRS = Relationships.of("CORUM", [(f"G{i:03d}", f"G{i + 1:03d}") for i in range(0, 40, 2)])
@@ -92,8 +93,10 @@ def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) ->
         "ours", pd.DataFrame({"category": ["Texture"], "median": [0.5], "mad": [0.1]})
     )
     paper.notes.append("<script>alert(1)</script> was dropped")
-    page = paper.write(tmp_path / "out")
-    text = page.read_text()
+    tables = {f"table{number}": rows for number, rows in paper.tables().items()}
+    result = Result(tables, figures=paper.figures, pages={"paper.html": paper.page()})
+    result.main = "paper.html"
+    text = result.save(tmp_path / "out").read_text()
     assert text.count("<img") == 4
     assert "data:image/png;base64," in text
     assert "<script>" not in text

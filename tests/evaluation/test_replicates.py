@@ -8,7 +8,7 @@ from scipy.stats import kstest
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, correct
-from mae_jax.evaluation.aggregate import l2_normalize
+from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.replicates import (
     mean_cosine,
     perturbation_strength,

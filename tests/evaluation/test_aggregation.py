@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, aggregate
-from mae_jax.evaluation.aggregate import l2_normalize, spherical_means
+from mae_jax.evaluation.aggregation import l2_normalize, spherical_means
 
 
 def by_hand(rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.aggregate import l2_normalize
+from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.relationships import Relationships
 

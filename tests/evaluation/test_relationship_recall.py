@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, Relationships, recall
-from mae_jax.evaluation.recall import bootstrap_share, in_tails, pair_ranks
+from mae_jax.evaluation.relationship_recall import bootstrap_share, in_tails, pair_ranks
 
 
 def genes(features: np.ndarray) -> Profiles:

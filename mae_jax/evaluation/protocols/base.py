@@ -1,0 +1,189 @@
+"""What all evaluations share: where the wells come from and how they are corrected."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation.aggregation import aggregate
+from mae_jax.evaluation.chromosome_arms import (
+    correct_chromosome_arms,
+    read_chromosome_arms,
+    read_unexpressed,
+)
+from mae_jax.evaluation.corrections import correct
+from mae_jax.evaluation.holdout import correct_with_holdout, describe
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+from mae_jax.evaluation.relationship_databases import read_database
+from mae_jax.evaluation.relationships import Relationships
+
+Source = Profiles | str | os.PathLike[str]
+Progress = Callable[[str], None]
+GeneMapCorrection = Callable[[Profiles], Profiles]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Specification of one evaluation; `name` is the CLI's word for it."""
+
+    name: ClassVar[str] = ""
+
+    def settings(self) -> dict[str, object]:
+        """The specification as plain values for `settings.json`."""
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"evaluation": self.name, **fields}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WellsSpec(Spec):
+    """An evaluation of one or several embeddings of wells.
+
+    Attributes:
+      embeddings: name -> profiles, or the folder or file to read them from.
+      schema: the metadata columns and which rows are negative controls.
+      nan, duplicates: see `Profiles.checked`.
+      fit_on, batch: see `corrections.fit`.
+      seed: of everything drawn.
+    """
+
+    embeddings: Mapping[str, Source]
+    schema: ColumnSchema = field(default_factory=ColumnSchema)
+    nan: str = "error"
+    duplicates: str = "error"
+    fit_on: str = "controls"
+    batch: str | None = None
+    seed: int = 0
+
+    def load(self) -> dict[str, Profiles]:
+        """All embeddings in memory, checked.
+
+        Raises:
+          InputError: no embeddings, or whatever `Profiles.read` and `checked` refuse.
+        """
+        if not self.embeddings:
+            raise InputError(f"{self.name} needs at least one set of embeddings.")
+        return {name: self.load_one(source) for name, source in self.embeddings.items()}
+
+    def load_one(self, source: Source) -> Profiles:
+        """One set of embeddings in memory, checked."""
+        profiles = source if isinstance(source, Profiles) else Profiles.read(source)
+        return profiles.checked(nan=self.nan, duplicates=self.duplicates, schema=self.schema)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredWellsSpec(WellsSpec):
+    """An evaluation of corrected wells against negative controls.
+
+    Attributes:
+      correction: a name in `CORRECTIONS` or `VARIANTS`.
+      holdout_controls: share of each plate's negative controls that the correction does not see
+        and that the score uses alone; 0 is the paper's design, see `holdout`.
+    """
+
+    correction: str = "tvn"
+    holdout_controls: float = 0.5
+
+    def corrected(self, profiles: Profiles) -> Profiles:
+        """The wells to score: treated wells and the controls to score against."""
+        wells, _ = correct_with_holdout(
+            profiles,
+            self.correction,
+            fraction=self.holdout_controls,
+            fit_on=self.fit_on,
+            batch=self.batch,
+            schema=self.schema,
+            seed=self.seed,
+        )
+        return wells
+
+    def settings(self) -> dict[str, object]:
+        """Adds which controls the scores used."""
+        return {**super().settings(), "controls_of_the_score": describe(self.holdout_controls)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSpec(WellsSpec):
+    """An evaluation of a map: one vector per gene, scored against known relationships.
+
+    Attributes:
+      relationships: databases, or what `read_database` reads them from.
+      by: the column to aggregate by.
+      levels: columns to aggregate by first, see `aggregate`.
+      chromosome_arms: table of genes and arms (`read_chromosome_arms`); None: no such correction.
+      centromeres: table of centromeres, if `chromosome_arms` has coordinates only.
+      unexpressed: table `gene,zFPKM` that selects the genes of the arm means.
+    """
+
+    relationships: Sequence[Relationships | str | os.PathLike[str]]
+    by: str = "Metadata_Gene"
+    levels: Sequence[str] = ()
+    chromosome_arms: str | os.PathLike[str] | None = None
+    centromeres: str | os.PathLike[str] | None = None
+    unexpressed: str | os.PathLike[str] | None = None
+
+    def databases(self) -> list[Relationships]:
+        """The known relationships, read."""
+        return [
+            r if isinstance(r, Relationships) else read_database(os.fspath(r))
+            for r in self.relationships
+        ]
+
+    def arm_correction(self, notes: Progress) -> GeneMapCorrection | None:
+        """The chromosome-arm correction of a map, if any; `notes` gets each note once."""
+        if self.chromosome_arms is None:
+            if self.centromeres is not None or self.unexpressed is not None:
+                raise InputError(
+                    "centromeres and unexpressed genes belong to the chromosome-arm correction; "
+                    "give --chromosome-arms too."
+                )
+            return None
+        arms = read_chromosome_arms(self.chromosome_arms, self.centromeres)
+        unexpressed = None if self.unexpressed is None else read_unexpressed(self.unexpressed)
+        noted: set[str] = set()
+
+        def correct_map(genes: Profiles) -> Profiles:
+            result = correct_chromosome_arms(genes, arms, unexpressed=unexpressed, by=self.by)
+            if result.note not in noted:
+                noted.add(result.note)
+                notes(result.note)
+            return result.genes
+
+        return correct_map
+
+    def gene_map(
+        self, profiles: Profiles, correction: str, arms: GeneMapCorrection | None
+    ) -> Profiles:
+        """One corrected vector per gene."""
+        wells = correct(
+            profiles, correction, fit_on=self.fit_on, batch=self.batch, schema=self.schema
+        )
+        genes = aggregate(wells, self.by, levels=self.levels, controls=self.schema.controls)
+        return arms(genes) if arms else genes
+
+
+def plain(value: object) -> object:
+    """A field's value as JSON can hold it; tables are named by their size."""
+    if isinstance(value, Profiles):
+        return f"profiles in memory: {len(value)} x {value.width}"
+    if isinstance(value, Relationships):
+        return value.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def fraction_text(fraction: float) -> str:
+    """A retrieved fraction in words."""
+    return "none could be tested" if fraction != fraction else f"{fraction:.3f}"
+
+
+def embeddings_name(path: str) -> str:
+    """The name of embeddings in the tables, where none is given: the file's, without suffixes."""
+    return Path(path).name.split(".")[0]

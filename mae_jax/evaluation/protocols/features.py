@@ -1,0 +1,65 @@
+"""Prediction of CellProfiler features from embeddings (Table 7, Fig. 6 and 9)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mae_jax.evaluation.cellprofiler import predict_features
+from mae_jax.evaluation.profiles import Profiles
+from mae_jax.evaluation.protocols.base import Progress, Source, Spec
+from mae_jax.evaluation.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSpec(Spec):
+    """Regressors trained on one experiment and scored on another.
+
+    Attributes:
+      train: two sources: (embeddings, CellProfiler features) of the wells of one experiment.
+      test: the same of another experiment.
+      on: the metadata columns that identify a well in both tables.
+      scale_per_experiment, selection, workers: see `predict_features`.
+    """
+
+    name: ClassVar[str] = "features"
+    train: Sequence[Source]
+    test: Sequence[Source]
+    on: Sequence[str] = ("Metadata_Plate", "Metadata_Well")
+    scale_per_experiment: bool = False
+    selection: str = "converged"
+    workers: int = 2
+
+
+def run_features(spec: FeaturesSpec, progress: Progress) -> Result:
+    """Tables `features` (one row per feature) and `categories` (Table 7); figure `features`."""
+    from mae_jax.evaluation import plots
+
+    def report(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            progress(f"{done}/{total} features")
+
+    def pair(sources: Sequence[Source]) -> tuple[Profiles, Profiles]:
+        wells, features = (s if isinstance(s, Profiles) else Profiles.read(s) for s in sources)
+        return wells.checked(nan="rows"), features.checked(nan="features")
+
+    prediction = predict_features(
+        pair(spec.train),
+        pair(spec.test),
+        on=spec.on,
+        scale_per_experiment=spec.scale_per_experiment,
+        selection=spec.selection,
+        workers=spec.workers,
+        progress=report,
+    )
+    first = spec.train[0]
+    label = Path(first).name if isinstance(first, (str, os.PathLike)) else "embeddings"
+    categories = prediction.by_category()
+    return Result(
+        tables={"features": prediction.table, "categories": categories},
+        figures={"features": plots.features({label: prediction.table})},
+        settings=spec.settings(),
+        summary=[categories.round(3).to_string(index=False)],
+        main="categories.csv",
+    )

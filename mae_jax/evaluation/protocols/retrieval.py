@@ -1,0 +1,145 @@
+"""Retrieval of perturbations and siblings, and the CPJUMP1 benchmark (Tables 4, 8 and 9)."""
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from mae_jax.evaluation import cpjump1
+from mae_jax.evaluation.holdout import correct_with_holdout, describe
+from mae_jax.evaluation.profiles import Profiles
+from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
+from mae_jax.evaluation.results import Result
+from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSpec(ScoredWellsSpec):
+    """Retrieval of each perturbation's replicates among the controls of their plates.
+
+    Attributes:
+      rule, null_size: see `group_significance`.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    rule: str = "copairs"
+    null_size: int = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiblingsSpec(RetrievalSpec):
+    """Retrieval of siblings among the perturbations that were retrieved themselves.
+
+    Attributes:
+      siblings: column of the sibling labels, separated by "|".
+      absolute: rank by |cosine| (compounds).
+    """
+
+    name: ClassVar[str] = "siblings"
+    siblings: str = "Metadata_Gene"
+    absolute: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPJUMP1Spec(RetrievalSpec):
+    """Both retrievals on CPJUMP1's own plates.
+
+    Attributes:
+      design: folder of CPJUMP1's metadata.
+    """
+
+    name: ClassVar[str] = "cpjump1"
+    design: str | os.PathLike[str]
+    rule: str = "2023"
+
+
+def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
+    """Table `retrieval`: one row per perturbation and embeddings."""
+    result = Result(settings=spec.settings(), main="retrieval.csv")
+    rows = []
+    for name, profiles in spec.load().items():
+        progress(name)
+        scores = perturbation_retrieval(
+            spec.corrected(profiles),
+            by=spec.schema.perturbation,
+            schema=spec.schema,
+            rule=spec.rule,
+            null_size=spec.null_size,
+            seed=spec.seed,
+        )
+        rows.append(scores.groups.assign(embeddings=name))
+        result.summary.append(
+            f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
+            f"{scores.note}".rstrip()
+        )
+    result.tables["retrieval"] = pd.concat(rows)
+    result.summary.append(describe(spec.holdout_controls))
+    return result
+
+
+def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
+    """Table `siblings`: one row per label and embeddings."""
+    result = Result(settings=spec.settings(), main="siblings.csv")
+    by, rows = spec.schema.perturbation, []
+    for name, profiles in spec.load().items():
+        progress(name)
+        wells = spec.corrected(profiles)
+        replicates = perturbation_retrieval(
+            wells, by=by, schema=spec.schema, rule=spec.rule, null_size=spec.null_size,
+            seed=spec.seed,
+        )  # fmt: skip
+        retrieved = replicates.groups.loc[replicates.groups["retrieved"].astype(bool), by]
+        scores = sibling_retrieval(
+            wells, retrieved.tolist(), by=by, siblings=spec.siblings, absolute=spec.absolute,
+            schema=spec.schema, rule=spec.rule, null_size=spec.null_size, seed=spec.seed,
+        )  # fmt: skip
+        rows.append(scores.groups.assign(embeddings=name))
+        result.summary.append(
+            f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} labels "
+            f"{scores.note}".rstrip()
+        )
+    result.tables["siblings"] = pd.concat(rows)
+    result.summary.append(describe(spec.holdout_controls))
+    return result
+
+
+def run_cpjump1(spec: CPJUMP1Spec, progress: Progress) -> Result:
+    """Tables `conditions` (Tables 8 and 9) and `summary` (Table 4)."""
+    conditions, summaries = [], []
+    for name, profiles in spec.load().items():
+        table = score_cpjump1(spec, profiles, progress)
+        conditions.append(table.assign(embeddings=name))
+        summaries.append(cpjump1.summary(table).assign(embeddings=name))
+    summary = pd.concat(summaries)
+    return Result(
+        tables={"conditions": pd.concat(conditions), "summary": summary},
+        settings=spec.settings(),
+        summary=[summary.to_string(index=False), describe(spec.holdout_controls)],
+        main="summary.csv",
+    )
+
+
+def score_cpjump1(spec: CPJUMP1Spec, profiles: Profiles, progress: Progress) -> pd.DataFrame:
+    """The fraction retrieved in each condition; corrected by plate unless `batch` is given."""
+
+    def corrected(wells: Profiles) -> Profiles:
+        return correct_with_holdout(
+            wells,
+            spec.correction,
+            fraction=spec.holdout_controls,
+            fit_on=spec.fit_on,
+            batch=spec.batch or "plate",
+            schema=cpjump1.SCHEMA,
+            seed=spec.seed,
+        )[0]
+
+    table, _ = cpjump1.benchmark(
+        cpjump1.annotate(profiles, spec.design),
+        rule=spec.rule,
+        null_size=spec.null_size,
+        seed=spec.seed,
+        correct=corrected,
+        progress=progress,
+    )
+    return table

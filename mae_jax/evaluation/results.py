@@ -1,0 +1,58 @@
+"""The result of an evaluation: tables, figures and pages, saved as one folder."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mae_jax.files import replacing, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Result:
+    """Tables and figures of one evaluation.
+
+    Attributes:
+      tables: name -> table, saved as `<name>.csv`.
+      matrices: name -> square table with an index, saved as `<name>.parquet`.
+      figures: name -> figure, saved as `<name>.png`.
+      pages: file name -> text, such as an HTML page.
+      settings: the specification and what the evaluation chose, saved as `settings.json`.
+      summary: lines for the terminal.
+      main: the file to open first.
+    """
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    matrices: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: "dict[str, Figure]" = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+    summary: list[str] = field(default_factory=list)
+    main: str = ""
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write everything into `folder` and return the path of the main file."""
+        folder = Path(folder)
+        for name, table in self.tables.items():
+            write_csv(folder / f"{name}.csv", table)
+        for name, matrix in self.matrices.items():
+            with replacing(folder / f"{name}.parquet") as tmp_path:
+                matrix.to_parquet(tmp_path)
+        for name, figure in self.figures.items():
+            with replacing(folder / f"{name}.png") as tmp_path:
+                figure.savefig(tmp_path, format="png")
+        for name, text in self.pages.items():
+            write_text(folder / name, text)
+        write_json(folder / "settings.json", self.settings)
+        return folder / self.main
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV with six significant digits."""
+    with replacing(path) as tmp_path:
+        table.to_csv(tmp_path, index=False, float_format="%.6g")

@@ -1,0 +1,79 @@
+"""Held-out controls: a stratified, seeded split, and scores that a correction cannot flatter."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mae_jax.errors import InputError
+from mae_jax.evaluation import ColumnSchema, Profiles, RetrievalSpec, fit, run
+from mae_jax.evaluation.holdout import correct_with_holdout, held_out_controls
+
+
+def test_half_of_each_plate(screen: Profiles) -> None:
+    held_out = held_out_controls(screen, 0.5)
+    assert not held_out[~screen.controls()].any()
+    plates = screen.batches("plate")
+    assert {int(held_out[plates == p].sum()) for p in set(plates)} == {10}
+    assert (held_out_controls(screen, 0.5) == held_out).all()
+    assert (held_out_controls(screen, 0.5, seed=1) != held_out).any()
+    assert not held_out_controls(screen, 0.0).any()
+    assert held_out_controls(screen, 0.999).sum() == 6 * 19  # one a plate is left to fit on
+    assert held_out_controls(screen, 0.001).sum() == 6
+
+
+def test_neither_the_order_nor_other_plates_matter(screen: Profiles) -> None:
+    want = held_out_controls(screen)
+    order = np.random.default_rng(0).permutation(len(screen))
+    np.testing.assert_array_equal(held_out_controls(screen.take(order)), want[order])
+    one = (screen.batches("plate") == "E1/P1").astype(bool)
+    np.testing.assert_array_equal(held_out_controls(screen.take(one)), want[one])
+
+
+def test_what_cannot_be_split(screen: Profiles) -> None:
+    with pytest.raises(InputError, match=r"must be in \[0, 1\)"):
+        held_out_controls(screen, 1.0)
+    few = screen.take(np.r_[0, 20:60])
+    with pytest.raises(InputError, match="plate E0/P0 has a single negative control"):
+        held_out_controls(few)
+
+
+@pytest.mark.parametrize("fit_on", ["controls", "all"])
+def test_the_fit_never_sees_them(screen: Profiles, fit_on: str) -> None:
+    held_out = held_out_controls(screen)
+    wells, fitted = correct_with_holdout(screen, "tvn", fit_on=fit_on)
+    assert wells.controls().sum() == held_out.sum()
+    assert len(wells) == 360 - held_out.sum()
+    screen.features[held_out] *= 100  # changes the held-out controls alone
+    again = fit(screen.take(~held_out), "tvn", fit_on=fit_on)
+    assert again.rotation is not None
+    np.testing.assert_array_equal(again.rotation, fitted.rotation)
+    all_wells, _ = correct_with_holdout(screen, "tvn", fraction=0.0)
+    assert len(all_wells) == 360
+
+
+def test_the_paper_protocol_flatters_tvn_on_noise(make_screen: Callable[..., Profiles]) -> None:
+    """With more features than controls a batch, TVN shrinks the controls of its fit alone."""
+    screen = make_screen(genes=100, controls=16, experiments=2, plates=2, width=64)
+    screen.features[:] = np.random.default_rng(1).standard_normal(screen.features.shape)
+    results = {
+        fraction: run(
+            RetrievalSpec(
+                embeddings={"noise": screen},
+                schema=ColumnSchema(),
+                holdout_controls=fraction,
+                null_size=2000,
+            )
+        )
+        for fraction in (0.0, 0.5)
+    }
+    ap = {f: r.tables["retrieval"]["map"].mean() for f, r in results.items()}
+    chance = dict.fromkeys(ap, 0.0)
+    for f, n in ((0.0, 16), (0.5, 8)):  # three positives among n controls
+        ranks = np.argsort(np.random.default_rng(0).random((20000, n + 3)), axis=1)
+        places = np.sort(np.argwhere(ranks < 3)[:, 1].reshape(-1, 3), axis=1) + 1
+        chance[f] = float((np.arange(1, 4) / places).mean())
+    assert ap[0.0] > chance[0.0] + 0.1
+    assert ap[0.5] == pytest.approx(chance[0.5], abs=0.05)
+    assert "paper protocol" in results[0.0].summary[-1]
+    assert "held-out controls (0.5" in str(results[0.5].settings["controls_of_the_score"])
