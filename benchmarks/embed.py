@@ -39,8 +39,8 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.files import write_json, write_text
 from mae_jax.inference import embed_index, read_embeddings
-from mae_jax.inference.batch_encoder import Runner
-from mae_jax.inference.manifest import now, versions
+from mae_jax.inference.batch_encoder import BatchEncoder
+from mae_jax.embeddings.manifest import package_versions, utc_now
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.config import EncoderConfig, encoder_config
 from mae_jax.networks.mae.encoder import MAEEncoder
@@ -125,17 +125,19 @@ class Accelerator(Encoder):
 
 def bare(encoder: Encoder, channels: int, batch: int, crops: int, **options: Any) -> float:
     """Crops a second of the compiled network alone, on a batch that is already on the device."""
-    runner = Runner(encoder, pooling="mean", block=None, batch=batch, **options)
+    runner = BatchEncoder(encoder, pooling="mean", block=None, batch_size=batch, **options)
     crop = encoder.preprocessing.crop
     rng = np.random.default_rng(0)
-    pixels = runner.put(rng.integers(0, 65535, (runner.size, channels, crop, crop), np.uint16))
+    pixels = runner.put(
+        rng.integers(0, 65535, (runner.global_batch_size, channels, crop, crop), np.uint16)
+    )
     jax.block_until_ready(runner(pixels, 1))  # compiles
-    rounds = max(1, crops // runner.size)
+    rounds = max(1, crops // runner.global_batch_size)
     start = time.perf_counter()
     for _ in range(rounds):
         last = runner(pixels)
     jax.block_until_ready(last)
-    return rounds * runner.size / (time.perf_counter() - start)
+    return rounds * runner.global_batch_size / (time.perf_counter() - start)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -168,7 +170,7 @@ def against_torch(
 
     def ours(name: str, some: Index = index) -> Any:
         out = folder / f"{dtype}-{name}"
-        return embed_index(encoder, some, out, batch=args.batch, progress=False)
+        return embed_index(encoder, some, out, batch_size=args.batch, progress=False)
 
     ours("warm", few)  # compiles
     loader = torch_loader(few, config.crop, 0, device)
@@ -285,10 +287,10 @@ def main() -> None:
         steps = simulated(folder)
     import torch
 
-    made_with = {**versions(), "torch": torch.__version__}
+    made_with = {**package_versions(), "torch": torch.__version__}
     how = {
         "command": " ".join(["python", "benchmarks/embed.py", *sys.argv[1:]]),
-        "date": now(),
+        "date": utc_now(),
         "device": f"{jax.local_devices()[0].device_kind} ({jax.default_backend()}), torch "
         f"{'cuda' if torch.cuda.is_available() else 'cpu'}",
         "model": f"{args.model}, channel-agnostic, batch {args.batch}",

@@ -16,7 +16,7 @@ WRONG_INPUT = 2
 # What a launcher itself decides.
 _OWN = {
     "train": ("--workdir", "--distributed", "--preempted-exit-code"),
-    "embed": ("--out", "--shard", "--shards"),
+    "embed": ("--out", "--task", "--num-tasks"),
 }
 
 
@@ -115,7 +115,7 @@ def make_run(
     else:
         if shards is None:
             raise InputError("embed needs --shards N: in how many shares the work is divided.")
-        words += ["--out", folder, "--shards", str(shards)]
+        words += ["--out", folder, "--num-tasks", str(shards)]
     return Run(check_name(name), folder, tuple(words), shards or 0, _pairs(environment))
 
 

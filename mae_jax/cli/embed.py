@@ -3,74 +3,82 @@
 import argparse
 import sys
 
+from mae_jax.cli.removed_options import removed_option
+
 HELP = "turn every well of a screen into an embedding with any encoder"
 EXAMPLE = """\
   mae-jax embed --encoder runs/mine/model --index index.parquet --out embeddings/mine
   mae-jax embed --encoder intensity --index index.parquet --out embeddings/intensity
   mae-jax embed --encoder runs/mine/model --index index.parquet --out s3://bucket/mine \\
-      --shard 3/64 --batch 256
-Started again after any interruption, the same command does what is not yet done. In a Kubernetes
-Indexed Job, a SLURM array or under jax.distributed each process takes its own share by itself."""
+      --task 3/64 --batch-size 256
+After any interruption, the same command does what is not yet done. In a Kubernetes Indexed Job, a
+SLURM array or under jax.distributed each process detects its own slice of the work."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+    """Declare the command's options."""
     add = parser.add_argument
     encoder = "a saved model, a training's work folder, or a baseline: intensity, random"
-    add("--encoder", required=True, metavar="WHERE", help=encoder)
+    add("--encoder", required=True, metavar="PATH_OR_NAME", help=encoder)
     add("--index", required=True, help="the screen's index, LoadData CSV or folder of images")
     add("--out", required=True, help="the embeddings folder, on a local disk, s3:// or gs://")
-    pooling = "the class token, the mean over patches, or a mean for each channel (mean)"
+    pooling = "the class token, the mean over patches, or one mean per channel (default: mean)"
     add("--pooling", default="mean", choices=("class", "mean", "channel"), help=pooling)
-    add("--block", type=int, help="pool the tokens after this block (the last)")
-    dtype = "what products are computed in; bfloat16 is quicker and less exact (the model's own)"
+    add("--block", type=int, help="pool the tokens after this block (default: the last)")
+    dtype = "type of matrix products; bfloat16 is faster and less exact (default: the model's own)"
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
-    add("--batch", type=int, default=64, help="crops a device and step (64)")
-    add("--channels", nargs="+", metavar="NAME", help="channels to read (all that a site has)")
-    add("--crop", type=int, help="side of a crop in pixels (that of the encoder's training)")
-    add("--shard", metavar="I/N", help="do share I of N, counted from 0")
-    add("--shards", type=int, metavar="N", help="the number of shares, if the launcher hides it")
-    part = "wells a file, which is what a killed process loses at most (64)"
-    add("--part-wells", type=int, default=64, metavar="N", help=part)
+    add("--batch-size", type=int, default=64, metavar="N", help="per-device batch size (64)")
+    channels = "channels to read (default: all that a site has)"
+    add("--channels", nargs="+", metavar="NAME", help=channels)
+    add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
+    add("--task", metavar="I/N", help="do slice I of N of the shards, counted from 0")
+    tasks = "the number of tasks, if the launcher does not export it"
+    add("--num-tasks", type=int, metavar="N", help=tasks)
+    shard = "wells per shard, which is what a killed process loses at most (64)"
+    add("--wells-per-shard", type=int, default=64, metavar="N", help=shard)
     add("--crops", action="store_true", help="also keep the embedding of every crop (Zarr)")
     add("--tokens", action="store_true", help="also keep all tokens of every crop (Zarr, large)")
-    anndata = "when all is done, also write embeddings.h5ad (or .zarr) for scanpy"
+    anndata = "when all shards are done, also write embeddings.h5ad (or .zarr) for scanpy"
     add("--anndata", nargs="?", const="h5ad", choices=("h5ad", "zarr"), help=anndata)
     add("--strict", action="store_true", help="stop at the first well that cannot be read")
     add("--retry-skipped", action="store_true", help="try again the wells that were skipped")
-    add("--threads", type=int, help="decoding threads (one a processor, at least 4)")
+    add("--threads", type=int, help="decoding threads (default: one per CPU, at least 4)")
     add("--memory", type=float, default=2.0, metavar="GB", help="decoded pixels that may wait (2)")
     add("--quiet", action="store_true", help="no progress bar")
+    removed_option(parser, "--batch", "--batch-size")
+    removed_option(parser, "--part-wells", "--wells-per-shard")
+    removed_option(parser, "--shard", "--task")
+    removed_option(parser, "--shards", "--num-tasks")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads encoder and index and does this process's share."""
+    """Load encoder and index, and do this process's slice."""
     from mae_jax.data.readers.open_screen import read_source
     from mae_jax.encoders import load_encoder
     from mae_jax.errors import InputError
-    from mae_jax.inference import embed_index, find_shard, parse_shard
+    from mae_jax.inference import detect_task_slice, embed_index, parse_task_slice
 
-    if args.shard is not None and args.shards is not None:
-        raise InputError("--shard I/N says it all; leave --shards out.")
-    if args.shard is not None:
-        shard, found = parse_shard(args.shard), "--shard"
+    if args.task is not None and args.num_tasks is not None:
+        raise InputError("--task I/N includes the number of tasks; leave --num-tasks out.")
+    if args.task is not None:
+        task, launcher = parse_task_slice(args.task), "--task"
     else:
-        shard, found = find_shard(args.shards)
-    if shard.count > 1:
-        print(f"share {shard} ({found})", file=sys.stderr)
+        task, launcher = detect_task_slice(args.num_tasks)
+    if task.count > 1:
+        print(f"task {task} ({launcher})", file=sys.stderr)
     report = embed_index(
         load_encoder(args.encoder, dtype=args.dtype),
         read_source(args.index),
         args.out,
         pooling=args.pooling,
         block=args.block,
-        batch=args.batch,
-        shard=shard,
+        batch_size=args.batch_size,
+        task=task,
         channels=args.channels,
         crop=args.crop,
-        part_wells=args.part_wells,
-        crops=args.crops,
-        tokens=args.tokens,
+        wells_per_shard=args.wells_per_shard,
+        save_crops=args.crops,
+        save_tokens=args.tokens,
         strict=args.strict,
         retry_skipped=args.retry_skipped,
         threads=args.threads,
@@ -78,10 +86,14 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     print(report)
+    for message in report.quarantined:
+        print(message, file=sys.stderr)
     if report.skipped:
-        print(f"why wells were skipped: {args.out}/skipped.csv")
+        print(f"reasons for skipped wells: {args.out}/skipped.csv")
+    if report.skipped and not report.wells:
+        raise InputError(f"no well could be embedded; the first one is {report.first_skipped}")
     if args.anndata and report.complete:
-        from mae_jax.inference.anndata import write_anndata
+        from mae_jax.embeddings.anndata import write_anndata
 
-        print(write_anndata(args.out, kind=args.anndata))
+        print(write_anndata(args.out, args.anndata))
     print(args.out)

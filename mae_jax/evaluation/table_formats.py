@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mae_jax.embeddings import is_embeddings_folder, read_embeddings
+from mae_jax.embeddings.manifest import NAME as MANIFEST
 from mae_jax.errors import InputError
 
 METADATA = "Metadata_"  # what the names of metadata columns begin with
@@ -25,7 +27,10 @@ def read(path: Path, metadata: Path | None = None) -> Table:
     if not path.exists():
         raise InputError(f"{path} does not exist; give an embeddings folder or a profiles file.")
     table: Table
-    if path.is_dir() or path.suffix in (".parquet", ".pq"):
+    if is_embeddings_folder(path):
+        frame, features, names = read_embeddings(path)
+        table = Table(strings(frame), features, tuple(names))
+    elif path.is_dir() or path.suffix in (".parquet", ".pq"):
         table = _parquet(parquet_files(path), path, need_metadata=metadata is None)
     elif path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
         table = _csv(path, need_metadata=metadata is None)
@@ -49,15 +54,14 @@ def read(path: Path, metadata: Path | None = None) -> Table:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files of an embeddings folder (its `parts/`, or the folder itself), sorted."""
+    """The Parquet files of a folder, sorted, or the file itself."""
     if not path.is_dir():
         return [path]
     # Hidden ones are still being written.
-    parts = [*(path / "parts").glob("*.parquet")] or [*path.glob("*.parquet")]
-    found = sorted(p for p in parts if not p.name.startswith("."))
-    if not found:
-        raise InputError(f"{path} holds no parquet file (nor parts/*.parquet); embed first.")
-    return found
+    files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    if not files:
+        raise InputError(f"{path} has no Parquet file and no {MANIFEST}; embed first.")
+    return files
 
 
 def split_columns(

@@ -1,17 +1,16 @@
-"""The embedding job: whole screens through an encoder, each well once."""
+"""Whole screens through an encoder: embeddings of every well, and reconstructions to look at."""
 
-from mae_jax.inference.crop_embeddings import read_crops, read_tokens
+from mae_jax.embeddings import read_crops, read_embeddings, read_tokens
 from mae_jax.inference.embedding_job import embed_index
-from mae_jax.inference.parts import read_embeddings
 from mae_jax.inference.progress import EmbedReport
-from mae_jax.inference.task_slice import Shard, find_shard, parse_shard
+from mae_jax.inference.task_slice import TaskSlice, detect_task_slice, parse_task_slice
 
 __all__ = [
     "EmbedReport",
-    "Shard",
+    "TaskSlice",
+    "detect_task_slice",
     "embed_index",
-    "find_shard",
-    "parse_shard",
+    "parse_task_slice",
     "read_crops",
     "read_embeddings",
     "read_tokens",

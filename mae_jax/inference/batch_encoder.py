@@ -1,4 +1,4 @@
-"""The encoder on all local devices, each with a batch of its own and no word between them."""
+"""The encoder on all local devices, each with a batch of its own and no communication."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -12,8 +12,8 @@ from jaxtyping import Shaped
 from mae_jax.kernels.cpu_pool import Streams
 from mae_jax.networks.encoder import Encoder
 
-# On the devices, or beside a processor.
-Rows = (
+# On the devices; for the CPU, as it was.
+DeviceBatch = (
     Shaped[jax.Array, "batch channels height width"]
     | Shaped[np.ndarray, "batch channels height width"]
 )
@@ -58,12 +58,12 @@ def _is_processor(mesh: Mesh) -> bool:
     return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
 
 
-class Runner:
-    """Crops in, embeddings out: one compiled program a number of channels and pixel type.
+class BatchEncoder:
+    """Crops to embeddings: one compiled program per number of channels and pixel type.
 
-    The batch is cut along its first axis, each device runs the same program on its part, and
-    there are no collectives. A part has `batch` crops whatever the number of devices, so the
-    number of devices does not change what a device computes. A processor cuts its part once more
+    The batch is sharded along its first axis, each device runs the same program on its shard, and
+    there are no collectives. A device gets `batch_size` crops whatever the number of devices, so
+    the number of devices does not change what a device computes. A CPU splits its shard further
     (`mae_jax.kernels.cpu_pool`).
     """
 
@@ -73,45 +73,45 @@ class Runner:
         *,
         pooling: str,
         block: int | None,
-        batch: int,
+        batch_size: int,
         devices: Sequence[jax.Device] | None = None,
         tokens: bool = False,
     ) -> None:
-        """Places the encoder's parameters on every device.
+        """Replicate the encoder's parameters on every device.
 
         Args:
           encoder: the encoder.
           pooling: "class", "mean" or "channel".
           block: the block whose output is pooled; None for the last.
-          batch: crops a device and call.
+          batch_size: crops per device and call.
           devices: by default all devices of this process.
           tokens: also return the tokens before pooling.
         """
         self.devices = list(jax.local_devices() if devices is None else devices)
-        self.batch = batch
-        self.size = batch * len(self.devices)
+        self.batch_size = batch_size
+        self.global_batch_size = batch_size * len(self.devices)
         mesh = Mesh(np.array(self.devices), ("device",))
-        self._placed = NamedSharding(mesh, _CUT)
+        self._sharding = NamedSharding(mesh, _CUT)
         self._params = jax.device_put(encoder.params, NamedSharding(mesh, _WHOLE))
 
         self._forward = _compiled(encoder, pooling, block, tokens, mesh)
         self._streams, self._piece = _is_processor(mesh), encoder.piece
 
-    def put(self, pixels: Shaped[np.ndarray, "batch channels height width"]) -> Rows:
-        """Sends a batch of `size` crops on its way to the devices."""
-        return pixels if self._streams else jax.device_put(pixels, self._placed)
+    def put(self, pixels: Shaped[np.ndarray, "batch channels height width"]) -> DeviceBatch:
+        """Start the transfer of a batch of `global_batch_size` crops to the devices."""
+        return pixels if self._streams else jax.device_put(pixels, self._sharding)
 
-    def __call__(self, pixels: Rows, used: int | None = None) -> tuple[Any, Any]:
-        """Starts the devices on a batch that `put` has sent; returns before they are done.
+    def __call__(self, pixels: DeviceBatch, num_crops: int | None = None) -> tuple[Any, Any]:
+        """Start the devices on a batch from `put`; returns before they have finished.
 
         Args:
           pixels: the batch.
-          used: how many crops of it count, the first ones; None for all. What is returned for
-            the others means nothing.
+          num_crops: how many crops of it are real, the first ones; None for all. The outputs of
+            the others are undefined.
 
-        Returns: vectors, and tokens or None; numpy waits for them, `is_ready` says whether it
-          would.
+        Returns: embeddings, and tokens or None; numpy waits for them, and `is_ready` tells whether
+          it would have to.
         """
         if self._streams:
-            return self._forward(self._params, pixels, self._piece(*pixels.shape[1:]), used)
+            return self._forward(self._params, pixels, self._piece(*pixels.shape[1:]), num_crops)
         return self._forward(self._params, pixels)

@@ -1,4 +1,4 @@
-"""What a job shows while it runs, and its account when it ends."""
+"""The progress bar of an embedding job, and its report."""
 
 import sys
 import time
@@ -10,49 +10,56 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """The account of one process's work.
+    """The work of one process.
 
     Attributes:
       wells: wells embedded by this process.
       skipped: wells that it could not embed.
       crops: crops embedded.
-      parts: parts written.
-      already: parts that an earlier process had done.
-      seconds: from the first well asked for to the last part written.
-      waited: seconds of these, after the first batch, in which the devices were done and no batch
-        was ready for them: an upper bound, since a wait counts whole once they are done.
-      complete: whether all parts of all shards are done.
+      shards: shards written.
+      already_done: shards that were done before.
+      seconds: from the first well requested to the last shard written.
+      idle_seconds: seconds of these, after the first batch, in which the devices had finished and
+        no batch was ready for them: an upper bound, since a wait counts whole once they finish.
+      complete: whether all shards of all tasks are done.
+      quarantined: files that were damaged or surplus and were moved away, each with its reason.
+      first_skipped: the first skipped well and the reason, "" for none.
     """
 
     wells: int = 0
     skipped: int = 0
     crops: int = 0
-    parts: int = 0
-    already: int = 0
+    shards: int = 0
+    already_done: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    idle_seconds: float = 0.0
     complete: bool = False
+    quarantined: tuple[str, ...] = ()
+    first_skipped: str = ""
 
     def __str__(self) -> str:
         rate = f", {self.crops / self.seconds:.4g} crops/s" if self.crops and self.seconds else ""
-        words = f"{self.wells} wells embedded ({self.crops} crops in {self.seconds:.1f} s{rate})"
+        text = f"{self.wells} wells embedded ({self.crops} crops in {self.seconds:.1f} s{rate})"
         if self.skipped:
-            words += f", {self.skipped} skipped"
-        if self.already:
-            parts = "1 part was" if self.already == 1 else f"{self.already} parts were"
-            words += f", {parts} done before"
-        if self.seconds and self.waited > 0.05 * self.seconds:
-            share = 100 * self.waited / self.seconds
-            words += f", the devices waited for images {share:.0f} % of the time"
+            text += f", {self.skipped} skipped"
+        if self.already_done:
+            shards = "1 shard was" if self.already_done == 1 else f"{self.already_done} shards were"
+            text += f", {shards} already done"
+        if self.quarantined:
+            files = "1 file" if len(self.quarantined) == 1 else f"{len(self.quarantined)} files"
+            text += f", {files} moved to quarantine"
+        if self.seconds and self.idle_seconds > 0.05 * self.seconds:
+            share = 100 * self.idle_seconds / self.seconds
+            text += f", the devices waited for images {share:.0f} % of the time"
         if not self.complete:
-            words += "; other shards are not done yet"
-        return words
+            text += "; other tasks are not done yet"
+        return text
 
 
 class Progress:
-    """A bar that counts wells, with wells/s, crops/s and the time left.
+    """A bar that counts wells, with wells/s, crops/s and the remaining time.
 
-    Where the output is no terminal, a line every half minute instead of a moving bar.
+    If the output is not a terminal, a line every half minute instead of a moving bar.
     """
 
     def __init__(self, total: int, done: int, name: str, shown: bool) -> None:
@@ -69,19 +76,19 @@ class Progress:
         )
         self._start, self._crops = time.monotonic(), 0
 
-    def well(self, crops: int) -> None:
-        """Counts a well of `crops` crops."""
+    def add_well(self, crops: int) -> None:
+        """Count a well of `crops` crops."""
         self._crops += crops
         seconds = max(time.monotonic() - self._start, 1e-9)
         self._bar.set_postfix_str(f"{self._crops / seconds:.3g} crops/s", refresh=False)
         self._bar.update()
 
     def skip(self, wells: int) -> None:
-        """Counts wells that could not be read."""
+        """Count wells that could not be read."""
         self._bar.update(wells)
 
-    def say(self, text: str) -> None:
-        """Writes a line above the bar."""
+    def write(self, text: str) -> None:
+        """Write a line above the bar."""
         if not self._bar.disable:
             tqdm.write(text, file=sys.stderr)
 
@@ -90,8 +97,8 @@ class Progress:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._bar.close()

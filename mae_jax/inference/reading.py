@@ -1,11 +1,11 @@
-"""Wells read ahead: sites decoded by several threads, handed over in the plan's order."""
+"""Wells read ahead: sites decoded by several threads, in the order of the plan."""
 
 import itertools
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +16,7 @@ from jaxtyping import Int, Shaped
 from mae_jax.data.images import read_site
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.errors import InputError
-from mae_jax.inference.shard_plan import Plan, Well
+from mae_jax.inference.embedding_plan import EmbeddingPlan, Well
 from mae_jax.networks.encoder import Encoder
 
 Item = TypeVar("Item")
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class SiteImage:
-    """One field of view: its name, its pixels, and where its crops of `crop`² stand in it."""
+    """One field of view: its name, its pixels, and the corners of its crops of `crop`² pixels."""
 
     name: str
     pixels: Shaped[np.ndarray, "channels height width"]
@@ -34,7 +34,7 @@ class SiteImage:
 
 @dataclass(frozen=True, eq=False)
 class WellImages:
-    """One well as it was read: all its sites, with the channels in the order the encoder asks."""
+    """The images of one well: all its sites, channels in the order that the encoder needs."""
 
     well: Well
     channels: tuple[str, ...]
@@ -42,84 +42,84 @@ class WellImages:
 
 
 @dataclass(frozen=True)
-class BrokenWell:
+class UnreadableWell:
     """A well that cannot be embedded, and why, in one sentence."""
 
     well: Well
     reason: str
 
 
-def read_well(plan: Plan, encoder: Encoder, well: Well) -> WellImages | BrokenWell:
-    """Reads one well: channels chosen by name, every site whole, tiles over the whole field.
+def read_well(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> WellImages | UnreadableWell:
+    """Read one well: channels chosen by name, every site whole, tiles over the whole field.
 
-    A well with one broken site is broken: the mean over the others would be another quantity
-    than its neighbours have.
+    A well with one unreadable site is unreadable: the mean over the others would be another
+    quantity than its neighbors have.
     """
     try:
         channels = _channels(plan, encoder, well)
         return _checked(well, channels, [_read(plan, encoder, row, channels) for row in well.rows])
-    except InputError as problem:
-        return BrokenWell(well, str(problem))
+    except InputError as error:
+        return UnreadableWell(well, str(error))
 
 
 def read_ahead(
-    plan: Plan,
+    plan: EmbeddingPlan,
     encoder: Encoder,
     wells: Iterable[Well],
     *,
     threads: int | None = None,
     memory: int = 2 << 30,
-) -> Iterator[WellImages | BrokenWell]:
-    """The wells in order, with sites of those to come being decoded meanwhile.
+) -> Iterator[WellImages | UnreadableWell]:
+    """Yield the wells in order, while the sites of the next ones are being decoded.
 
     Args:
       plan: the plan that the wells belong to.
-      encoder: says which channels it wants and how large a crop is.
-      wells: the wells, in the order in which they shall come.
-      threads: decoding threads; by default one a processor, and at least four.
-      memory: about how many bytes of pixels may be held or under way. One well is always read,
+      encoder: its channels and crop size are read.
+      wells: the wells, in the order in which to yield them.
+      threads: decoding threads; by default one per CPU, and at least four.
+      memory: about how many bytes of pixels may be decoded ahead. One well is always read,
         however large it is.
     """
     threads = threads or max(4, len(os.sched_getaffinity(0)))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
-    coming = iter(wells)
-    waiting: deque[tuple[Well, tuple[str, ...] | BrokenWell, list[Future[SiteImage]]]] = deque()
+    remaining = iter(wells)
+    pending: deque[tuple[Well, tuple[str, ...] | UnreadableWell, list[Future[SiteImage]]]] = deque()
     largest = 0  # bytes of the largest well so far
     try:
         while True:
             limit = 2 if not largest else max(1, min(memory // largest, 4 * threads))
-            for well in itertools.islice(coming, max(0, limit - len(waiting))):
+            for well in itertools.islice(remaining, max(0, limit - len(pending))):
                 try:
                     channels = _channels(plan, encoder, well)
-                except InputError as problem:
-                    waiting.append((well, BrokenWell(well, str(problem)), []))
+                except InputError as error:
+                    pending.append((well, UnreadableWell(well, str(error)), []))
                     continue
                 tasks = [pool.submit(_read, plan, encoder, row, channels) for row in well.rows]
-                waiting.append((well, channels, tasks))
-            if not waiting:
+                pending.append((well, channels, tasks))
+            if not pending:
                 return
-            well, found, tasks = waiting.popleft()
-            if isinstance(found, BrokenWell):
-                yield found
+            well, site_channels, tasks = pending.popleft()
+            if isinstance(site_channels, UnreadableWell):
+                yield site_channels
                 continue
             try:
-                images = _checked(well, found, [task.result() for task in tasks])
-            except InputError as problem:
-                yield BrokenWell(well, str(problem))
+                images = _checked(well, site_channels, [task.result() for task in tasks])
+            except InputError as error:
+                yield UnreadableWell(well, str(error))
                 continue
             largest = max(largest, sum(site.pixels.nbytes for site in images.sites))
-            tasks.clear()  # lets go of the pixels once the caller has
+            tasks.clear()  # so that the pixels are freed once the caller drops them
             yield images
             del images
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _channels(plan: Plan, encoder: Encoder, well: Well) -> tuple[str, ...]:
+def _channels(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> tuple[str, ...]:
     """The channels to read from each of the well's sites, in the encoder's order."""
     lists = [plan.index.sites[row][0] for row in well.rows]
     if any(set(names) != set(lists[0]) for names in lists):
-        raise InputError("its sites have unlike channels.")
+        raise InputError("its sites have different channels.")
     names = lists[0] if plan.channels is None else plan.channels
     missing = [name for name in names if name not in lists[0]]
     if missing:
@@ -127,37 +127,37 @@ def _channels(plan: Plan, encoder: Encoder, well: Well) -> tuple[str, ...]:
     return encoder.order_channels(names)
 
 
-def _read(plan: Plan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> SiteImage:
+def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> SiteImage:
     pixels = read_site(plan.index, row, channels)
     height, width = pixels.shape[1:]
     crop = plan.crop or encoder.preprocessing.crop
-    if not encoder.params:  # a baseline: trained at no size, so that a small field will do
+    if not encoder.params:  # a baseline has no training size, so a small field will do
         crop = min(crop, height, width)
     try:
         offsets = tile_offsets(height, width, crop)
-    except InputError as problem:
-        raise InputError(f"{plan.index.describe(row)}: {problem}") from None
+    except InputError as error:
+        raise InputError(f"{plan.index.describe(row)}: {error}") from None
     return SiteImage(str(plan.index.table["Metadata_Site"].iat[row]), pixels, offsets, crop)
 
 
 def _checked(well: Well, channels: tuple[str, ...], sites: list[SiteImage]) -> WellImages:
     if len({site.pixels.dtype for site in sites}) > 1:
-        raise InputError("its sites have unlike pixel types.")
+        raise InputError("its sites have different pixel types.")
     return WellImages(well, channels, sites)
 
 
 _END = object()
 
 
-def in_background(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """The same items, made by a thread of their own, up to `depth` of them ahead of their use.
+def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
+    """Iterate over `items` in a thread of its own, up to `depth` items ahead.
 
-    An exception of the thread is raised here. Leaving the iteration stops the thread.
+    An exception of the thread is raised here. Closing the iterator stops the thread.
     """
     ready: queue.Queue[object] = queue.Queue(depth)
     stop = threading.Event()
 
-    def hand(item: object) -> bool:
+    def put(item: object) -> bool:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -170,12 +170,12 @@ def in_background(items: Iterable[Item], depth: int) -> Iterator[Item]:
         iterator = iter(items)
         try:
             for item in iterator:
-                if not hand(item):
+                if not put(item):
                     break
                 del item
-            hand(_END)
-        except BaseException as problem:
-            hand(problem)
+            put(_END)
+        except BaseException as error:
+            put(error)
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:

@@ -12,7 +12,7 @@ from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels
 from mae_jax.nn.standardize import self_standardize
 
 
-def masked_and_back(
+def reconstruct_crops(
     encoder: Any,
     pixels: Shaped[np.ndarray, "batch channels height width"],
     channels: Sequence[str],
@@ -37,7 +37,7 @@ def masked_and_back(
     return run(encoder.mae_params, pixels, jax.random.key(seed))
 
 
-def predicted_channels(
+def predict_missing_channels(
     encoder: Any,
     pixels: Shaped[np.ndarray, "batch given height width"],
     given: Sequence[str],

@@ -16,9 +16,9 @@ from mae_jax.data.index import Index
 from mae_jax.data.well_names import normal_well
 from mae_jax.errors import InputError
 from mae_jax.files import replacing, write_text
-from mae_jax.inference.reconstruct import masked_and_back, predicted_channels
+from mae_jax.inference.reconstruct import reconstruct_crops, predict_missing_channels
 from mae_jax.networks.encoder import Encoder
-from mae_jax.viz.panels import channel_sheet, triplet_sheet
+from mae_jax.viz.panels import channel_grid, reconstruction_grid
 
 _TEMPLATE = Path(__file__).parent / "reconstruction_page.html"
 
@@ -163,15 +163,15 @@ def _triplets(
     for number, channels in enumerate(kinds):
         alike = [sample for sample in samples if sample.channels == channels]
         pixels = np.stack([sample.pixels for sample in alike])
-        found = masked_and_back(encoder, pixels, channels, ratio, seed)
+        found = reconstruct_crops(encoder, pixels, channels, ratio, seed)
         masked, made, true = (np.asarray(part) for part in found[:3])
         hidden = np.asarray(found.mask) > 0
         name = "triplets.png" if len(kinds) == 1 else f"triplets-{number + 1}.png"
         titles = [sample.title for sample in alike]
-        _save(out / name, triplet_sheet(masked, made, true, channels, titles=titles))
+        _save(out / name, reconstruction_grid(masked, made, true, channels, titles=titles))
         for place, sample in enumerate(alike):
             file = f"well_{sample.name}.png"
-            one = triplet_sheet(masked[place], made[place], true[place], channels)
+            one = reconstruction_grid(masked[place], made[place], true[place], channels)
             _save(out / file, one)
             errors = _errors(made[place], true[place], hidden[place])
             rows = [(c, f"{e:.3f}") for c, e in zip(channels, errors, strict=True)]
@@ -195,7 +195,7 @@ def _missing(encoder: Any, sample: Sample, missing: tuple[str, ...], out: Path) 
     """A well whose named channels are predicted from the others."""
     given = tuple(name for name in sample.channels if name not in missing)
     places = [sample.channels.index(name) for name in given]
-    predicted = predicted_channels(encoder, sample.pixels[None, places], given, missing)[0]
+    predicted = predict_missing_channels(encoder, sample.pixels[None, places], given, missing)[0]
     shape = (len(given) + len(missing), *sample.pixels.shape[1:])
     columns = [np.full(shape, np.nan, np.float32) for _ in range(3)]
     seen = sample.pixels[places].astype(np.float32)
@@ -213,7 +213,7 @@ def _missing(encoder: Any, sample: Sample, missing: tuple[str, ...], out: Path) 
             rows.append((name, "not imaged"))
     names = ("given", "predicted", "imaged")
     file = f"missing_{sample.name}.png"
-    _save(out / file, channel_sheet(columns, names, (*given, *missing)))
+    _save(out / file, channel_grid(columns, names, (*given, *missing)))
     note = f"{', '.join(missing)} predicted from {', '.join(given)}; correlation of the pixels."
     return Shown(sample.title, file, rows, note)
 

@@ -30,8 +30,13 @@ from mae_jax.train.throughput import ThroughputTracker
 from mae_jax.train.train_data import DeviceBatch, TrainData
 from mae_jax.train.warm_start import warm_start
 from mae_jax.train.watchdog import Watchdog
+<<<<<<< HEAD
 from mae_jax.train.workdir import create_or_verify
 from mae_jax.viz.panels import triplet_sheet
+=======
+from mae_jax.train.workdir import claim
+from mae_jax.viz.panels import reconstruction_grid
+>>>>>>> 433f909 (Embeddings have a room of their own: manifest, shards with checksums, one reader)
 
 log = logging.getLogger(__name__)
 VALIDATION = "validation/loss"
@@ -174,7 +179,7 @@ def draw(run: CompiledFns, state: TrainState, held_out: DeviceBatch) -> np.ndarr
     """The picture (height, width, 3) of the first crops held out."""
     pictures = run.draw(state.weights, state.model_state, *held_out)
     masked, drawn, original = map(np.asarray, pictures)
-    return triplet_sheet(masked, drawn, original, held_out.channels or run.task.channels)
+    return reconstruction_grid(masked, drawn, original, held_out.channels or run.task.channels)
 
 
 def report(

@@ -14,8 +14,8 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.viz.colors import contrast_limits, false_colour, stretched
-from mae_jax.viz.projection import components, flat_map, standardized
+from mae_jax.viz.colors import contrast_limits, false_color, stretched
+from mae_jax.viz.projection import components, project_2d, standardized
 
 _COMPONENTS = 3
 
@@ -37,7 +37,7 @@ class Screen:
         Args:
           profiles: the embeddings, with `Metadata_Plate` and `Metadata_Well`.
           index: the screen that they were made from, for images.
-          method: see `flat_map`.
+          method: see `project_2d`.
           limit: at most so many wells; of more, whole plates are drawn at random.
           seed: of the map and the draw.
 
@@ -51,7 +51,7 @@ class Screen:
             raise InputError(f"there must be at least two wells to look at, not {len(profiles)}.")
         self.total = len(profiles)
         self.profiles = _some_plates(profiles, limit, seed)
-        self.places, self.method = flat_map(self.profiles.features, method, seed)
+        self.places, self.method = project_2d(self.profiles.features, method, seed)
         scaled = standardized(self.profiles.features)
         length = np.linalg.norm(scaled, axis=1, keepdims=True)
         self._directions = scaled / np.where(length > 0, length, 1)
@@ -207,7 +207,7 @@ def _png(index: Index, row: int, size: int, channel: str) -> bytes:
     if channel:
         picture = Image.fromarray((shown[0] * 255).astype(np.uint8))
     else:
-        picture = Image.fromarray(false_colour(shown, np.zeros(shown.shape, bool), names))
+        picture = Image.fromarray(false_color(shown, np.zeros(shown.shape, bool), names))
     sink = BytesIO()
     picture.save(sink, format="PNG")
     return sink.getvalue()

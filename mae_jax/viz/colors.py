@@ -23,7 +23,7 @@ def is_transmitted(channel: str) -> bool:
     return channel.lower().startswith(_TRANSMITTED)
 
 
-def channel_colours(channels: Sequence[str]) -> Float[np.ndarray, "channels 3"]:
+def channel_colors(channels: Sequence[str]) -> Float[np.ndarray, "channels 3"]:
     """A colour (red, green, blue from 0 to 1) for each channel by name, no two alike.
 
     Transmitted light is black where there is any fluorescence, since it would whiten the rest.
@@ -73,7 +73,7 @@ def grey(
     return (rgb * 255).round().astype(np.uint8)
 
 
-def false_colour(
+def false_color(
     image: Float[np.ndarray, "channels height width"],
     hidden: Bool[np.ndarray, "channels height width"],
     channels: Sequence[str],
@@ -82,7 +82,7 @@ def false_colour(
 
     A pixel that is hidden in every channel is dark grey-blue; one hidden in some shows the others.
     """
-    colours = channel_colours(channels)
+    colours = channel_colors(channels)
     # Many stains in one place would all be white: so that two may saturate, but not five.
     colours = colours * min(1.0, 1.6 / max(colours.sum(axis=0).max(), 1e-9))
     seen = np.where(hidden, 0, image)

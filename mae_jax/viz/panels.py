@@ -7,7 +7,7 @@ from jaxtyping import Float, Num, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from mae_jax.errors import InputError
-from mae_jax.viz.colors import contrast_limits, false_colour, grey, stretched
+from mae_jax.viz.colors import contrast_limits, false_color, grey, stretched
 
 COLUMNS = ("masked", "reconstruction", "original")
 _PAPER, _INK = (255, 255, 255), (30, 30, 36)
@@ -15,7 +15,7 @@ _GAP, _GROUP, _MARGIN = 4, 20, 10
 _LEAST = 128  # pixels a side that a tile is enlarged to at least
 
 
-def triplet_sheet(
+def reconstruction_grid(
     masked: Num[np.ndarray, "..."],
     reconstruction: Num[np.ndarray, "..."],
     original: Num[np.ndarray, "..."],
@@ -56,7 +56,7 @@ def triplet_sheet(
     return _sheet(blocks, ("false colour", *channels), COLUMNS, titles, across)
 
 
-def channel_sheet(
+def channel_grid(
     columns: Sequence[Float[np.ndarray, "channels height width"]],
     names: Sequence[str],
     channels: Sequence[str],
@@ -78,7 +78,7 @@ def channel_sheet(
         filled = np.where(hidden, 0.0, image)
         shown = stretched(filled, contrast_limits(filled))
         planes = [grey(plane, where) for plane, where in zip(shown, hidden, strict=True)]
-        block.append([false_colour(shown, hidden, channels), *planes])
+        block.append([false_color(shown, hidden, channels), *planes])
     return _sheet([block], ("false colour", *channels), names, [title] if title else [], 1)
 
 
@@ -100,7 +100,7 @@ def _triplet(
     for image, where in ((masked, hidden), (reconstruction, nothing), (original, nothing)):
         shown = stretched(np.nan_to_num(image), limits)
         planes = [grey(plane, mask) for plane, mask in zip(shown, where, strict=True)]
-        columns.append([false_colour(shown, where, channels), *planes])
+        columns.append([false_color(shown, where, channels), *planes])
     return columns
 
 

@@ -31,7 +31,7 @@ def components(
     return np.asarray(PCA(count, random_state=0).fit_transform(scaled), np.float32)
 
 
-def flat_map(
+def project_2d(
     features: Float[np.ndarray, "wells features"], method: str = "auto", seed: int = 0
 ) -> tuple[Float[np.ndarray, "wells 2"], str]:
     """Coordinates of every well in a plane, from its first 50 principal components.

@@ -59,7 +59,7 @@ def test_shards_of_an_indexed_job(
 ) -> None:
     out = tmp_path / "out"
     words = ["embed", "--encoder", str(model), "--index", str(screen), "--out", str(out)]
-    words += ["--part-wells", "2", "--batch", "2", "--anndata", "--quiet"]
+    words += ["--wells-per-shard", "2", "--batch-size", "2", "--anndata", "--quiet"]
     monkeypatch.setenv("JOB_COMPLETIONS", "2")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     assert main(words) == 0
@@ -85,7 +85,7 @@ def test_wrong_input_is_one_sentence(model: Path, screen: Path, tmp_path: Path, 
     words = ["embed", "--index", str(screen), "--out", str(tmp_path / "out"), "--quiet"]
     assert main([*words, "--encoder", "intensty"]) == 2
     assert "did you mean 'intensity'?" in capsys.readouterr().err
-    assert main([*words, "--encoder", str(model), "--shard", "2/2"]) == 2
+    assert main([*words, "--encoder", str(model), "--task", "2/2"]) == 2
     assert "shard 2/2 does not exist" in capsys.readouterr().err
     assert main([*words, "--encoder", str(model), "--strict"]) == 2
     err = capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 usage: kill_at_random.py INDEX OUT KILLS SEED
 
-Two processes work at once, each on a shard of a random partition. Each is killed by SIGKILL after
-it has finished a few parts and a random moment more. Prints how many were killed.
+Two processes work at once, each on a slice of a random partition. Each is killed by SIGKILL after
+it has finished a few shards and a random moment more. Prints how many were killed.
 """
 
 import os
@@ -15,48 +15,55 @@ import traceback
 from pathlib import Path
 
 from mae_jax.data.index import Index
+<<<<<<< HEAD
 from mae_jax.encoders.baselines import RandomEncoder
 from mae_jax.inference import embed_index, parts
 from mae_jax.inference.output_store import Store
+=======
+from mae_jax.encoders.random import RandomEncoder
+from mae_jax.inference import embed_index
+from mae_jax.embeddings.output_store import OutputStore
+from mae_jax.embeddings.shards import ShardFiles
+>>>>>>> 433f909 (Embeddings have a room of their own: manifest, shards with checksums, one reader)
 
-PART_WELLS = 2
+WELLS_PER_SHARD = 2
 
 
-def work(index: str, out: str, shard: str) -> None:
+def work(index: str, out: str, task: str) -> None:
     """The job, with pauses where a kill would hurt most: around writing and renaming."""
-    write, adopt = parts.write_part, Store.adopt
+    write, commit = ShardFiles.write, OutputStore.commit
 
     def slow_write(*args: object, **options: object) -> None:
         time.sleep(0.02)
         write(*args, **options)  # type: ignore[arg-type]
         time.sleep(0.01)
 
-    def slow_adopt(self: Store, beside: Path, name: str) -> None:
+    def slow_commit(self: OutputStore, path: Path, name: str) -> None:
         time.sleep(0.01)
-        adopt(self, beside, name)
+        commit(self, path, name)
         time.sleep(0.01)
 
-    parts.write_part, Store.adopt = slow_write, slow_adopt  # type: ignore[assignment, method-assign]
+    ShardFiles.write, OutputStore.commit = slow_write, slow_commit  # type: ignore[assignment, method-assign]
     embed_index(
         RandomEncoder(features=4, crop=8),
         Index.read(index),
         out,
-        batch=4,
-        part_wells=PART_WELLS,
-        shard=shard,
-        crops=True,
+        batch_size=4,
+        wells_per_shard=WELLS_PER_SHARD,
+        task=task,
+        save_crops=True,
         progress=False,
     )
 
 
 def start(index: str, out: str, rng: random.Random) -> int:
     count = rng.choice([1, 2, 3])
-    shard = f"{rng.randrange(count)}/{count}"
+    task = f"{rng.randrange(count)}/{count}"
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            work(index, out, shard)
+            work(index, out, task)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -75,7 +82,7 @@ def alive(pid: int) -> bool:
 def main(index: str, out: str, kills: int, seed: int) -> int:
     """Kills `kills` workers, then lets one finish; returns how many were killed."""
     rng = random.Random(seed)
-    folder = Path(out) / "parts"
+    folder = Path(out) / "shards"
     killed, turns = 0, 0
     running: list[int] = []
     while killed < kills and turns < 5 * kills:

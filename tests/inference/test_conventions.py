@@ -12,7 +12,7 @@ from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.inference import embed_index, read_embeddings
-from mae_jax.inference.anndata import write_anndata
+from mae_jax.embeddings.anndata import write_anndata
 
 ELSEWHERE = "anndata asks for pandas < 3, so it has an environment of its own: run `make scanpy`"
 
@@ -21,14 +21,14 @@ ELSEWHERE = "anndata asks for pandas < 3, so it has an environment of its own: r
 def folder(make_screen, tmp_path: Path) -> Path:
     index = make_screen(wells=12, sites=1)
     out = tmp_path / "out"
-    embed_index(IntensityEncoder(crop=32), index, out, part_wells=5, progress=False)
+    embed_index(IntensityEncoder(crop=32), index, out, wells_per_shard=5, progress=False)
     return out
 
 
-def test_columns_of_the_parquet_parts(folder: Path) -> None:
-    parts = sorted((folder / "parts").iterdir())
-    assert [part.name for part in parts] == [f"part-{i:06d}.parquet" for i in range(3)]
-    schema = parquet.read_schema(parts[0])
+def test_columns_of_the_parquet_shards(folder: Path) -> None:
+    shards = sorted((folder / "shards").iterdir())
+    assert [shard.name for shard in shards] == [f"shard-{i:06d}.parquet" for i in range(3)]
+    schema = parquet.read_schema(shards[0])
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     assert {kind for name, kind in kinds.items() if name.startswith("Metadata_")} == {"string"}
     features = [name for name in kinds if not name.startswith("Metadata_")]
@@ -56,7 +56,7 @@ def test_evaluation_reads_the_folder(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of packages that are not ours
 def test_pycytominer_aggregates_and_normalizes(folder: Path) -> None:
     pycytominer = pytest.importorskip("pycytominer", reason="pycytominer is not installed")
-    table = pd.read_parquet(folder / "parts")
+    table = pd.read_parquet(folder / "shards")
     whole = pycytominer.aggregate(
         table,
         strata=["Metadata_Plate", "Metadata_Gene"],

@@ -16,7 +16,15 @@ def screen(make_screen):
 
 def test_crops_and_tokens_are_the_encoders(screen, tiny_encoder, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    embed_index(tiny_encoder, screen, out, batch=5, part_wells=2, crops=True, tokens=True)
+    embed_index(
+        tiny_encoder,
+        screen,
+        out,
+        batch_size=5,
+        wells_per_shard=2,
+        save_crops=True,
+        save_tokens=True,
+    )
     _, features, _ = read_embeddings(out)
     tables, vectors = zip(*read_crops(out), strict=True)
     seen = 0
@@ -45,9 +53,9 @@ def test_what_was_not_asked_for_is_not_there(screen, tiny_encoder, tmp_path: Pat
     with pytest.raises(InputError, match="--tokens"):
         next(read_tokens(tmp_path / "out"))
     with pytest.raises(InputError, match="another outputs"):
-        embed_index(tiny_encoder, screen, tmp_path / "out", crops=True)
+        embed_index(tiny_encoder, screen, tmp_path / "out", save_crops=True)
 
 
 def test_encoders_without_tokens_say_so(screen, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no tokens"):
-        embed_index(IntensityEncoder(crop=32), screen, tmp_path / "out", tokens=True)
+        embed_index(IntensityEncoder(crop=32), screen, tmp_path / "out", save_tokens=True)

@@ -14,7 +14,7 @@ from mae_jax.data.index import Index
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
-from mae_jax.inference import Shard, read_embeddings
+from mae_jax.inference import TaskSlice, read_embeddings
 from mae_jax.inference import embed_index as embed_on_all
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.encoder import MAEEncoder
@@ -41,7 +41,7 @@ def test_each_well_is_the_mean_over_the_crops_of_all_its_sites(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
     index = make_screen()
-    report = embed_index(tiny_encoder, index, tmp_path / "out", batch=3, part_wells=3)
+    report = embed_index(tiny_encoder, index, tmp_path / "out", batch_size=3, wells_per_shard=3)
     assert (report.wells, report.skipped, report.crops) == (7, 0, 7 * 2 * 4)
     assert report.complete
     metadata, features, names = read_embeddings(tmp_path / "out")
@@ -60,7 +60,7 @@ def test_each_well_is_the_mean_over_the_crops_of_all_its_sites(
 @pytest.mark.parametrize("pooling", ["class", "channel"])
 def test_other_poolings(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path, pooling) -> None:
     index = make_screen(wells=2)
-    embed_index(tiny_encoder, index, tmp_path / "out", pooling=pooling, batch=5)
+    embed_index(tiny_encoder, index, tmp_path / "out", pooling=pooling, batch_size=5)
     _, features, _ = read_embeddings(tmp_path / "out")
     assert features.shape[1] == tiny_encoder.width(3, pooling)
     wanted = by_hand(tiny_encoder, index, index.wells()["rows"][1], pooling)
@@ -84,7 +84,7 @@ def test_wells_with_more_channels_need_no_special_case(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
     index = make_screen(wells=4, extra={1: ("Brightfield", "Phase"), 3: ("Brightfield", "Phase")})
-    embed_index(tiny_encoder, index, tmp_path / "out", batch=5)
+    embed_index(tiny_encoder, index, tmp_path / "out", batch_size=5)
     _, features, _ = read_embeddings(tmp_path / "out")
     for row, rows in enumerate(index.wells()["rows"]):
         wanted = by_hand(tiny_encoder, index, rows)
@@ -135,10 +135,10 @@ def test_pooling_by_channel_reports_wells_that_lack_what_the_others_have(
 def test_same_settings_same_bits(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path) -> None:
     """Whatever the shard, the number of devices or the threads."""
     index = make_screen(wells=9)
-    options = {"batch": 4, "part_wells": 2}
+    options = {"batch_size": 4, "wells_per_shard": 2}
     embed_index(tiny_encoder, index, tmp_path / "a", threads=1, **options)
     for i in range(3):
-        embed_index(tiny_encoder, index, tmp_path / "b", shard=f"{i}/3", threads=5, **options)
+        embed_index(tiny_encoder, index, tmp_path / "b", task=f"{i}/3", threads=5, **options)
     embed_index(tiny_encoder, index, tmp_path / "c", devices=jax.local_devices()[:3], **options)
     first = read_embeddings(tmp_path / "a")
     for name in "bc":
@@ -151,10 +151,10 @@ def test_neighbours_and_batch_size_change_no_more_than_rounding(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
     index = make_screen(wells=6)
-    embed_index(tiny_encoder, index, tmp_path / "a", batch=4)
-    embed_index(tiny_encoder, index, tmp_path / "b", batch=7, part_wells=1)
+    embed_index(tiny_encoder, index, tmp_path / "a", batch_size=4)
+    embed_index(tiny_encoder, index, tmp_path / "b", batch_size=7, wells_per_shard=1)
     alone = Index(index.table.iloc[6:8], index.root)
-    embed_index(tiny_encoder, alone, tmp_path / "c", batch=32)
+    embed_index(tiny_encoder, alone, tmp_path / "c", batch_size=32)
     a, b, c = (read_embeddings(tmp_path / name)[1] for name in "abc")
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(a[3], c[0], atol=1e-5, rtol=1e-5)
@@ -164,12 +164,12 @@ def test_broken_wells_are_reported_and_the_others_are_whole(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
     index = make_screen(wells=5)
-    embed_index(tiny_encoder, index, tmp_path / "whole", batch=4, part_wells=3)
+    embed_index(tiny_encoder, index, tmp_path / "whole", batch_size=4, wells_per_shard=3)
     root = Path(index.root)
     (root / "w001_s2_ER.tiff").unlink()
     file = root / "w003_s1_DNA.tiff"
     file.write_bytes(file.read_bytes()[:200])
-    report = embed_index(tiny_encoder, index, tmp_path / "out", batch=4, part_wells=3)
+    report = embed_index(tiny_encoder, index, tmp_path / "out", batch_size=4, wells_per_shard=3)
     assert (report.wells, report.skipped) == (3, 2)
     report_text = (tmp_path / "out" / "skipped.csv").read_text()
     rows = list(csv.DictReader(report_text.splitlines()))
@@ -182,7 +182,7 @@ def test_broken_wells_are_reported_and_the_others_are_whole(
     np.testing.assert_allclose(features, whole[[0, 2, 4]], atol=1e-5, rtol=1e-5)
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert counts == {
-        "wells": 5, "sites": 10, "parts": 2, "embedded": 3, "skipped": 2, "crops": 24,
+        "wells": 5, "sites": 10, "shards": 2, "embedded": 3, "skipped": 2, "crops": 24,
         "complete": True,
     }  # fmt: skip
 
@@ -193,7 +193,9 @@ def test_strict_stops_and_names_the_well(
     index = make_screen(wells=5)
     (Path(index.root) / "w003_s2_ER.tiff").unlink()
     with pytest.raises(InputError, match=r"well A04.*w003_s2_ER\.tiff does not exist"):
-        embed_index(tiny_encoder, index, tmp_path / "out", part_wells=1, batch=2, strict=True)
+        embed_index(
+            tiny_encoder, index, tmp_path / "out", wells_per_shard=1, batch_size=2, strict=True
+        )
 
 
 def test_skipped_wells_are_tried_again_when_asked(
@@ -203,13 +205,13 @@ def test_skipped_wells_are_tried_again_when_asked(
     file = Path(index.root) / "w001_s2_ER.tiff"
     content = file.read_bytes()
     file.unlink()
-    options = {"part_wells": 2}
+    options = {"wells_per_shard": 2}
     assert embed_index(tiny_encoder, index, tmp_path / "out", **options).skipped == 1
     file.write_bytes(content)
     again = embed_index(tiny_encoder, index, tmp_path / "out", **options)
-    assert (again.parts, again.already) == (0, 2)
+    assert (again.shards, again.already_done) == (0, 2)
     again = embed_index(tiny_encoder, index, tmp_path / "out", retry_skipped=True, **options)
-    assert (again.parts, again.already, again.wells) == (1, 1, 2)
+    assert (again.shards, again.already_done, again.wells) == (1, 1, 2)
     assert len(read_embeddings(tmp_path / "out")[0]) == 4
     assert (tmp_path / "out" / "skipped.csv").read_text().count("\n") == 1
 
@@ -268,10 +270,10 @@ def test_one_folder_takes_one_job(make_screen, tiny_encoder: MAEEncoder, tmp_pat
 
 def test_a_part_of_another_job_is_found_out(make_screen, tiny_encoder, tmp_path: Path) -> None:
     index = make_screen(wells=4)
-    embed_index(tiny_encoder, index, tmp_path / "a", part_wells=2)
-    embed_index(tiny_encoder, index, tmp_path / "b", part_wells=2, pooling="class")
-    foreign = (tmp_path / "b" / "parts" / "part-000001.parquet").read_bytes()
-    (tmp_path / "a" / "parts" / "part-000001.parquet").write_bytes(foreign)
+    embed_index(tiny_encoder, index, tmp_path / "a", wells_per_shard=2)
+    embed_index(tiny_encoder, index, tmp_path / "b", wells_per_shard=2, pooling="class")
+    foreign = (tmp_path / "b" / "shards" / "shard-000001.parquet").read_bytes()
+    (tmp_path / "a" / "shards" / "shard-000001.parquet").write_bytes(foreign)
     with pytest.raises(InputError, match="another job"):
         read_embeddings(tmp_path / "a")
 
@@ -279,7 +281,7 @@ def test_a_part_of_another_job_is_found_out(make_screen, tiny_encoder, tmp_path:
 def test_more_shards_than_parts(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path) -> None:
     index = make_screen(wells=2)
     reports = [
-        embed_index(tiny_encoder, index, tmp_path / "out", part_wells=1, shard=Shard(i, 3))
+        embed_index(tiny_encoder, index, tmp_path / "out", wells_per_shard=1, task=TaskSlice(i, 3))
         for i in range(3)
     ]
     assert [report.wells for report in reports] == [1, 1, 0]

@@ -58,14 +58,14 @@ def test_every_well_exactly_once_after_random_kills(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     killed = int(done.stdout)
-    there = len(list((out / "parts").iterdir()))
+    there = len(list((out / "shards").iterdir()))
     assert killed >= KILLS
     assert 0 < there < 150  # the kills came in the middle of it
     encoder = RandomEncoder(features=4, crop=8)
-    options = {"batch": 4, "part_wells": 2, "crops": True, "progress": False}
+    options = {"batch_size": 4, "wells_per_shard": 2, "save_crops": True, "progress": False}
     options["devices"] = [jax.local_devices()[0]]
     last = embed_index(encoder, index, out, **options)
-    assert last.parts == 150 - there
+    assert last.shards == 150 - there
     assert last.complete
     whole = tmp_path / "whole"
     embed_index(encoder, index, whole, **options)

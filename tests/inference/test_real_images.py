@@ -40,7 +40,12 @@ def test_five_and_eight_channels(index: Index, tmp_path: Path) -> None:
     params = jax.tree.map(lambda p: p + 0.02, params)
     encoder = MAEEncoder(config, params, Preprocessing(STAINS, any_channels=True))
     report = embed_index(
-        encoder, index, tmp_path / "out", batch=8, devices=jax.local_devices()[:1], progress=False
+        encoder,
+        index,
+        tmp_path / "out",
+        batch_size=8,
+        devices=jax.local_devices()[:1],
+        progress=False,
     )
     assert (report.wells, report.crops, report.skipped) == (4, 4 * 25, 0)  # 1080² in 25 crops
     metadata, features, _ = read_embeddings(tmp_path / "out")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.inference.batch_encoder import Runner
+from mae_jax.inference.batch_encoder import BatchEncoder
 from mae_jax.kernels.cpu_pool import Streams
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.config import EncoderConfig
@@ -95,7 +95,9 @@ def test_an_encoder_gives_what_one_large_batch_gives(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(encoder, "piece", lambda *shape: 4)  # of ten, the last four overlap
     wanted = jax.jit(encoder.forward)(params, CROPS)
     np.testing.assert_allclose(encoder.embed(CROPS), wanted, atol=1e-5, rtol=1e-5)
-    runner = Runner(encoder, pooling="mean", block=None, batch=10, devices=jax.local_devices()[:1])
+    runner = BatchEncoder(
+        encoder, pooling="mean", block=None, batch_size=10, devices=jax.local_devices()[:1]
+    )
     np.testing.assert_array_equal(runner(runner.put(CROPS))[0], encoder.embed(CROPS))
 
 
@@ -108,7 +110,9 @@ def test_programs_let_go_of_an_encoder_that_nobody_needs() -> None:
             return pixels.astype(jnp.float32).mean((2, 3))
 
     encoder = Mean()
-    runner = Runner(encoder, pooling="mean", block=None, batch=10, devices=jax.local_devices()[:1])
+    runner = BatchEncoder(
+        encoder, pooling="mean", block=None, batch_size=10, devices=jax.local_devices()[:1]
+    )
     np.asarray(runner(runner.put(CROPS))[0])
     gone = ref(encoder)
     del runner, encoder

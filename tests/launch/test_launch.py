@@ -112,7 +112,7 @@ class TestKeep:
     (f"{SLURM} --runs /r --venv v {TRAIN} --workdir /else", "leave --workdir out"),
     (f"{SLURM} --runs /r --venv v --shards 3 {TRAIN}", "--shards is for embed"),
     (f"{SLURM} --runs /r --venv v -- embed --encoder e", "embed needs --shards N"),
-    (f"{SLURM} --runs /r --venv v --shards 3 -- embed --shard 0/3", "leave --shard out"),
+    (f"{SLURM} --runs /r --venv v --shards 3 -- embed --task 0/3", "leave --task out"),
     (f"{SLURM} --runs /r --venv v --env A {TRAIN}", "--env A is not of the form NAME=VALUE"),
     (f"{GKE} --tpu v5e-9 {TRAIN}", "v5e-9 has 9 chips; give a power of two"),
     (f"{GKE} --tpu h100-8 {TRAIN}", "h100-8 is no slice of TPUs"),

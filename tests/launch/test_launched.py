@@ -106,7 +106,7 @@ def test_two_processes_stopped_by_the_time_limit_go_on_in_the_next_start(
 def test_the_shares_of_an_array_make_a_whole_and_stay_done(cluster, index, monkeypatch):
     line = (
         f"slurm submit screen --gpus 1 --shards 2 --time 1:00:00 --venv {sys.prefix} "
-        f"--runs {cluster}/runs -- embed --encoder intensity --index {index} --part-wells 1"
+        f"--runs {cluster}/runs -- embed --encoder intensity --index {index} --wells-per-shard 1"
     )
     assert launch(line.split()) == 0
     logs = [(cluster / "mae-jax-logs" / f"screen-{n}.log").read_text() for n in (0, 1)]
@@ -118,8 +118,8 @@ def test_the_shares_of_an_array_make_a_whole_and_stay_done(cluster, index, monke
 
     # The same share as a pod of an Indexed Job: nothing is left to do.
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
-    words = ["embed", "--encoder", "intensity", "--index", str(index), "--part-wells", "1",
-             "--out", str(out), "--shards", "2"]  # fmt: skip
+    words = ["embed", "--encoder", "intensity", "--index", str(index), "--wells-per-shard", "1",
+             "--out", str(out), "--num-tasks", "2"]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "mae_jax.cli.main", *words],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -139,7 +139,7 @@ def test_a_fleet_is_one_pod_a_share(case, shards, at_once, shown):
     assert (job["completions"], job["parallelism"]) == (shards, at_once)
     words = job["template"]["spec"]["containers"][0]["args"]
     assert words[0] == "embed"
-    assert words[-2:] == ["--shards", str(shards)]  # Kubernetes does not tell the number
+    assert words[-2:] == ["--num-tasks", str(shards)]  # Kubernetes does not tell the number
 
 
 @pytest.mark.parametrize("case", KUBERNETES)

@@ -19,7 +19,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.view.screen import Screen
 from mae_jax.view.server import ViewServer
-from mae_jax.viz.projection import flat_map
+from mae_jax.viz.projection import project_2d
 
 GENES = ("", "TP53", "MYC", "KRAS")
 CHANNELS = ("DNA", "ER")
@@ -143,8 +143,8 @@ def test_flat_maps_keep_groups_together(method) -> None:
     if method == "umap":
         pytest.importorskip("umap", reason="umap-learn is not installed")
     profiles = make_profiles(plates=4)
-    places, words = flat_map(profiles.features, method)
-    again, _ = flat_map(profiles.features, method)
+    places, words = project_2d(profiles.features, method)
+    again, _ = project_2d(profiles.features, method)
     np.testing.assert_array_equal(places, again)
     assert words
     genes = profiles.metadata["Metadata_Gene"].to_numpy()

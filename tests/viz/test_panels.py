@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.viz.colors import channel_colours, contrast_limits, false_colour, stretched
-from mae_jax.viz.panels import channel_sheet, triplet_sheet
+from mae_jax.viz.colors import channel_colors, contrast_limits, false_color, stretched
+from mae_jax.viz.panels import channel_grid, reconstruction_grid
 
 CHANNELS = ("DNA", "ER", "Brightfield")
 
@@ -22,7 +22,7 @@ def colours_in(sheet: np.ndarray) -> set[tuple[int, ...]]:
 
 
 def test_sheet_holds_every_tile() -> None:
-    sheet = triplet_sheet(*crops(), CHANNELS)
+    sheet = reconstruction_grid(*crops(), CHANNELS)
     assert sheet.dtype == np.uint8
     # two crops side by side, 3 columns each, 4 rows (false colour and three channels), enlarged
     # from 64 to 128 pixels
@@ -33,8 +33,8 @@ def test_sheet_holds_every_tile() -> None:
 
 
 def test_one_crop_and_many_rows_of_crops() -> None:
-    one = triplet_sheet(*(images[0] for images in crops()), CHANNELS)
-    five = triplet_sheet(*crops(5), CHANNELS, across=2)
+    one = reconstruction_grid(*(images[0] for images in crops()), CHANNELS)
+    five = reconstruction_grid(*crops(5), CHANNELS, across=2)
     assert five.shape[0] > 2.9 * one.shape[0]
     assert five.shape[1] > 1.7 * one.shape[1]
 
@@ -42,28 +42,28 @@ def test_one_crop_and_many_rows_of_crops() -> None:
 def test_hidden_pixels_are_grey_and_only_in_the_masked_column() -> None:
     masked, reconstruction, original = crops(1)
     hidden = tuple(round(255 * v) for v in (0.28, 0.28, 0.35))
-    sheet = triplet_sheet(masked, reconstruction, original, CHANNELS)
+    sheet = reconstruction_grid(masked, reconstruction, original, CHANNELS)
     grey = (sheet == hidden).all(axis=-1)
     assert grey.sum() == 4 * 64 * 128  # half of each of four tiles of 128 pixels
     columns = np.flatnonzero(grey.any(axis=0))
     assert np.ptp(columns) == 127
-    nothing = triplet_sheet(original, original, original, CHANNELS)
+    nothing = reconstruction_grid(original, original, original, CHANNELS)
     assert not (nothing == hidden).all(axis=-1).any()
 
 
 def test_nan_counts_as_hidden() -> None:
     masked, reconstruction, original = crops(1)
-    by_zero = triplet_sheet(masked, reconstruction, original, CHANNELS)
+    by_zero = reconstruction_grid(masked, reconstruction, original, CHANNELS)
     masked[:, :, :32] = np.nan
     np.testing.assert_array_equal(
-        triplet_sheet(masked, reconstruction, original, CHANNELS), by_zero
+        reconstruction_grid(masked, reconstruction, original, CHANNELS), by_zero
     )
 
 
 def test_contrast_comes_from_the_original_alone() -> None:
     masked, reconstruction, original = crops(1)
-    bright = triplet_sheet(masked, reconstruction * 100, original, CHANNELS)
-    normal = triplet_sheet(masked, reconstruction, original, CHANNELS)
+    bright = reconstruction_grid(masked, reconstruction * 100, original, CHANNELS)
+    normal = reconstruction_grid(masked, reconstruction, original, CHANNELS)
     third = normal.shape[1] // 3
     np.testing.assert_array_equal(bright[:, -third + 20 :], normal[:, -third + 20 :])
     assert (bright != normal).any()
@@ -85,17 +85,17 @@ def test_a_constant_channel_is_black() -> None:
 
 
 def test_colours_differ_and_transmitted_light_has_none() -> None:
-    colours = channel_colours(("DNA", "ER", "RNA", "AGP", "Mito", "Brightfield", "X", "Y"))
+    colours = channel_colors(("DNA", "ER", "RNA", "AGP", "Mito", "Brightfield", "X", "Y"))
     assert len(set(map(tuple, colours))) == 8
     assert (colours[5] == 0).all()
-    assert (channel_colours(("Brightfield",)) > 0).any()
+    assert (channel_colors(("Brightfield",)) > 0).any()
 
 
 def test_false_colours_add_up() -> None:
     image = np.zeros((2, 1, 3), np.float32)
     image[0, 0, 0] = image[1, 0, 1] = 1
     image[:, 0, 2] = 1
-    rgb = false_colour(image, np.zeros(image.shape, bool), ("DNA", "ER")).astype(int)
+    rgb = false_color(image, np.zeros(image.shape, bool), ("DNA", "ER")).astype(int)
     np.testing.assert_allclose(rgb[0, 2], np.minimum(rgb[0, 0] + rgb[0, 1], 255), atol=1)
 
 
@@ -103,7 +103,7 @@ def test_missing_channels_are_drawn_as_hidden() -> None:
     image = crops(1)[2][0]
     missing = image.copy()
     missing[1] = np.nan
-    sheet = channel_sheet([missing, image], ("given", "predicted"), CHANNELS, title="well A01")
+    sheet = channel_grid([missing, image], ("given", "predicted"), CHANNELS, title="well A01")
     hidden = tuple(round(255 * v) for v in (0.28, 0.28, 0.35))
     assert (sheet == hidden).all(axis=-1).sum() == 128 * 128
 
@@ -111,6 +111,6 @@ def test_missing_channels_are_drawn_as_hidden() -> None:
 def test_images_that_do_not_fit_are_refused() -> None:
     masked, reconstruction, original = crops(1)
     with pytest.raises(InputError, match="alike"):
-        triplet_sheet(masked, reconstruction[:, :2], original, CHANNELS)
+        reconstruction_grid(masked, reconstruction[:, :2], original, CHANNELS)
     with pytest.raises(InputError, match="named"):
-        triplet_sheet(masked, reconstruction, original, ("DNA", "ER"))
+        reconstruction_grid(masked, reconstruction, original, ("DNA", "ER"))

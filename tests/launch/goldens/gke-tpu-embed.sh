@@ -53,7 +53,7 @@ spec:
         - "256"
         - "--out"
         - "gs://lab/embeddings/screen"
-        - "--shards"
+        - "--num-tasks"
         - "64"
         env:
         - name: MAE_JAX_TIMEOUT

@@ -50,7 +50,7 @@ spec:
         - "256"
         - "--out"
         - "/share/runs/screen"
-        - "--shards"
+        - "--num-tasks"
         - "100"
         resources:
           limits:

@@ -21,7 +21,7 @@ command=(
   --index /share/index.parquet
   --batch 256
   --out /share/runs/screen
-  --shards 64
+  --num-tasks 64
 )
 finished=''
 most_restarts=50

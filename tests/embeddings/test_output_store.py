@@ -7,47 +7,49 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.inference import embed_index, read_crops, read_embeddings, read_tokens
-from mae_jax.inference.output_store import Store
+from mae_jax.embeddings.output_store import OutputStore
 
 
 @pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(tmp_path / "out" if request.param == "local" else f"memory://{uuid.uuid4()}/out")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
+    return OutputStore(
+        tmp_path / "out" if request.param == "local" else f"memory://{uuid.uuid4()}/out"
+    )
 
 
-def test_files_by_name(store: Store) -> None:
-    assert store.names("parts") == []
+def test_files_by_name(store: OutputStore) -> None:
+    assert store.list_names("parts") == []
     assert not store.exists("parts/a")
     store.write("parts/b", b"1")
     store.write("parts/a", b"2")
     store.write("parts/a", b"3")
-    assert store.names("parts") == ["a", "b"]
+    assert store.list_names("parts") == ["a", "b"]
     assert store.read("parts/a") == b"3"
     store.delete("parts/a")
     store.delete("parts/a")
-    assert store.names("parts") == ["b"]
+    assert store.list_names("parts") == ["b"]
     with pytest.raises(InputError, match="does not exist"):
         store.read("parts/a")
 
 
-def test_create_keeps_what_is_there(store: Store) -> None:
+def test_create_keeps_what_is_there(store: OutputStore) -> None:
     assert store.create("manifest.json", b"1")
     assert not store.create("manifest.json", b"2")
     assert store.read("manifest.json") == b"1"
 
 
-def test_adopt_and_local_copy(store: Store) -> None:
-    path = store.scratch("arrays/x.zip")
+def test_commit_and_local_copy(store: OutputStore) -> None:
+    path = store.tmp_path("arrays/x.zip")
     path.write_bytes(b"abc")
-    store.adopt(path, "arrays/x.zip")
+    store.commit(path, "arrays/x.zip")
     assert not path.exists()
     with store.local_copy("arrays/x.zip") as copy:
         assert copy.read_bytes() == b"abc"
-    assert store.names("arrays") == ["x.zip"]
+    assert store.list_names("arrays") == ["x.zip"]
 
 
 def test_only_one_of_many_creates(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = OutputStore(tmp_path)
     won = []
 
     def work(number: int) -> None:
@@ -64,29 +66,29 @@ def test_only_one_of_many_creates(tmp_path: Path) -> None:
 
 
 def test_what_was_left_half_written_is_swept_and_never_seen(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = OutputStore(tmp_path)
     for name in ("parts/part-000001.parquet", "parts/part-000002.parquet"):
-        store.scratch(name).write_bytes(b"half")
-    assert store.names("parts") == []
-    store.sweep()
+        store.tmp_path(name).write_bytes(b"half")
+    assert store.list_names("parts") == []
+    store.clean_tmp()
     assert not list((tmp_path / ".partial").iterdir())
 
 
 def test_two_processes_may_do_the_same_part(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    late = store.scratch("parts/part-000001.parquet")
+    store = OutputStore(tmp_path)
+    late = store.tmp_path("parts/part-000001.parquet")
     late.write_bytes(b"same")
     store.write("parts/part-000001.parquet", b"same")
-    store.sweep()  # the first one ends the job while the second still writes
-    store.adopt(late, "parts/part-000001.parquet")
+    store.clean_tmp()  # the first one ends the job while the second still writes
+    store.commit(late, "parts/part-000001.parquet")
     assert store.read("parts/part-000001.parquet") == b"same"
     with pytest.raises(FileNotFoundError):
-        store.adopt(late, "parts/part-000002.parquet")
+        store.commit(late, "parts/part-000002.parquet")
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(InputError, match="nowhere://x cannot be written to"):
-        Store("nowhere://x")
+        OutputStore("nowhere://x")
 
 
 @pytest.mark.parametrize(
@@ -100,9 +102,15 @@ def test_a_job_writes_to_an_object_store(
     if where != "memory":
         request.getfixturevalue({"s3": "bucket", "gs": "google_bucket"}[where])
         out = f"{where}://screens/out"
-    options = {"part_wells": 2, "batch": 4, "crops": True, "tokens": True, "progress": False}
+    options = {
+        "wells_per_shard": 2,
+        "batch_size": 4,
+        "save_crops": True,
+        "save_tokens": True,
+        "progress": False,
+    }
     for shard in ("0/2", "1/2"):
-        report = embed_index(tiny_encoder, index, out, shard=shard, **options)
+        report = embed_index(tiny_encoder, index, out, task=shard, **options)
     assert report.complete
     metadata, features, _ = read_embeddings(out)
     assert list(metadata["Metadata_Well"]) == ["A01", "A02", "A03"]
@@ -111,4 +119,4 @@ def test_a_job_writes_to_an_object_store(
     by_well = vectors[0].reshape(2, 8, -1).mean(axis=1)
     np.testing.assert_allclose(by_well, features[:2], atol=1e-6)
     assert [tokens.shape for _, _, tokens in read_tokens(out)] == [(8, 49, 32)] * 3
-    assert embed_index(tiny_encoder, index, out, **options).parts == 0
+    assert embed_index(tiny_encoder, index, out, **options).shards == 0
