@@ -37,10 +37,10 @@ from embed_torch import PRECISIONS, torch_loader, torch_loop, torch_network
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
+from mae_jax.embeddings.manifest import package_versions, utc_now
 from mae_jax.files import write_json, write_text
 from mae_jax.inference import embed_index, read_embeddings
 from mae_jax.inference.batch_encoder import BatchEncoder
-from mae_jax.embeddings.manifest import package_versions, utc_now
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.config import EncoderConfig, encoder_config
 from mae_jax.networks.mae.encoder import MAEEncoder

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mae_jax.embeddings import EmbeddingsReader, is_embeddings_folder
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.corrections import Correction, Source, fit
@@ -29,7 +30,7 @@ class StreamedProfiles:
         """Opens `path`; `rows` are read at a time.
 
         Raises:
-          InputError: no such folder or file, or not parquet.
+          InputError: no such folder or file, not parquet, or an incomplete embeddings folder.
         """
         import pyarrow.parquet as pq
 
@@ -38,6 +39,13 @@ class StreamedProfiles:
             raise InputError(f"{path} does not exist; give an embeddings folder or parquet file.")
         if self.path.is_file() and self.path.suffix not in (".parquet", ".pq"):
             raise InputError(f"{path} is not parquet; only parquet can be read in blocks.")
+        self._reader: EmbeddingsReader | None = None
+        if is_embeddings_folder(self.path):
+            self._reader = EmbeddingsReader(self.path)
+            names = self._reader.column_names
+            self._features = self._reader.feature_names
+            self._meta = [name for name in names if name not in set(self._features)]
+            return
         self._files = formats.parquet_files(self.path)
         schema = pq.read_schema(self._files[0])
         self._meta, self._features = formats.split_columns(schema, self.path)
@@ -52,6 +60,10 @@ class StreamedProfiles:
         """The metadata of all rows."""
         import pyarrow.parquet as pq
 
+        if self._reader is not None:
+            tables = [table.select(self._meta).to_pandas() for table in self._reader.tables()]
+            empty = pd.DataFrame(columns=self._meta, dtype=str)
+            return formats.strings(pd.concat([empty, *tables], ignore_index=True))
         parts = [pq.read_table(f, columns=self._meta).to_pandas() for f in self._files]
         return formats.strings(pd.concat(parts, ignore_index=True))
 
@@ -66,6 +78,12 @@ class StreamedProfiles:
         """
         import pyarrow.parquet as pq
 
+        if self._reader is not None:
+            for table in self._reader.tables():
+                for start in range(0, table.num_rows, self.rows):
+                    rows = table.slice(start, self.rows)
+                    yield Profiles(*formats.arrow_block(rows, self._meta, self._features)).finite()
+            return
         columns = [*self._meta, *self._features]
         for path in self._files:
             # A file that is buffered ahead keeps all it has read until it is closed.

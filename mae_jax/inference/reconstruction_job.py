@@ -16,7 +16,7 @@ from mae_jax.data.index import Index
 from mae_jax.data.well_names import normal_well
 from mae_jax.errors import InputError
 from mae_jax.files import replacing, write_text
-from mae_jax.inference.reconstruct import reconstruct_crops, predict_missing_channels
+from mae_jax.inference.reconstruct import predict_missing_channels, reconstruct_crops
 from mae_jax.networks.encoder import Encoder
 from mae_jax.viz.panels import channel_grid, reconstruction_grid
 

@@ -30,13 +30,8 @@ from mae_jax.train.throughput import ThroughputTracker
 from mae_jax.train.train_data import DeviceBatch, TrainData
 from mae_jax.train.warm_start import warm_start
 from mae_jax.train.watchdog import Watchdog
-<<<<<<< HEAD
 from mae_jax.train.workdir import create_or_verify
-from mae_jax.viz.panels import triplet_sheet
-=======
-from mae_jax.train.workdir import claim
 from mae_jax.viz.panels import reconstruction_grid
->>>>>>> 433f909 (Embeddings have a room of their own: manifest, shards with checksums, one reader)
 
 log = logging.getLogger(__name__)
 VALIDATION = "validation/loss"

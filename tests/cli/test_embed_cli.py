@@ -64,8 +64,8 @@ def test_shards_of_an_indexed_job(
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     assert main(words) == 0
     said = capsys.readouterr()
-    assert "share 0/2 (Indexed Job)" in said.err
-    assert "other shards are not done yet" in said.out
+    assert "task 0/2 (Indexed Job)" in said.err
+    assert "other tasks are not done yet" in said.out
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     assert main(words) == 0
     said = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_wrong_input_is_one_sentence(model: Path, screen: Path, tmp_path: Path, 
     assert main([*words, "--encoder", "intensty"]) == 2
     assert "did you mean 'intensity'?" in capsys.readouterr().err
     assert main([*words, "--encoder", str(model), "--task", "2/2"]) == 2
-    assert "shard 2/2 does not exist" in capsys.readouterr().err
+    assert "task 2/2 does not exist" in capsys.readouterr().err
     assert main([*words, "--encoder", str(model), "--strict"]) == 2
     err = capsys.readouterr().err
     assert "3ER.tiff" in err

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
         tuple(f"Image_MAE_{i:04d}" for i in range(6)),
     )
     for part in (0, 1):
-        profiles.take(np.arange(40) + 40 * part).write(tmp_path / f"mae/parts/{part}.parquet")
+        profiles.take(np.arange(40) + 40 * part).write(tmp_path / f"mae/{part}.parquet")
     pairs = pd.DataFrame([(f"G{i:02d}", f"G{i + 1:02d}") for i in range(0, 24, 2)])
     pairs.columns = pd.Index(["entity1", "entity2"])
     pairs.to_csv(tmp_path / "complexes.csv", index=False)

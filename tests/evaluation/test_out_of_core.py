@@ -18,7 +18,7 @@ from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit
 @pytest.fixture
 def folder(screen: Profiles, tmp_path: Path) -> Path:
     for part, rows in enumerate(np.array_split(np.arange(len(screen)), 3)):
-        screen.take(rows).write(tmp_path / "mae" / "parts" / f"{part:05d}.parquet")
+        screen.take(rows).write(tmp_path / "mae" / f"{part:05d}.parquet")
     return tmp_path / "mae"
 
 

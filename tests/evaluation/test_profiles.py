@@ -22,10 +22,10 @@ def test_parquet_round_trip(screen: Profiles, tmp_path: Path) -> None:
     same(Profiles.read(screen.write(tmp_path / "p.parquet")), screen)
 
 
-def test_embeddings_folder(screen: Profiles, tmp_path: Path) -> None:
+def test_a_folder_of_parquet_files(screen: Profiles, tmp_path: Path) -> None:
     for part, rows in enumerate(np.array_split(np.arange(len(screen)), 3)):
-        screen.take(rows).write(tmp_path / "parts" / f"{part:05d}.parquet")
-    same(Profiles.read(tmp_path), screen)
+        screen.take(rows).write(tmp_path / "profiles" / f"{part:05d}.parquet")
+    same(Profiles.read(tmp_path / "profiles"), screen)
 
 
 def test_csv_gz_keeps_digits_of_plates(screen: Profiles, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_duplicate_wells(screen: Profiles) -> None:
     ("make", "says"),
     [
         (lambda f: f / "absent.parquet", "does not exist"),
-        (lambda f: f, "holds no parquet file"),
+        (lambda f: f, "has no Parquet file"),
         (lambda f: _write(f / "a.txt", "x"), "is no profiles file"),
         (lambda f: _write(f / "a.parquet", "x"), "not readable as parquet"),
         (lambda f: _write(f / "a.csv", "Metadata_Well,b\nA01,x\n"), "no numeric feature"),

@@ -15,16 +15,10 @@ import traceback
 from pathlib import Path
 
 from mae_jax.data.index import Index
-<<<<<<< HEAD
-from mae_jax.encoders.baselines import RandomEncoder
-from mae_jax.inference import embed_index, parts
-from mae_jax.inference.output_store import Store
-=======
-from mae_jax.encoders.random import RandomEncoder
-from mae_jax.inference import embed_index
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.embeddings.shards import ShardFiles
->>>>>>> 433f909 (Embeddings have a room of their own: manifest, shards with checksums, one reader)
+from mae_jax.encoders.baselines import RandomEncoder
+from mae_jax.inference import embed_index
 
 WELLS_PER_SHARD = 2
 

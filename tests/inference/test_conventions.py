@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 
+from mae_jax.embeddings.anndata import write_anndata
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.inference import embed_index, read_embeddings
-from mae_jax.embeddings.anndata import write_anndata
 
 ELSEWHERE = "anndata asks for pandas < 3, so it has an environment of its own: run `make scanpy`"
 
@@ -142,6 +142,6 @@ def test_evaluation_reads_the_h5ad(folder: Path) -> None:
 def test_zarr_at_a_url_is_refused(make_screen) -> None:
     out = "memory://conventions/out"
     embed_index(IntensityEncoder(crop=32), make_screen(wells=1), out, progress=False)
-    with pytest.raises(InputError, match="take h5ad"):
+    with pytest.raises(InputError, match="use h5ad"):
         write_anndata(out, "zarr")
     assert write_anndata(out).endswith("embeddings.h5ad")

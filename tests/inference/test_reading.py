@@ -7,15 +7,15 @@ import pytest
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference.crop_batches import Batch, ShardEnd, make_batches
+from mae_jax.inference.embedding_plan import Well, make_plan
 from mae_jax.inference.reading import (
-    UnreadableWell,
     SiteImage,
+    UnreadableWell,
     WellImages,
     prefetch,
     read_ahead,
     read_well,
 )
-from mae_jax.inference.embedding_plan import Well, make_plan
 
 
 def well_of(number: int, part: int, crops: int, channels: int = 2) -> WellImages:
