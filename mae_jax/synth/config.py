@@ -1,8 +1,6 @@
 """What a synthetic screen is made of: its size, its channels, how strong its effects are."""
 
-import dataclasses
-
-from mae_jax.config import nearest
+from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
 
 # What each named channel shows: structures and how much of each.
@@ -22,13 +20,14 @@ RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
 PLATE_FORMATS = ((8, 12), (16, 24), (32, 48))
 
 
-_COUNTS = (
-    *("experiments", "plates", "genes", "experiments_per_gene"),
-    *("wells_per_gene", "controls", "sites"),
-)
+def _drawable(channels: tuple[str, ...]) -> str | None:
+    for name in channels:
+        if name not in CHANNEL_STRUCTURES:
+            return f"has no '{name}' to draw: {nearest(name, list(CHANNEL_STRUCTURES))}"
+    return distinct(channels)
 
 
-@dataclasses.dataclass(frozen=True)
+@schema
 class ScreenConfig:
     """A synthetic Cell Painting screen.
 
@@ -53,55 +52,32 @@ class ScreenConfig:
         the camera's noise.
     """
 
-    seed: int = 0
-    experiments: int = 4
-    plates: int = 3
-    genes: int = 48
-    complex_sizes: tuple[int, ...] = (4, 4, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3)
-    experiments_per_gene: int = 2
-    wells_per_gene: int = 2
-    controls: int = 14
-    sites: int = 1
-    image_size: int = 192
-    channels: tuple[str, ...] = JUMP_CHANNELS
-    confluence: float = 0.75
-    phenotype_strength: float = 1.0
-    batch_strength: float = 1.0
-    noise_strength: float = 1.0
+    seed: int = setting(0, ge=0, lt=2**63)
+    experiments: int = setting(4, ge=1)
+    plates: int = setting(3, ge=1)
+    genes: int = setting(48, ge=1)
+    complex_sizes: tuple[int, ...] = setting((4, 4, *(3,) * 12), ge=2)
+    experiments_per_gene: int = setting(2, ge=1)
+    wells_per_gene: int = setting(2, ge=1)
+    controls: int = setting(14, ge=1)
+    sites: int = setting(1, ge=1)
+    image_size: int = setting(192, ge=32, le=4096)
+    channels: tuple[str, ...] = setting(JUMP_CHANNELS, check=_drawable)
+    confluence: float = setting(0.75, gt=0, le=1.5)
+    phenotype_strength: float = setting(1.0, ge=0, le=10)
+    batch_strength: float = setting(1.0, ge=0, le=10)
+    noise_strength: float = setting(1.0, ge=0, le=10)
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, but it is {self.seed}.")
-        if not 32 <= self.image_size <= 4096:
-            raise InputError(f"image_size must be 32 to 4096 pixels, not {self.image_size}.")
-        if not 0.0 < self.confluence <= 1.5:
-            raise InputError(f"confluence must be above 0 and at most 1.5, not {self.confluence}.")
-        for name in ("phenotype_strength", "batch_strength", "noise_strength"):
-            if not 0.0 <= getattr(self, name) <= 10.0:
-                raise InputError(f"{name} must be 0 to 10, not {getattr(self, name)}.")
-        if any(size < 2 for size in self.complex_sizes):
-            raise InputError("complex_sizes must all be at least 2, or no pair is known.")
         if sum(self.complex_sizes) > self.genes:
             raise InputError(
                 f"complex_sizes need {sum(self.complex_sizes)} genes, but genes is {self.genes}; "
                 "raise genes or take smaller complexes."
             )
-        if not self.channels:
-            raise InputError("channels must name at least one channel.")
-        for name in self.channels:
-            if name not in CHANNEL_STRUCTURES:
-                raise InputError(
-                    f"channel '{name}' cannot be drawn: {nearest(name, list(CHANNEL_STRUCTURES))}"
-                )
-        if len(set(self.channels)) < len(self.channels):
-            raise InputError(f"channels must differ, but they are {', '.join(self.channels)}.")
         if self.wells_per_plate > PLATE_FORMATS[-1][0] * PLATE_FORMATS[-1][1]:
             raise InputError(
                 f"a plate would need {self.wells_per_plate} wells, more than the largest plate's "
-                "1536; take fewer genes, replicates or controls."
+                "1536; lower genes, experiments_per_gene, wells_per_gene or controls."
             )
 
     @property

@@ -1,10 +1,10 @@
 """Everything a training run is made of, as one tree of frozen dataclasses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
-from mae_jax.config import nearest
+from mae_jax.config import nearest, regular_expressions, schema, setting
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import MAEConfig
@@ -21,7 +21,7 @@ NETWORKS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True)
+@schema
 class DatasetConfig:
     """One of several screens that are trained on together (channel-agnostic networks).
 
@@ -37,11 +37,11 @@ class DatasetConfig:
     name: str
     index: str
     channels: tuple[str, ...] = ()
-    decoder_channels: tuple[str, ...] = ()
-    weight: float | None = None
+    decoder_channels: tuple[str, ...] = setting((), renamed_from="decoders")
+    weight: float | None = setting(None, gt=0, renamed_from="share")
 
 
-@dataclass(frozen=True)
+@schema
 class DataConfig:
     """Where the crops come from.
 
@@ -60,18 +60,18 @@ class DataConfig:
     """
 
     index: str = ""
-    datasets: tuple[DatasetConfig, ...] = ()
-    batch: int = 4096
-    crop: int = 256
+    datasets: tuple[DatasetConfig, ...] = setting((), renamed_from="sets")
+    batch: int = setting(4096, ge=1)
+    crop: int = setting(256, ge=1)
     sampling: Literal["sites", "label", "plate"] = "sites"
     label: str = "Metadata_Perturbation"
-    workers: int = 0
-    cache_bytes: int = 2 * 1024**3
-    validation_crops: int = 1024
-    max_unreadable_fraction: float = 0.01
+    workers: int = setting(0, ge=0)
+    cache_bytes: int = setting(2 * 1024**3, ge=0)
+    validation_crops: int = setting(1024, ge=0)
+    max_unreadable_fraction: float = setting(0.01, ge=0, le=1, renamed_from="max_broken")
 
 
-@dataclass(frozen=True)
+@schema
 class OptimizerConfig:
     """The recipe of section A.2: Lion, one cycle with warm-up and cosine decay, no clipping.
 
@@ -90,19 +90,32 @@ class OptimizerConfig:
     """
 
     name: Literal["lion", "adamw", "sgd"] = "lion"
-    lr: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.05
+    lr: float = setting(1e-4, gt=0)
+    b1: float = setting(0.9, ge=0, lt=1)
+    b2: float = setting(0.95, ge=0, lt=1)
+    weight_decay: float = setting(0.05, ge=0)
     # What is stored with more than one dimension, and so looks like a matrix by its shape.
-    no_decay: tuple[str, ...] = ("token", "pos", "gamma", "bias", "scale")
-    warmup: float = 0.1
-    final_lr: float = 0.0
-    grad_accum_steps: int = 1
-    ema_decay: float = 0.0
+    no_decay: tuple[str, ...] = setting(
+        ("token", "pos", "gamma", "bias", "scale"),
+        check=regular_expressions,
+        renamed_from="spared",
+    )
+    warmup: float = setting(0.1, ge=0, le=1)
+    final_lr: float = setting(0.0, ge=0, le=1)
+    grad_accum_steps: int = setting(1, ge=1, renamed_from="accumulate")
+    ema_decay: float = setting(0.0, ge=0, lt=1, renamed_from="ema")
 
 
-@dataclass(frozen=True)
+def _sharding_rules(rules: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
+    axes = ("data", "fsdp", "tensor")
+    for _, names in rules:
+        for name in names:
+            if name and name not in axes:
+                return f"must name mesh axes, but there is no '{name}': {nearest(name, axes)}"
+    return regular_expressions([pattern for pattern, _ in rules])
+
+
+@schema
 class MeshConfig:
     """How many ways the devices are divided; `data = -1` takes all that the others leave.
 
@@ -117,14 +130,14 @@ class MeshConfig:
         whole.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = setting(-1, ge=1, allow=(-1,))
+    fsdp: int = setting(1, ge=1)
+    tensor: int = setting(1, ge=1)
     layout: Literal["auto", "largest"] = "auto"
-    rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    rules: tuple[tuple[str, tuple[str, ...]], ...] = setting((), check=_sharding_rules)
 
 
-@dataclass(frozen=True)
+@schema
 class CheckpointConfig:
     """When the whole state is saved, and which saves are kept.
 
@@ -136,20 +149,13 @@ class CheckpointConfig:
       keep_every: those of every so many steps are kept too; 0 for none.
     """
 
-    every: int = 1000
-    keep: int = 3
-    keep_best: int = 1
-    keep_every: int = 0
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.keep < 1:
-            raise InputError(
-                f"checkpoint.every ({self.every}) and checkpoint.keep ({self.keep}) must be at "
-                "least 1."
-            )
+    every: int = setting(1000, ge=1)
+    keep: int = setting(3, ge=1)
+    keep_best: int = setting(1, ge=0)
+    keep_every: int = setting(0, ge=0)
 
 
-@dataclass(frozen=True)
+@schema
 class DivergenceConfig:
     """What is done when a step goes wrong or hangs.
 
@@ -168,23 +174,15 @@ class DivergenceConfig:
         threads, so that the job is restarted; 0 waits forever.
     """
 
-    spike: float = 10.0
-    stats_window: int = 100
-    max_skipped: int = 10
-    skip_window: int = 100
-    rollbacks: int = 3
-    step_timeout_seconds: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.stats_window < 1 or self.max_skipped < 0 or self.skip_window < 1:
-            raise InputError(
-                f"divergence.stats_window ({self.stats_window}) and divergence.skip_window "
-                f"({self.skip_window}) must be at least 1, and divergence.max_skipped "
-                f"({self.max_skipped}) at least 0."
-            )
+    spike: float = setting(10.0, ge=0)
+    stats_window: int = setting(100, ge=1, renamed_from="memory")
+    max_skipped: int = setting(10, ge=0, renamed_from="limit")
+    skip_window: int = setting(100, ge=1, renamed_from="window")
+    rollbacks: int = setting(3, ge=0)
+    step_timeout_seconds: float = setting(600.0, ge=0, renamed_from="step_seconds")
 
 
-@dataclass(frozen=True)
+@schema
 class EarlyStoppingConfig:
     """Early stopping where the validation loss no longer falls.
 
@@ -194,11 +192,11 @@ class EarlyStoppingConfig:
       min_delta: the share by which a loss must be below the best to be better.
     """
 
-    patience: int = 0
-    min_delta: float = 0.0
+    patience: int = setting(0, ge=0)
+    min_delta: float = setting(0.0, ge=0, lt=1, renamed_from="least")
 
 
-@dataclass(frozen=True)
+@schema
 class LogConfig:
     """How often, in steps, each thing is written.
 
@@ -207,21 +205,19 @@ class LogConfig:
       validation: loss on the fixed validation crops.
       image_every: pictures of reconstructed validation crops.
       num_images: crops in one picture.
-
-    Others:
       profile: (first step, number of steps) to trace with JAX's profiler; (0, 0) for none.
       wandb: the project of Weights & Biases to write to as well; "" for none.
     """
 
-    scalars: int = 50
-    validation: int = 1000
-    image_every: int = 1000
-    num_images: int = 4
-    profile: tuple[int, int] = (0, 0)
+    scalars: int = setting(50, ge=1)
+    validation: int = setting(1000, ge=1)
+    image_every: int = setting(1000, ge=1, renamed_from="panels")
+    num_images: int = setting(4, ge=1, renamed_from="panel_crops")
+    profile: tuple[int, int] = setting((0, 0), ge=0)
     wandb: str = ""
 
 
-@dataclass(frozen=True)
+@schema
 class TrainConfig:
     """A training run.
 
@@ -244,13 +240,15 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    early_stopping: EarlyStoppingConfig = setting(
+        default_factory=EarlyStoppingConfig, renamed_from="plateau"
+    )
     log: LogConfig = field(default_factory=LogConfig)
-    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
-    steps: int = 100_000
-    seed: int = 0
+    divergence: DivergenceConfig = setting(default_factory=DivergenceConfig, renamed_from="faults")
+    steps: int = setting(100_000, ge=1)
+    seed: int = setting(0, ge=0, lt=2**63)
     init_from: str = ""
-    save_initial_model: bool = False
+    save_initial_model: bool = setting(False, renamed_from="keep_untrained")
 
     def __post_init__(self) -> None:
         if type(self.model) is not NETWORKS[self.network]:
@@ -258,8 +256,6 @@ class TrainConfig:
                 f"network is '{self.network}', but model is that of '{kind_of(self.model)}'; "
                 "make them fit."
             )
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, not {self.steps}.")
         if self.data.batch % self.optimizer.grad_accum_steps:
             raise InputError(
                 f"data.batch ({self.data.batch}) must be a multiple of optimizer.grad_accum_steps "
@@ -274,7 +270,7 @@ class TrainConfig:
           InputError: there is no such network.
         """
         network = values.get("network", "mae")
-        if network not in NETWORKS:
+        if not isinstance(network, str) or network not in NETWORKS:
             raise InputError(
                 f"{where}.network cannot be '{network}': {nearest(str(network), list(NETWORKS))}"
             )

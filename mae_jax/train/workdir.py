@@ -34,7 +34,8 @@ def create_or_verify(workdir: Path, config: TrainConfig) -> None:
         if jax.process_index() == 0:
             write_json(path, values)
         return
-    differing = sorted(_differences(read_json(path), values))
+    saved = configs.from_saved(TrainConfig, read_json(path), str(path))
+    differing = sorted(_differences(configs.to_dict(saved), values))
     if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
         raise InputError(
             f"{workdir} holds a run with another {fixed[0]}; "

@@ -27,7 +27,7 @@ def test_an_unknown_key_names_its_neighbour() -> None:
         ({"batch_strength": -1.0}, "batch_strength"),
         ({"genes": 10}, "complex_sizes need 44 genes"),
         ({"complex_sizes": (1,)}, "at least 2"),
-        ({"channels": ()}, "at least one channel"),
+        ({"channels": ()}, "channels must name at least one"),
         ({"channels": ("DNA", "Mitoo")}, "did you mean 'Mito'"),
         ({"channels": ("DNA", "DNA")}, "must differ"),
         ({"controls": 2000}, "1536"),

@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mae_jax.errors import InputError
+from mae_jax.config import distinct, schema, setting
 from mae_jax.networks.mae.config import CELL_PAINTING, Dtype
 
 _kernel_init = nn.initializers.he_normal()
 
 
-@dataclasses.dataclass(frozen=True)
+def _some_layers(layers: tuple[int, ...]) -> str | None:
+    return None if layers else "must have at least one block."
+
+
+@schema
 class DenseNetConfig:
     """A DenseNet, 161 layers by default.
 
@@ -31,20 +35,16 @@ class DenseNetConfig:
       momentum: how much of the running statistics each training step keeps.
     """
 
-    growth: int = 48
-    stem: int = 96
-    layers: tuple[int, ...] = (6, 12, 36, 24)
-    neck: tuple[int, int] = (512, 128)
-    channels: tuple[str, ...] = CELL_PAINTING
-    classes: int = 0
+    growth: int = setting(48, ge=1)
+    stem: int = setting(96, ge=1)
+    layers: tuple[int, ...] = setting((6, 12, 36, 24), ge=1, check=_some_layers)
+    neck: tuple[int, int] = setting((512, 128), ge=1)
+    channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
+    classes: int = setting(0, ge=0)
     norm: Literal["batch", "ghost", "ada"] = "batch"
-    ghost: int = 16
-    momentum: float = 0.9
+    ghost: int = setting(16, ge=1)
+    momentum: float = setting(0.9, ge=0, le=1)
     dtype: Dtype = "float32"
-
-    def __post_init__(self) -> None:
-        if self.ghost < 1 or not self.layers:
-            raise InputError("a DenseNet needs at least one block of layers and ghost >= 1.")
 
 
 class GhostBatchNorm(nn.Module):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from mae_jax.config import nearest
+from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
 
 # The five stains of Cell Painting under JUMP's names: a default that every config may replace.
@@ -14,20 +14,7 @@ Remat = Literal["none", "full", "dots"]
 Dtype = Literal["float32", "bfloat16"]
 
 
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} must be at least 1, not {getattr(config, name)}.")
-
-
-def _unique(channels: tuple[str, ...]) -> None:
-    if not channels:
-        raise InputError("channels must name at least one channel.")
-    if len(set(channels)) != len(channels):
-        raise InputError(f"channels must differ from each other, not {', '.join(channels)}.")
-
-
-@dataclasses.dataclass(frozen=True)
+@schema
 class EncoderConfig:
     """A vision transformer of parallel scaling blocks, over joint or single channels.
 
@@ -54,16 +41,16 @@ class EncoderConfig:
       scan: compile one block and loop over it; the parameters are laid out the same.
     """
 
-    patch: int = 16
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: float = 4.0
+    patch: int = setting(16, ge=1)
+    width: int = setting(384, ge=1)
+    depth: int = setting(12, ge=1)
+    heads: int = setting(6, ge=1)
+    mlp_ratio: float = setting(4.0, gt=0)
     channel_agnostic: bool = True
-    channels: tuple[str, ...] = CELL_PAINTING
-    crop: int = 256
-    drop_path: float = 0.1
-    layer_scale: float | None = 1e-4
+    channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
+    crop: int = setting(256, ge=1)
+    drop_path: float = setting(0.1, ge=0, lt=1)
+    layer_scale: float | None = setting(1e-4, ge=0)
     qk_norm: bool = True
     bias_layout: Literal["fixed", "legacy"] = "fixed"
     attention: Attention = "auto"
@@ -72,16 +59,12 @@ class EncoderConfig:
     scan: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "patch", "width", "depth", "heads", "crop")
-        _unique(self.channels)
         if self.width % self.heads:
             raise InputError(f"width {self.width} must be a multiple of heads {self.heads}.")
         if self.width % 4:
             raise InputError(f"width {self.width} must be a multiple of 4 (the position table).")
         if self.crop % self.patch:
             raise InputError(f"crop {self.crop} must be a multiple of patch {self.patch}.")
-        if not 0 <= self.drop_path < 1:
-            raise InputError(f"drop_path must be in [0, 1), not {self.drop_path}.")
         if self.bias_layout == "legacy" and self.hidden < 3 * self.width:
             raise InputError("bias_layout 'legacy' needs an mlp_ratio of at least 3.")
 
@@ -91,7 +74,7 @@ class EncoderConfig:
         return round(self.width * self.mlp_ratio)
 
 
-@dataclasses.dataclass(frozen=True)
+@schema
 class DecoderConfig:
     """The decoder of a masked autoencoder; joint or per channel as the encoder is.
 
@@ -104,15 +87,14 @@ class DecoderConfig:
       norm_eps: epsilon of all LayerNorms (1e-6 joint; the released channel-agnostic one 1e-5).
     """
 
-    width: int = 512
-    depth: int = 8
-    heads: int = 16
-    cross_heads: int = 8
-    mlp_ratio: float = 4.0
-    norm_eps: float = 1e-6
+    width: int = setting(512, ge=1)
+    depth: int = setting(8, ge=1)
+    heads: int = setting(16, ge=1)
+    cross_heads: int = setting(8, ge=1)
+    mlp_ratio: float = setting(4.0, gt=0)
+    norm_eps: float = setting(1e-6, ge=0)
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "depth", "heads", "cross_heads")
         for name in ("heads", "cross_heads"):
             if self.width % getattr(self, name):
                 raise InputError(
@@ -121,7 +103,7 @@ class DecoderConfig:
                 )
 
 
-@dataclasses.dataclass(frozen=True)
+@schema
 class MAEConfig:
     """A masked autoencoder: encoder, decoder, mask and loss (Equations 1 to 3).
 
@@ -133,15 +115,9 @@ class MAEConfig:
 
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    mask_ratio: float = 0.75
+    mask_ratio: float = setting(0.75, ge=0, lt=1)
     norm_pix: bool = False
-    fourier_weight: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mask_ratio < 1:
-            raise InputError(f"mask_ratio must be in [0, 1), not {self.mask_ratio}.")
-        if not 0 <= self.fourier_weight <= 1:
-            raise InputError(f"fourier_weight must be in [0, 1], not {self.fourier_weight}.")
+    fourier_weight: float = setting(0.01, ge=0, le=1)
 
 
 # width, depth, heads, mlp_ratio, drop_path. S to L: Section 4.2; H, g, G: Zhai et al. 2022,

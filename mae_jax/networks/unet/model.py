@@ -1,6 +1,5 @@
 """MU-Nets: masked autoencoders with a U-Net in place of the transformer (Section 4.2)."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mae_jax.config import distinct, schema, setting
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import CELL_PAINTING, Dtype
 from mae_jax.nn.masking import kept_count, mask_by_noise
@@ -17,7 +17,7 @@ from mae_jax.nn.patches import grid_of
 _kernel_init = nn.initializers.he_normal()
 
 
-@dataclasses.dataclass(frozen=True)
+@schema
 class UNetConfig:
     """A masked U-Net.
 
@@ -33,14 +33,14 @@ class UNetConfig:
         channels together.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
-    kernel: int = 3
-    convolutions: tuple[int, ...] = (2, 2, 2, 2, 2)
-    channels: tuple[str, ...] = CELL_PAINTING
-    crop: int = 256
-    patch: int = 16
-    mask_ratio: float = 0.25
-    fourier_weight: float = 0.0
+    widths: tuple[int, ...] = setting((32, 64, 128, 256, 512), ge=1)
+    kernel: int = setting(3, ge=1)
+    convolutions: tuple[int, ...] = setting((2, 2, 2, 2, 2), ge=1)
+    channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
+    crop: int = setting(256, ge=1)
+    patch: int = setting(16, ge=1)
+    mask_ratio: float = setting(0.25, ge=0, lt=1)
+    fourier_weight: float = setting(0.0, ge=0, le=1)
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -48,8 +48,6 @@ class UNetConfig:
             raise InputError(f"kernel must be odd, not {self.kernel}.")
         if len(self.convolutions) != len(self.widths) or len(self.widths) < 2:
             raise InputError("convolutions must name a number for each of two or more widths.")
-        if not 0 <= self.mask_ratio < 1:
-            raise InputError(f"mask_ratio must be in [0, 1), not {self.mask_ratio}.")
 
     @property
     def stride(self) -> int:

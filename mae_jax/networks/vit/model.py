@@ -4,7 +4,6 @@ Weakly supervised classifiers (Section 4.1) are this network with `classes`; the
 the class token after the final norm.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mae_jax.config import nearest
+from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import CELL_PAINTING, Attention, Dtype, Remat
 from mae_jax.networks.mae.parallel_vit import patch_init
@@ -21,7 +20,7 @@ from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init
 from mae_jax.nn.patches import grid_of, patchify
 
 
-@dataclasses.dataclass(frozen=True)
+@schema
 class PlainViTConfig:
     """An ordinary ViT.
 
@@ -32,14 +31,14 @@ class PlainViTConfig:
       The others as in `EncoderConfig`.
     """
 
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    grid: int = 16
-    channels: tuple[str, ...] = CELL_PAINTING
-    classes: int = 0
+    patch: int = setting(16, ge=1)
+    width: int = setting(768, ge=1)
+    depth: int = setting(12, ge=1)
+    heads: int = setting(12, ge=1)
+    mlp_ratio: float = setting(4.0, gt=0)
+    grid: int = setting(16, ge=1)
+    channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
+    classes: int = setting(0, ge=0)
     attention: Attention = "auto"
     dtype: Dtype = "float32"
     remat: Remat = "none"
