@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mae_jax.config import from_dict, nearest, to_dict
+from mae_jax.config import from_saved, nearest, to_dict
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
 from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
@@ -54,7 +54,7 @@ def from_record(record: dict[str, Any], where: str) -> Any:
         )
     if "architecture" not in record:
         raise InputError(f"{where} has no 'architecture'; save the model anew.")
-    return from_dict(KINDS[kind], record["architecture"], f"{where}: architecture")
+    return from_saved(KINDS[kind], record["architecture"], f"{where}: architecture")
 
 
 def init_params(config: Any, rng: jax.Array) -> dict[str, Any]:

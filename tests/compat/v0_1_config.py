@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep = 2
     config.log.scalars = 2
     config.log.validation = 3
-    config.log.panels = 6
+    config.log.image_every = 6
     return config
