@@ -245,7 +245,7 @@ def jax_embed(args: argparse.Namespace):
     from mae_jax.networks.mae.encoder import MAEEncoder
     from mae_jax.networks.mae.torch_keys import import_openphenom
     from mae_jax.weights.preprocessing import Preprocessing
-    from mae_jax.weights.torch_file import read_state_dict
+    from mae_jax.weights.state_dict import read_state_dict
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
     state = read_state_dict(Path(args.folder) / "weights.safetensors")

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.networks.saved_model import save_model
     from mae_jax.networks.torch_import import export_state_dict
     from mae_jax.weights.pytree_paths import flatten
-    from mae_jax.weights.torch_file import write_state_dict
+    from mae_jax.weights.state_dict import write_state_dict
 
     channels = tuple(args.channels.split(",")) if args.channels else None
     config, params, preprocessing = from_pretrained(

@@ -11,7 +11,7 @@ from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
 from mae_jax.networks.saved_model import CONFIG, WEIGHTS, load_model
 from mae_jax.networks.torch_import import import_state_dict
 from mae_jax.weights.preprocessing import Preprocessing
-from mae_jax.weights.torch_file import read_state_dict
+from mae_jax.weights.state_dict import read_state_dict
 
 # What a foreign folder calls its weights, the first found is read.
 _FOREIGN_FILES = (WEIGHTS, "pytorch_model.bin", "*.safetensors", "*.ckpt", "*.pth", "*.pt")

@@ -20,7 +20,7 @@ from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
 from mae_jax.networks.vit.model import PlainViT, plain_vit_config
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import flatten
-from mae_jax.weights.torch_file import read_state_dict, write_state_dict
+from mae_jax.weights.state_dict import read_state_dict, write_state_dict
 
 CHANNELS = ("a", "b", "c", "d", "e")
 
