@@ -1,37 +1,58 @@
-"""Self-standardisation: every channel of every image gets mean 0 and variance 1."""
+"""Self-standardization: every channel of every image gets mean 0 and variance 1."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-# On the 0-1 scale, so that a channel without signal is not blown up to noise.
-EPS = 1e-5
+from mae_jax.errors import InputError
+
+# Added to the variance on the 0-1 scale, so that noise in an empty channel is not amplified.
+DEFAULT_EPS = 1e-5
 
 
 def default_scale(dtype: np.typing.DTypeLike) -> float:
-    """The divisor that brings pixels of `dtype` to 0-1: the type's maximum, or 1 for floats."""
+    """Return the divisor that brings pixels of `dtype` to 0-1: its maximum, or 1 for floats.
+
+    Raises:
+      InputError: an integer type of more than 16 bits, whose maximum no camera reaches: divided
+        by it, all images would become constant.
+    """
     dtype = np.dtype(dtype)
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+    if not np.issubdtype(dtype, np.integer):
+        return 1.0
+    if dtype.itemsize > 2:
+        raise InputError(
+            f"pixels of type {dtype} have no default scale; set the scale to the largest value "
+            "of the camera, such as 4095 or 65535 (data.scale in training, `mae-jax convert "
+            "--scale` for saved models)."
+        )
+    return float(np.iinfo(dtype).max)
 
 
 def self_standardize(
     pixels: Num[Array, "*batch height width"] | Num[np.ndarray, "*batch height width"],
     scale: float | None = None,
+    eps: float = DEFAULT_EPS,
 ) -> Float[Array, "*batch height width"]:
-    """Standardises each image channel over its own pixels, in float32 on the device.
+    """Standardize each image channel over its own pixels, in float32 on the device.
 
-    `x = pixels / scale; (x - mean(x)) / sqrt(var(x) + 1e-5)` with the biased variance over
+    `x = pixels / scale; (x - mean(x)) / sqrt(var(x) + eps)` with the biased variance over
     height and width (Section 4, after Sypetkowski et al.). A constant channel becomes 0.
 
     Args:
-      pixels: raw pixels, integer or float; uint8 and uint16 may be sent to the device as they are.
-      scale: the divisor that brings them to 0-1; None takes the maximum of the integer type
-        (255, 65535) and 1 for floats, which then must lie in 0-1 already.
+      pixels: raw pixels, integer or float; uint8 and uint16 may be sent to the device unconverted.
+      scale: divisor that brings pixels to 0-1; None takes the maximum of the integer type
+        (255, 65535), and 1 for floats, which then must be in 0-1 already.
+      eps: added to the variance on the 0-1 scale.
+
+    Raises:
+      InputError: no scale is given for integers of more than 16 bits.
     """
     divisor = default_scale(pixels.dtype) if scale is None else scale
+    if isinstance(pixels, np.ndarray) and pixels.dtype.itemsize > 2:
+        pixels = pixels.astype(np.float32)  # JAX would wrap 64-bit and unsigned 32-bit integers
     x = jnp.asarray(pixels).astype(jnp.float32) / divisor
-    mean = x.mean(axis=(-2, -1), keepdims=True)
-    centred = x - mean
+    centred = x - x.mean(axis=(-2, -1), keepdims=True)
     variance = jnp.square(centred).mean(axis=(-2, -1), keepdims=True)
-    return centred * jax.lax.rsqrt(variance + EPS)
+    return centred * jax.lax.rsqrt(variance + eps)
