@@ -1,26 +1,65 @@
 """A saved model: a folder with `config.json` and `model.safetensors`."""
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
-import numpy as np
-import safetensors.numpy
 
 from mae_jax import __version__
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
-from mae_jax.networks.registry import from_record, param_shapes, to_record
+from mae_jax.networks.registry import from_record, kind_of, param_shapes, to_record
 from mae_jax.weights.preprocessing import Preprocessing
-from mae_jax.weights.pytree_paths import check_keys, flatten, flatten_leaves, unflatten
-from mae_jax.weights.safetensors_file import read_safetensors
+from mae_jax.weights.pytree_paths import (
+    check_finite,
+    check_keys,
+    flatten,
+    flatten_leaves,
+    unflatten,
+)
+from mae_jax.weights.safetensors_file import (
+    SafetensorsHeader,
+    first_line,
+    read_header,
+    read_safetensors,
+    write_safetensors,
+)
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+
+
+class PretrainedModel(NamedTuple):
+    """A model that was read: unpacks as (config, params, preprocessing).
+
+    Attributes:
+      config: the architecture, such as `MAEConfig`.
+      params: nested dicts of arrays, as the network takes them.
+      preprocessing: how raw pixels are prepared.
+    """
+
+    config: Any
+    params: dict[str, Any]
+    preprocessing: Preprocessing
+
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return sum(value.size for value in flatten(self.params).values())
+
+    def __repr__(self) -> str:
+        channels = ", ".join(self.preprocessing.channels)
+        return (
+            f"PretrainedModel({kind_of(self.config)}, {self.num_params:,} parameters, "
+            f"channels=({channels}), crop={self.preprocessing.crop}, "
+            f"scale={self.preprocessing.scale})"
+        )
 
 
 def save_model(
@@ -29,18 +68,20 @@ def save_model(
     model_config: Any,
     preprocessing: Preprocessing,
 ) -> Path:
-    """Writes the folder, whole or not at all.
+    """Write the folder, whole or not at all, with SHA-256 hashes of both files' contents.
 
     Args:
       params: nested dicts of arrays, as the network takes them (sharded ones are gathered).
-      model_config: `MAEConfig`, `EncoderConfig` or another architecture of `KINDS`.
+      model_config: `MAEConfig` or another architecture of the registry.
       preprocessing: how raw pixels are prepared.
 
     Raises:
-      InputError: parameters that do not fit the architecture.
+      InputError: parameters that do not fit the architecture, or are not finite.
     """
     flat = flatten(jax.device_get(params))
-    check_keys(flat, flatten_leaves(param_shapes(model_config)), f"what is saved to {folder}")
+    source = f"{folder}: the model to save"
+    check_keys(flat, flatten_leaves(param_shapes(model_config)), source)
+    check_finite(flat, source)
     record = to_record(model_config) | {
         "preprocessing": to_dict(preprocessing),
         "versions": {
@@ -49,30 +90,114 @@ def save_model(
             "flax": flax.__version__,
         },
     }
-    with replacing(folder) as beside:
-        beside.mkdir()
-        write_json(beside / CONFIG, record)
-        # safetensors writes buffers as they lie in memory: they must be contiguous.
-        contiguous = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-        safetensors.numpy.save_file(contiguous, beside / WEIGHTS)
+    with replacing(folder) as tmp_path:
+        tmp_path.mkdir()
+        write_safetensors(tmp_path / WEIGHTS, flat)
+        weights_hash = file_sha256(tmp_path / WEIGHTS)
+        record["sha256"] = {WEIGHTS: weights_hash, CONFIG: _record_sha256(record)}
+        write_json(tmp_path / CONFIG, record)
     return Path(folder)
 
 
-def load_model(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any], Preprocessing]:
-    """Reads (model_config, params, preprocessing) of a saved model.
+def load_model(folder: str | os.PathLike[str]) -> PretrainedModel:
+    """Read a saved model.
+
+    The hashes of both files are compared with those in `config.json`; models that were saved
+    before hashes were recorded load without.
 
     Raises:
-      InputError: a missing or broken file, or keys that do not fit the architecture (all listed).
+      InputError: a missing, damaged or changed file, keys that do not fit the architecture (all
+        listed), or weights that are not finite.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of a saved model; check the path.")
-    record = read_json(folder / CONFIG)
-    where = str(folder / CONFIG)
-    config = from_record(record, where)
+        raise InputError(f"{folder} is not a folder of a saved model; check the path.")
+    path, weights = folder / CONFIG, folder / WEIGHTS
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is not a table of keys; save the model again.")
+    config = from_record(record, str(path))
     if "preprocessing" not in record:
-        raise InputError(f"{where} has no 'preprocessing'; save the model anew.")
-    preprocessing = from_dict(Preprocessing, record["preprocessing"], f"{where}: preprocessing")
-    flat = read_safetensors(folder / WEIGHTS)
-    check_keys(flat, flatten_leaves(param_shapes(config)), str(folder / WEIGHTS))
-    return config, unflatten(flat), preprocessing
+        raise InputError(f"{path} has no 'preprocessing'; save the model again.")
+    preprocessing = from_dict(Preprocessing, record["preprocessing"], f"{path}: preprocessing")
+    _check_hashes(record, path, weights)
+    shapes = shapes_of(config, path, read_header(weights), weights)
+    flat = read_safetensors(weights)
+    check_keys(flat, shapes, str(weights))
+    check_finite(flat, str(weights))
+    return PretrainedModel(config, unflatten(flat), preprocessing)
+
+
+def shapes_of(
+    config: Any, config_path: Path, header: SafetensorsHeader, weights: Path
+) -> dict[str, Any]:
+    """Return the flat shapes of an architecture, if its sizes can be those of a weights file.
+
+    The sizes are compared with the file's header first, since shaping a network of a million
+    blocks, as a damaged `config.json` may describe, would not end.
+
+    Raises:
+      InputError: the architecture has more blocks or larger dimensions than the file.
+    """
+    largest = max([n for info in header.tensors.values() for n in info.shape], default=0)
+    for name, value in _sizes(to_dict(config)):
+        is_depth = name.rsplit(".", 1)[-1] in ("depth", "layers", "convolutions")
+        limit = len(header.tensors) if is_depth else max(largest, 8192)
+        if abs(value) > limit:
+            raise InputError(
+                f"{config_path}: architecture.{name} is {value}, which does not fit {weights}; "
+                "restore both files from one copy."
+            )
+    try:
+        return flatten_leaves(param_shapes(config))
+    except InputError:
+        raise
+    except Exception as problem:  # values that no network can have fail in many ways
+        raise InputError(
+            f"{config_path} does not describe a network ({first_line(problem)}); "
+            "restore it from a copy."
+        ) from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's contents in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_hashes(record: Mapping[str, Any], path: Path, weights: Path) -> None:
+    hashes = record.get("sha256")
+    if hashes is None:  # saved before hashes were recorded
+        return
+    if not isinstance(hashes, Mapping) or not {CONFIG, WEIGHTS} <= hashes.keys():
+        raise InputError(f"{path} has no hash of {WEIGHTS}; restore it from a copy.")
+    if hashes[CONFIG] != _record_sha256(record):
+        raise InputError(
+            f"{path} was damaged or changed after the model was saved; restore it from a copy, "
+            "or remove its key 'sha256' if you changed it."
+        )
+    read_header(weights)  # names a missing or truncated file first
+    if hashes[WEIGHTS] != file_sha256(weights):
+        raise InputError(
+            f"{weights} is damaged: its SHA-256 differs from the one in {CONFIG}; restore it from "
+            "a copy."
+        )
+
+
+def _record_sha256(record: Mapping[str, Any]) -> str:
+    """Hash everything in `config.json` but the hashes."""
+    values = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _sizes(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Yield every integer of a nested config with its dotted name, and the length of lists."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _sizes(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        yield name, len(value)
+        for item in value:
+            yield from _sizes(item, name)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from mae_jax.weights.pytree_paths import HasShape, check_keys, flatten, flatten_leaves, unflatten
+from mae_jax.weights.pytree_paths import (
+    HasShape,
+    check_finite,
+    check_keys,
+    flatten,
+    flatten_leaves,
+    unflatten,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +55,15 @@ def import_tensors(
       source: the file of the state dict, for messages.
 
     Raises:
-      InputError: lists every missing, unexpected and mis-shaped key.
+      InputError: lists every missing, unexpected and mis-shaped key, or names a tensor that is not
+        finite.
     """
     targets = flatten_leaves(shapes)
     # Tensors without a target (position tables, unused norms) may be absent.
     required = {e.source: _Shape(_source_shape(e, targets)) for e in key_map if e.target}
     optional = {entry.source for entry in key_map if not entry.target}
     check_keys({k: v for k, v in tensors.items() if k not in optional}, required, source)
+    check_finite({name: tensors[name] for name in required}, source)
     flat: dict[str, np.ndarray] = {}
     stacks: dict[str, list[np.ndarray]] = {}
     for entry in sorted((e for e in key_map if e.target), key=lambda e: e.index or 0):

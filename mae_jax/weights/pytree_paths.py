@@ -82,6 +82,22 @@ def check_keys(
         raise InputError(f"{source} does not fit the architecture; keys {'; '.join(problems)}.")
 
 
+def check_finite(tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """Check that floating-point tensors hold neither NaN nor infinity.
+
+    Raises:
+      InputError: names the first tensor that does.
+    """
+    for name, value in tensors.items():
+        is_float = np.issubdtype(value.dtype, np.inexact) or value.dtype.kind == "V"
+        if is_float and not np.isfinite(value).all():
+            count = int(value.size - np.isfinite(value).sum())
+            raise InputError(
+                f"{source} has {count} values that are not finite in '{name}'; restore it from a "
+                "copy, or save the model from an earlier checkpoint."
+            )
+
+
 def fingerprint(params: Mapping[str, Any], *extra: str) -> str:
     """Return a SHA-256 over names, dtypes, shapes and values of the parameters, and `extra`."""
     digest = hashlib.sha256()
