@@ -117,7 +117,9 @@ def write_safetensors(
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     # safetensors writes buffers as they are in memory: they must be contiguous.
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    contiguous = {
+        name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()
+    }
     safetensors.numpy.save_file(contiguous, path, dict(metadata) if metadata else None)
     path.chmod(mode)  # safetensors makes files that their owner alone can read
 

@@ -6,7 +6,7 @@ ImageNet checkpoints still are. A pickle is a program that can call anything. He
 a small interpreter follows its opcodes, knows by name the few constructors that a state dict
 needs, and refuses every other.
 
-Sizes are judged before memory is taken. A pickle has at most 64 MiB and 4 million opcodes;
+Sizes are judged before memory is taken. A pickle has at most 64 MiB and 2 million opcodes;
 storages are uncompressed, as PyTorch writes them, and no larger than the file; tensors are views
 until `materialize` has compared their sum with 4 times the file's size plus 64 MiB.
 """
@@ -29,7 +29,7 @@ from mae_jax.weights.safetensors_file import first_line, regular_file_size
 Instance = TypeVar("Instance")
 
 MAX_PICKLE_BYTES = 64 * 2**20
-MAX_OPCODES = 4_000_000
+MAX_OPCODES = 2_000_000
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files from before version 1.6
 _STORAGES: dict[str, type] = {
     "DoubleStorage": np.float64,
