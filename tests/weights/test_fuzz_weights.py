@@ -109,7 +109,7 @@ def check_mutations(target, count, seed):
         file.write_bytes(intact[file])
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     assert grown * 1024 < MEMORY
-    assert count // 4 < len(messages) < count
+    assert len(messages) > count // 4
     assert all(str(files[0].parent) in text and "\n" not in text for text in messages)
 
 
