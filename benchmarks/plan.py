@@ -71,31 +71,21 @@ CASES = {
 }
 
 
-def one(name: str) -> None:
+def plan_case(name: str) -> None:
     """Plans a case and writes its numbers; runs in a process of its own."""
-    from mae_jax.planning import (
-        DoesNotFit,
-        estimate,
-        needs,
-        needs_by_formula,
-        slice_of,
-        tpu_devices,
-    )
-    from mae_jax.planning.format import description, numbers
+    from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
+    from mae_jax.planning.format import format_estimate, to_json
 
     case = CASES[name]
-    slice_ = slice_of(case.slice)
-    began = time.monotonic()
+    start = time.monotonic()
+    result: dict[str, object]
     try:
-        if slice_.chip.is_tpu:
-            found = estimate(needs(case.config(), tpu_devices(slice_)), slice_)
-        else:
-            found = estimate(needs_by_formula(case.config(), slice_), slice_)
-        print(description(found))
-        result = numbers(found)
-    except DoesNotFit as problem:
-        result = {"slice": case.slice, "fits": False, "wanted_bytes": problem.needed}
-    result["seconds"] = time.monotonic() - began
+        estimate = estimate_run(case.config(), parse_slice(case.slice))
+        print(format_estimate(estimate))
+        result = dict(to_json(estimate))
+    except DoesNotFit as error:
+        result = {"slice": case.slice, "fits": False, "wanted_bytes": error.required_bytes}
+    result["seconds"] = time.monotonic() - start
     write_json(RESULTS / f"{name}.json", result)
 
 
@@ -135,7 +125,7 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        one(args.worker)
+        plan_case(args.worker)
         return
     for name in args.cases or CASES:
         if (RESULTS / f"{name}.json").exists():

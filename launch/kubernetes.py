@@ -108,16 +108,16 @@ class Kubernetes:
         if args.spot:
             nodes["cloud.google.com/gke-spot"] = "true"
         if self.tpus:
-            wanted = tpu_slice(args.tpu)
-            if wanted.hosts > 1 and not run.training:
+            slice_, tpu = tpu_slice(args.tpu)
+            if slice_.hosts > 1 and not run.training:
                 raise InputError(
-                    f"{args.tpu} has {wanted.hosts} hosts; each share of an embedding runs on one: "
+                    f"{args.tpu} has {slice_.hosts} hosts; each share of an embedding runs on one: "
                     "take a smaller slice."
                 )
-            nodes["cloud.google.com/gke-tpu-accelerator"] = wanted.label
-            nodes["cloud.google.com/gke-tpu-topology"] = wanted.topology
-            device = {"google.com/tpu": wanted.chips_a_host}
-            replicas, pods = args.slices, wanted.hosts
+            nodes["cloud.google.com/gke-tpu-accelerator"] = tpu.gke_label
+            nodes["cloud.google.com/gke-tpu-topology"] = slice_.topology
+            device = {"google.com/tpu": slice_.chips_per_host}
+            replicas, pods = args.slices, slice_.hosts
         else:
             device = {"nvidia.com/gpu": args.gpus}
             replicas, pods = 1, args.nodes

@@ -9,7 +9,7 @@ from pathlib import Path
 from launch import commands
 from launch.commands import Call, bash_list
 from launch.runs import Run, check_shared
-from launch.tpus import tpu_slice
+from launch.tpus import accelerator_type, tpu_slice
 from mae_jax.errors import InputError
 
 BODY = Path(__file__).parent / "tpu_vm.sh"
@@ -54,15 +54,16 @@ class TpuVM:
                 "an embedding runs as a fleet of single hosts: take gke-tpu, gke-gpu, kubernetes "
                 "or slurm."
             )
-        wanted = tpu_slice(args.tpu)
+        accelerator = accelerator_type(args.tpu)
+        _, tpu = tpu_slice(args.tpu)
         version = "--runtime-version" if self.queued else "--version"
         return [
             self._gcloud(
                 args,
                 "create",
                 f"--node-id={run.name}" if self.queued else "",
-                f"--accelerator-type={wanted.accelerator}",
-                f"{version}={args.runtime or wanted.runtime}",
+                f"--accelerator-type={accelerator}",
+                f"{version}={args.runtime or tpu.runtime}",
                 "--spot" if args.spot else "",
                 *args.gcloud,
                 "--metadata-from-file=startup-script=/dev/stdin",

@@ -3,9 +3,9 @@
 import argparse
 
 HELP = (
-    "Say before a run what it needs on a slice of TPUs or a cluster of GPUs: does it fit, how long "
-    "does a step take at least, how many days the run. The real step is compiled for the TPUs, "
-    "which need not be there; GPUs go by formula."
+    "Estimate the memory, step time and run time of a training on a TPU slice or a GPU cluster, "
+    "before it runs. For TPUs the real step is compiled, which needs no TPU; for GPUs the figures "
+    "come from a formula."
 )
 EXAMPLE = (
     "  mae-jax plan --config configs/paper.py:mae/vit_l8+/rpi_93m --on v5p-256\n"
@@ -17,51 +17,42 @@ TAKES_OVERRIDES = True
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a file of configs/; --config.KEY=VALUE "
                         "changes a key")  # fmt: skip
-    parser.add_argument("--on", required=True, metavar="SLICE", help="v4-N, v5e-N, v5p-N, v6e-N "
-                        "(v4 and v5p count two cores a chip), a100-N, h100-N, h200-N")  # fmt: skip
-    parser.add_argument("--mfu", type=float, help="also the time at this utilisation, as measured "
-                        "on a like run (0.4, say)")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    parser.add_argument("--on", required=True, metavar="SLICE", help="v4-N, v5e-N, v5p-N, v6e-N, "
+                        "tpu7x-N (v4, v5p and tpu7x count two cores per chip), a100-N, h100-N, "
+                        "h200-N, b200-N, gb200-N")  # fmt: skip
+    parser.add_argument("--mfu", type=float, help="also print the times at this model FLOP "
+                        "utilization, measured on a similar run (such as 0.4)")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
     import jax
 
-    # Compiling for others needs no device of one's own, and must not take one.
+    # Compiling for other machines needs no device, and must not take one.
     jax.config.update("jax_platforms", "cpu")
 
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict
     from mae_jax.files import write_json
-    from mae_jax.planning import (
-        DoesNotFit,
-        estimate,
-        needs,
-        needs_by_formula,
-        slice_of,
-        tpu_devices,
-    )
-    from mae_jax.planning.format import description, numbers
+    from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
+    from mae_jax.planning.format import format_estimate, to_json
     from mae_jax.train.config import TrainConfig
 
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
-    slice_ = slice_of(args.on)
+    slice_ = parse_slice(args.on)
     try:
-        if slice_.chip.is_tpu:
-            found = estimate(needs(config, tpu_devices(slice_)), slice_)
-        else:
-            found = estimate(needs_by_formula(config, slice_), slice_)
-    except DoesNotFit as problem:
-        wanted = f"{problem.needed / 2**30:.1f} GiB" if problem.needed else "more"
+        estimate = estimate_run(config, slice_)
+    except DoesNotFit as error:
+        required = f"{error.required_bytes / 2**30:.1f} GiB" if error.required_bytes else "more"
         print(
-            f"fits         no: the step's temporaries alone want {wanted} of the "
-            f"{slice_.chip.memory / 2**30:.0f} GiB of a {slice_.chip.name}.\n"
+            f"fits         no: the step's temporaries alone take {required} of the "
+            f"{slice_.accelerator.memory / 2**30:.0f} GiB of a {slice_.accelerator.name} device.\n"
             "             Raise optimizer.grad_accum_steps or mesh.fsdp, or set remat."
         )
         if args.json:
-            said = {"slice": slice_.name, "fits": False, "wanted_bytes": problem.needed}
-            write_json(args.json, said)
+            result = {"slice": slice_.name, "fits": False, "wanted_bytes": error.required_bytes}
+            write_json(args.json, result)
         return
-    print(description(found, args.mfu))
+    print(format_estimate(estimate, args.mfu))
     if args.json:
-        write_json(args.json, numbers(found))
+        write_json(args.json, to_json(estimate))

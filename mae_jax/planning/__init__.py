@@ -1,20 +1,22 @@
-"""What a run needs and takes, before it runs: the real step, compiled for hardware that is not
-there."""
+"""Memory and time of a run before it runs: the real step, compiled for absent hardware."""
 
-from mae_jax.distributed.hardware import CHIPS, Slice, slice_of
-from mae_jax.planning.compile_cost import DoesNotFit, Needs, needs, tpu_devices
-from mae_jax.planning.formula import needs_by_formula
+from mae_jax.distributed.hardware import ACCELERATORS, Slice, parse_slice
+from mae_jax.planning.compiled import compile_cost, tpu_devices
+from mae_jax.planning.formula import formula_cost
 from mae_jax.planning.roofline import Estimate, estimate
+from mae_jax.planning.run_estimate import estimate_run
+from mae_jax.planning.step_cost import DoesNotFit, StepCost
 
 __all__ = [
-    "CHIPS",
+    "ACCELERATORS",
     "DoesNotFit",
     "Estimate",
-    "Needs",
     "Slice",
+    "StepCost",
+    "compile_cost",
     "estimate",
-    "needs",
-    "needs_by_formula",
-    "slice_of",
+    "estimate_run",
+    "formula_cost",
+    "parse_slice",
     "tpu_devices",
 ]

@@ -1,31 +1,23 @@
-"""Reads a compiled program's text: what it moves, with every loop counted as often as it runs.
+"""Memory traffic and collectives of a compiled program, every loop counted as often as it runs."""
 
-The compiler's own cost analysis counts the body of a loop once, so a network whose layers are
-looped over, or a step in micro-batches, looks many times cheaper than it is.
-"""
-
-import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from mae_jax.planning.hlo import (
+    Computation,
+    Instruction,
+    parse_hlo,
+    replica_group_size,
+    shape_bytes,
+    split_shapes,
+)
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-_BITS = {"pred": 8, "s4": 4, "u4": 4, "token": 0, "opaque": 0}
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$")
-# One array's type, its dimensions and its layout, which names the memory it lies in: S(1) is
-# a TPU's on-chip memory.
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
-# These name places and rename values; they move nothing.
+# These name or rename values and move nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
          "call", "after-all", "partition-id", "replica-id"}  # fmt: skip
-
-
-# What these call are operations by themselves; what all others call are parts of one.
-_CALLS = {"while", "conditional", "call", "async-start"}
 
 
 @dataclass(frozen=True)
@@ -33,252 +25,159 @@ class Collective:
     """One collective of a program.
 
     Attributes:
-      kind: of `COLLECTIVES`.
+      name: one of `COLLECTIVES`.
       size: bytes of the whole array on one device: the result of an all-gather, the operand of a
         reduce-scatter, either of the others.
       group: devices that take part together.
-      times: how often it runs in a step.
+      times: how often it runs per step.
     """
 
-    kind: str
+    name: str
     size: int
     group: int
     times: int
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in a step, by the ring algorithm (a bound from below)."""
+        """Bytes that each device sends per step, by the ring algorithm (a lower bound)."""
         share = (self.group - 1) / self.group
-        factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
+        factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.name, share)
         return factor * self.size * self.times
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What one device moves in a step.
+class Traffic:
+    """Bytes that one device moves per step.
 
     Attributes:
       memory: bytes read from and written to its main memory.
-      collectives: all that go between devices.
+      collectives: those between devices.
     """
 
     memory: float
     collectives: tuple[Collective, ...]
 
     def sent(self) -> dict[str, float]:
-        """Bytes that each device sends in a step, by kind of collective."""
-        found: dict[str, float] = defaultdict(float)
-        for one in self.collectives:
-            found[one.kind] += one.sent
-        return dict(found)
+        """Bytes that each device sends per step, by the name of the collective."""
+        totals: dict[str, float] = defaultdict(float)
+        for collective in self.collectives:
+            totals[collective.name] += collective.sent
+        return dict(totals)
 
 
-@dataclass
-class _Instruction:
-    name: str
-    shape: str
-    operation: str
-    rest: str
-
-
-@dataclass
-class _Computation:
-    instructions: list[_Instruction] = field(default_factory=list)
-    fused: bool = False
-    times: int = 0
-
-
-def moved(text: str, devices: int) -> Moved:
-    """Reads `compiled.as_text()` of a program for `devices` devices."""
-    computations, entry = _parse(text)
-    _count(computations, entry)
+def read_traffic(text: str, devices: int) -> Traffic:
+    """The traffic of a program: `compiled.as_text()` for `devices` devices."""
+    computations = parse_hlo(text)
     memory = 0.0
-    # A collective that overlaps with other work stands in several pieces of one channel.
-    seen: dict[tuple[str, str], Collective] = {}
+    # A collective that overlaps with other work appears in several instructions of one channel.
+    by_channel: dict[tuple[str, str], Collective] = {}
     for computation in computations.values():
+        if not computation.times:
+            continue
         shapes = {i.name: i.shape for i in computation.instructions}
         for number, instruction in enumerate(computation.instructions):
-            kind = instruction.operation.removesuffix("-start")
-            if kind in COLLECTIVES and computation.times:
-                found = _collective(kind, instruction, shapes, devices, computation.times)
+            name = instruction.operation.removesuffix("-start")
+            if name in COLLECTIVES:
+                collective = _collective(name, instruction, shapes, devices, computation.times)
                 channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                piece = channel[1] if channel else f"{id(computation)}-{number}"
-                before = seen.get((kind, piece))
-                if before is None or before.times < found.times:
-                    seen[kind, piece] = found
-            operation = instruction.operation
-            if computation.fused or operation in _FREE or operation.endswith("-done"):
-                continue
-            if computation.times:
-                memory += computation.times * _traffic(instruction, shapes, computations)
-    return Moved(memory, tuple(seen.values()))
+                key = name, channel[1] if channel else f"{id(computation)}-{number}"
+                previous = by_channel.get(key)
+                if previous is None or previous.times < collective.times:
+                    by_channel[key] = collective
+            if not computation.fused and _moves(instruction):
+                memory += computation.times * _bytes_moved(instruction, shapes, computations)
+    return Traffic(memory, tuple(by_channel.values()))
 
 
-def _parse(text: str) -> tuple[dict[str, _Computation], str]:
-    computations: dict[str, _Computation] = {}
-    entry, current = "", _Computation()
-    for line in text.splitlines():
-        head = _COMPUTATION.match(line)
-        if head:
-            current = computations[head[2]] = _Computation()
-            entry = head[2] if head[1] else entry
-            continue
-        found = _INSTRUCTION.match(line)
-        if found:
-            current.instructions.append(_Instruction(*found.groups()))
-    return computations, entry
-
-
-def _count(computations: dict[str, _Computation], entry: str) -> None:
-    """Sets how often each computation runs, and which are parts of a fused operation."""
-
-    def visit(name: str, times: int, fused: bool) -> None:
-        computation = computations[name]
-        computation.times += times
-        computation.fused |= fused
-        for instruction in computation.instructions:
-            inside = fused or instruction.operation not in _CALLS
-            rounds = 1
-            if instruction.operation == "while":
-                rounds = _rounds(instruction, computations)
-            for called in _called(instruction):
-                if called in computations:
-                    visit(called, times * rounds, inside)
-
-    visit(entry, 1, False)
-
-
-def _called(instruction: _Instruction) -> list[str]:
-    branches = ",".join(_BRANCHES.findall(instruction.rest))
-    return [*_CALLED.findall(instruction.rest), *re.findall(r"[\w.\-]+", branches)]
-
-
-def _rounds(instruction: _Instruction, computations: dict[str, _Computation]) -> int:
-    """How often a loop runs: as the compiler notes, or the bound its condition compares with."""
-    known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', instruction.rest)
-    if known:
-        return int(known[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
-    inside = computations[condition[1]].instructions if condition else []
-    bounds = [int(number[1]) for i in inside if i.operation == "constant"
-              and (number := re.match(r"(\d+)\)", i.rest))]  # fmt: skip
-    return max(bounds, default=1)
+def _moves(instruction: Instruction) -> bool:
+    return instruction.operation not in _FREE and not instruction.operation.endswith("-done")
 
 
 def _collective(
-    kind: str, instruction: _Instruction, shapes: dict[str, str], devices: int, times: int
+    name: str, instruction: Instruction, shapes: dict[str, str], devices: int, times: int
 ) -> Collective:
-    given = sum(_bytes(shapes.get(name, "")) for name in _operands(instruction))
-    result = _bytes(instruction.shape)
+    operands = sum(shape_bytes(shapes.get(operand, "")) for operand in instruction.operands)
+    result = shape_bytes(instruction.shape)
     if instruction.operation.endswith("-start"):
-        result = max(result - given, given)  # a start's result holds its operands too
-    size = given if kind == "reduce-scatter" else result
-    return Collective(kind, int(size), _group(instruction.rest, devices), times)
+        result = max(result - operands, operands)  # the result of a start holds its operands too
+    size = operands if name == "reduce-scatter" else result
+    return Collective(name, int(size), replica_group_size(instruction.rest, devices), times)
 
 
-def _group(text: str, devices: int) -> int:
-    """Devices in one group of a collective: the three ways in which they are written."""
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*?\{([^}]*)\}", text)
-    if named:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
-    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]", text)
-    if tiled:
-        return int(tiled[2])
-    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", text)
-    return len(listed[1].split(",")) if listed else devices
-
-
-def _operands(instruction: _Instruction) -> list[str]:
-    return re.findall(r"%([\w.\-]+)", instruction.rest.split(")", 1)[0])
-
-
-def _traffic(
-    instruction: _Instruction, shapes: dict[str, str], computations: dict[str, _Computation]
+def _bytes_moved(
+    instruction: Instruction, shapes: dict[str, str], computations: dict[str, Computation]
 ) -> float:
-    """Bytes between main memory and the device: operands read and the result written.
+    """Bytes between main memory and the device: operands read and results written.
 
-    Of an array that is only sliced, or only written in part, the part alone moves: a layer's
+    Of an array that is only sliced, or only written in part, that part alone moves: a layer's
     weights out of those of all layers, a layer's activations into theirs.
     """
-    operands = [shapes.get(name, "") for name in _operands(instruction)]
+    operands = [shapes.get(name, "") for name in instruction.operands]
     if instruction.operation in ("copy-start", "slice-start"):
-        return _copied(instruction.shape)
-    called = computations.get(next(iter(_called(instruction)), ""))
-    if instruction.operation != "fusion" or called is None:
-        called = _alone(instruction, operands)
+        return _bytes_copied(instruction.shape)
+    body = computations.get(next(iter(instruction.called), ""))
+    if instruction.operation != "fusion" or body is None:
+        body = _as_fusion(instruction, operands)
     total = 0.0
-    for one in called.instructions:
-        if one.operation == "parameter":
-            whole = _bytes(operands[int(one.rest.split(")", 1)[0])], main=True)
-            total += min(_read(one.name, one.shape, called, computations), whole)
-    return total + _written(instruction, called)
+    for inner in body.instructions:
+        if inner.operation == "parameter":
+            whole = shape_bytes(operands[inner.parameter_index], main_memory=True)
+            total += min(_bytes_read(inner.name, inner.shape, body, computations), whole)
+    return total + _bytes_written(instruction, body)
 
 
-def _copied(shape: str) -> float:
-    """Bytes of a copy that runs beside other work; its type names source and destination."""
-    ends = [f"{kind}[{sizes}]{{{layout}}}" for kind, sizes, layout in _ARRAY.findall(shape)[:2]]
-    part = min(map(_bytes, ends))
-    return part * sum(bool(_bytes(end, main=True)) for end in ends)
+def _bytes_copied(shape: str) -> float:
+    """Bytes of an asynchronous copy, whose type names source and destination."""
+    ends = split_shapes(shape)[:2]
+    size = min(map(shape_bytes, ends))
+    return size * sum(bool(shape_bytes(end, main_memory=True)) for end in ends)
 
 
-def _alone(instruction: _Instruction, operands: list[str]) -> _Computation:
-    """An operation that is not fused, as if it were a fused one of nothing else."""
-    parameters = [_Instruction(f"p{i}", shape, "parameter", f"{i})")
+def _as_fusion(instruction: Instruction, operands: list[str]) -> Computation:
+    """An operation that is not fused, as a fusion of itself alone."""
+    parameters = [Instruction(f"p{i}", shape, "parameter", f"{i})")
                   for i, shape in enumerate(operands)]  # fmt: skip
-    names = ", ".join(f"%{one.name}" for one in parameters)
-    root = _Instruction("root", instruction.shape, instruction.operation, f"{names})")
-    return _Computation([*parameters, root])
+    names = ", ".join(f"%{parameter.name}" for parameter in parameters)
+    root = Instruction("root", instruction.shape, instruction.operation, f"{names})")
+    return Computation([*parameters, root])
 
 
-def _read(
-    name: str, shape: str, inside: _Computation, computations: dict[str, _Computation]
+def _bytes_read(
+    name: str, shape: str, body: Computation, computations: dict[str, Computation]
 ) -> float:
-    """Bytes of a value of `inside` that its users look at."""
+    """Bytes of a value of `body` that its users read."""
     total = 0.0
-    for user in inside.instructions:
-        operands = _operands(user)
+    for user in body.instructions:
+        operands = user.operands
         if name not in operands:
             continue
         if user.operation in ("bitcast", "get-tuple-element"):
-            total += _read(user.name, user.shape, inside, computations)
+            total += _bytes_read(user.name, user.shape, body, computations)
         elif user.operation in ("dynamic-slice", "slice", "gather"):
-            total += _bytes(user.shape)
+            total += shape_bytes(user.shape)
         elif user.operation == "dynamic-update-slice" and operands[0] == name:
             continue  # overwritten in place
         elif user.operation == "fusion":
-            deeper = computations[_called(user)[0]]
-            number = f"{operands.index(name)})"
-            for one in deeper.instructions:
-                if one.operation == "parameter" and one.rest.startswith(number):
-                    total += _read(one.name, one.shape, deeper, computations)
+            inner = computations[user.called[0]]
+            index = operands.index(name)
+            for parameter in inner.instructions:
+                if parameter.operation == "parameter" and parameter.parameter_index == index:
+                    total += _bytes_read(parameter.name, parameter.shape, inner, computations)
         elif user.operation != "tuple":
-            return _bytes(shape)
+            return shape_bytes(shape)
     return total
 
 
-def _written(instruction: _Instruction, inside: _Computation) -> float:
-    """Bytes of an operation's result that it writes anew."""
-    whole = _bytes(instruction.shape, main=True)
-    root = inside.instructions[-1]
-    inner = {one.name: one for one in inside.instructions}
-    parts = [inner[name] for name in _operands(root)] if root.operation == "tuple" else [root]
+def _bytes_written(instruction: Instruction, body: Computation) -> float:
+    """Bytes of an operation's result that it writes."""
+    whole = shape_bytes(instruction.shape, main_memory=True)
+    root = body.instructions[-1]
+    by_name = {inner.name: inner for inner in body.instructions}
+    results = [by_name[name] for name in root.operands] if root.operation == "tuple" else [root]
     total = 0.0
-    for part in parts:
-        if part.operation == "dynamic-update-slice":
-            total += _bytes(inner[_operands(part)[1]].shape)
+    for result in results:
+        if result.operation == "dynamic-update-slice":
+            total += shape_bytes(by_name[result.operands[1]].shape)
         else:
-            total += _bytes(part.shape)
+            total += shape_bytes(result.shape)
     return min(total, whole)
-
-
-def _bytes(shape: str, *, main: bool = False) -> float:
-    """Bytes of a shape or a tuple of them; with `main`, of what lies in main memory alone."""
-    total = 0.0
-    for kind, dimensions, layout in _ARRAY.findall(shape):
-        if main and re.search(r"S\([1-9]", layout):
-            continue
-        digits = re.search(r"\d+", kind)
-        bits = _BITS.get(kind, int(digits[0]) if digits else 32)
-        total += math.prod(int(d) for d in dimensions.split(",") if d) * bits / 8
-    return total

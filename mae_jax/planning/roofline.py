@@ -1,18 +1,18 @@
-"""From what a step needs to what a run takes: a roofline of one slice."""
+"""A roofline: from the cost of a step to the time of a run on one slice."""
 
 from dataclasses import dataclass
 
 from mae_jax.distributed.hardware import Slice
-from mae_jax.planning.compile_cost import Needs
+from mae_jax.planning.step_cost import StepCost
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a step takes at least, and what bounds it.
+    """Bounds of a step's time, and the resource that limits it.
 
-    A device computes, moves its memory and talks to others at once where the program allows it.
-    So no step is shorter than the longest of the three, and one that overlaps nothing takes
-    their sum; the truth lies between, and above where kernels miss the peaks.
+    Compute, memory traffic and communication overlap where the program allows it. So no step is
+    shorter than the longest of the three, and one that overlaps nothing takes their sum; the time
+    lies between, and above where kernels miss the peaks.
 
     Attributes:
       compute: seconds of the executed FLOPs at the peak.
@@ -20,7 +20,7 @@ class Estimate:
       network: seconds of the bytes sent at the links' bandwidth.
     """
 
-    needs: Needs
+    cost: StepCost
     slice: Slice
     compute: float
     memory: float
@@ -29,60 +29,63 @@ class Estimate:
     @property
     def fits(self) -> bool:
         """Whether a device's usable memory holds the step."""
-        return self.needs.device_bytes <= self.slice.usable
+        return self.cost.device_bytes <= self.slice.usable_memory
 
     @property
     def fastest(self) -> float:
-        """Seconds of a step in which everything overlaps."""
+        """Seconds of a step if everything overlaps."""
         return max(self.compute, self.memory, self.network)
 
     @property
     def slowest(self) -> float:
-        """Seconds of a step in which nothing overlaps."""
+        """Seconds of a step if nothing overlaps."""
         return self.compute + self.memory + self.network
 
     @property
     def bound(self) -> str:
-        """What a step spends its time on: "compute", "memory" or "network"."""
+        """The resource that limits the step: "compute", "memory" or "network"."""
         times = {"compute": self.compute, "memory": self.memory, "network": self.network}
         return max(times, key=lambda name: times[name])
 
     def mfu(self, seconds: float) -> float:
-        """Model FLOP utilisation of a step of so many seconds."""
-        return self.needs.model_flops / (seconds * self.slice.devices * self.slice.chip.peak)
+        """Model FLOP utilization (MFU) of a step of `seconds`."""
+        return self.cost.model_flops / (seconds * self._peak_flops)
 
     def step_seconds(self, mfu: float) -> float:
-        """Seconds of a step at a given utilisation."""
-        return self.needs.model_flops / (mfu * self.slice.devices * self.slice.chip.peak)
+        """Seconds of a step at a given MFU."""
+        return self.cost.model_flops / (mfu * self._peak_flops)
 
     def days(self, seconds: float) -> float:
-        """Days of the whole run, at so many seconds a step."""
-        return self.needs.crops / self.needs.batch * seconds / 86400
+        """Days of the whole run, at `seconds` per step."""
+        return self.cost.crops / self.cost.batch * seconds / 86400
 
     def device_hours(self, seconds: float) -> float:
-        """Device-hours of the whole run."""
+        """Device-hours of the whole run, at `seconds` per step."""
         return 24 * self.days(seconds) * self.slice.devices
 
+    @property
+    def _peak_flops(self) -> float:
+        """FLOP/s of all devices together."""
+        return self.slice.devices * self.slice.accelerator.peak_flops
 
-def estimate(needs: Needs, slice_: Slice) -> Estimate:
+
+def estimate(cost: StepCost, slice_: Slice) -> Estimate:
     """The roofline of a step on a slice.
 
-    Collectives go by rings over all links of a TPU; those of GPUs inside one host by NVLink, and
-    between hosts in two levels: first inside each host, then each GPU with those of its place in
-    the other hosts.
+    Collectives of TPUs run as rings over all links. Those of GPUs run over NVLink inside its domain
+    (a host, or an NVL72 rack), and between domains in two levels: first inside each domain, then
+    each GPU with its peers in the other domains.
     """
-    chip = slice_.chip
+    accelerator = slice_.accelerator
     network = 0.0
-    for one in needs.moved.collectives:
-        if chip.is_tpu or one.group <= chip.host:
-            network += one.sent / chip.link_bandwidth
-        else:
-            network += one.sent / chip.link_bandwidth
-            network += one.sent / chip.host / chip.network_bandwidth
+    for collective in cost.traffic.collectives:
+        network += collective.sent / accelerator.link_bandwidth
+        if accelerator.tpu is None and collective.group > accelerator.link_domain:
+            network += collective.sent / accelerator.link_domain / accelerator.network_bandwidth
     return Estimate(
-        needs=needs,
+        cost=cost,
         slice=slice_,
-        compute=needs.executed_flops / slice_.devices / chip.peak,
-        memory=needs.moved.memory / chip.memory_bandwidth,
+        compute=cost.executed_flops / slice_.devices / accelerator.peak_flops,
+        memory=cost.traffic.memory / accelerator.memory_bandwidth,
         network=network,
     )

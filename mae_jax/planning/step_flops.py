@@ -1,4 +1,4 @@
-"""FLOPs of a task's step: the model's own, and with what is computed again."""
+"""FLOPs of a training step: the model's own, and those that are executed."""
 
 import dataclasses
 from typing import Any
@@ -14,8 +14,8 @@ from mae_jax.networks.vit.model import PlainViTConfig
 def executed_flops(task: Task) -> tuple[float, float]:
     """(model FLOPs, executed FLOPs) of one crop in a training step.
 
-    The first are three times the forward pass's. The second count every product of the step's
-    own trace, those that rematerialisation repeats too, and those of the loss.
+    Model FLOPs are three times the forward pass's. Executed FLOPs count every product in the trace
+    of the step, with those that rematerialization repeats and those of the loss.
     """
     model = crop_flops(task.model, crop=task.crop)
     countable = task_of(with_attention(task.model, "xla"))
@@ -28,13 +28,13 @@ def executed_flops(task: Task) -> tuple[float, float]:
     def state_of(shapes: Any) -> Any:
         return jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), shapes)
 
-    count = 16 if state else 1  # ghost batch norms divide a batch
+    count = 16 if state else 1  # ghost batch norms split a batch
     traced = traced_flops(jax.grad(loss), params, countable.batch(count)) / count
     return model, max(traced, model)
 
 
 def with_attention(model: Any, backend: str) -> Any:
-    """The network with its attention computed by `backend`."""
+    """The network config with another attention backend."""
     if isinstance(model, MAEConfig):
         encoder = dataclasses.replace(model.encoder, attention=backend)  # type: ignore[arg-type]
         return dataclasses.replace(model, encoder=encoder)

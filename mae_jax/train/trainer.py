@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mae_jax.distributed import mesh as meshes
-from mae_jax.distributed.peaks import peak_flops
+from mae_jax.distributed.hardware import device_peak_flops
 from mae_jax.networks.saved_model import save_model
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import CompiledFns, build
@@ -155,7 +155,7 @@ def watched(
 ) -> tuple[ThroughputTracker, EarlyStopping, Records | None]:
     """What a run at `step` is watched with; its past tells how long it took and what it reached."""
     past = history(workdir, step)
-    peak = peak_flops(run.mesh.devices.flat[0].device_kind)
+    peak = device_peak_flops(run.mesh.devices.flat[0].device_kind)
     meter = ThroughputTracker(config.data.batch, run.task.flops, run.mesh.size, peak, past)
     plateau = EarlyStopping(
         config.early_stopping, (row[VALIDATION] for row in past if VALIDATION in row)

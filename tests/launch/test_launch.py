@@ -4,7 +4,7 @@ import pytest
 
 from launch import tpu_vm
 from launch.__main__ import main
-from launch.tpus import tpu_slice
+from launch.tpus import accelerator_type
 from tests.launch.test_dry_run import CASES
 from tests.launch.test_manifests import documents
 
@@ -115,14 +115,15 @@ class TestKeep:
     (f"{SLURM} --runs /r --venv v --shards 3 -- embed --task 0/3", "leave --task out"),
     (f"{SLURM} --runs /r --venv v --env A {TRAIN}", "--env A is not of the form NAME=VALUE"),
     (f"{GKE} --tpu v5e-9 {TRAIN}", "v5e-9 has 9 chips; give a power of two"),
-    (f"{GKE} --tpu h100-8 {TRAIN}", "h100-8 is no slice of TPUs"),
+    (f"{GKE} --tpu h100-8 {TRAIN}", "h100-8 is no TPU slice"),
     (f"{GKE} --shards 2 -- embed --index i", "has 4 hosts"),
     (f"{GKE} --volume share {TRAIN}", "--volume share: there must be a ':'"),
     (f"{GKE} {TRAIN}", "lost with its container: give --volume CLAIM:/PATH"),
     (f"{GKE} --volume a:/sha {TRAIN}", "lost with its container"),
     (f"tpu-vm {TPU} --nfs nowhere {TRAIN}", "--nfs nowhere is not of the form"),
     (f"tpu-vm {TPU} --runs /elsewhere {TRAIN}", "--runs must lie on a file system"),
-    (f"tpu-vm {TPU} --tpu v7-8 {TRAIN}", "no chip is called 'v7'"),
+    (f"tpu-vm {TPU} --tpu v7-8 {TRAIN}", "'v7' is no accelerator"),
+    (f"tpu-vm {TPU} --tpu tpu7x-16 {TRAIN}", "does not offer tpu7x; launch on gke-tpu"),
     (f"tpu-vm {TPU} --shards 4 -- embed --index i", "an embedding runs as a fleet"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_a_sentence(line, says, programs, capsys):
@@ -159,16 +160,12 @@ def test_words_with_spaces_and_quotes_arrive_whole(capsys):
     assert container["env"] == [{"name": "A", "value": "it's: {a}"}]
 
 
-@pytest.mark.parametrize(("name", "accelerator", "topology", "hosts", "chips"), [
-    ("v4-8", "v4-8", "2x2x1", 1, 4),
-    ("v5e-4", "v5litepod-4", "2x2", 1, 4),
-    ("v5e-8", "v5litepod-8", "2x4", 1, 8),
-    ("v5litepod-16", "v5litepod-16", "4x4", 4, 4),
-    ("v5p-256", "v5p-256", "4x4x8", 32, 4),
-    ("v6e-256", "v6e-256", "16x16", 64, 4),
+@pytest.mark.parametrize(("name", "accelerator"), [
+    ("v4-8", "v4-8"),
+    ("v5e-4", "v5litepod-4"),
+    ("v5litepod-16", "v5litepod-16"),
+    ("v5p-256", "v5p-256"),
+    ("v6e-256", "v6e-256"),
 ])  # fmt: skip
-def test_slices_in_the_words_of_google_cloud(name, accelerator, topology, hosts, chips):
-    """The figures are those of Google's pages on each generation's configurations."""
-    found = tpu_slice(name)
-    assert (found.accelerator, found.topology) == (accelerator, topology)
-    assert (found.hosts, found.chips_a_host) == (hosts, chips)
+def test_slices_as_gcloud_names_them(name, accelerator):
+    assert accelerator_type(name) == accelerator

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mae_jax.planning.hlo_traffic import Collective, moved
+from mae_jax.planning.hlo_traffic import Collective, read_traffic
 
 # A loop of 24 rounds over stacked weights: each round reads one of them from main memory, sums
 # over groups of four, and leaves its result on the chip, in S(1).
@@ -52,10 +52,10 @@ ONE = 128 * 128 * 4
 
 
 def test_a_loop_over_layers():
-    found = moved(LOOPED, 8)
-    assert found.collectives == (Collective("all-reduce", ONE, 4, 24),)
-    assert found.memory == 24 * ONE
-    assert found.sent() == {"all-reduce": 24 * 2 * 0.75 * ONE}
+    traffic = read_traffic(LOOPED, 8)
+    assert traffic.collectives == (Collective("all-reduce", ONE, 4, 24),)
+    assert traffic.memory == 24 * ONE
+    assert traffic.sent() == {"all-reduce": 24 * 2 * 0.75 * ONE}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_groups_as_they_are_written(kind, groups, sent):
         "  %x = bf16[32,128]{1,0} parameter(0)\n"
         f"  ROOT %y = bf16[32,128]{{1,0}} {kind}(%x), channel_id=1, {groups}\n}}\n"
     )
-    assert moved(text, 16).sent() == {kind: pytest.approx(sent)}
+    assert read_traffic(text, 16).sent() == {kind: pytest.approx(sent)}
 
 
 def test_a_compiled_loop_moves_what_its_layers_do_one_by_one():
@@ -95,7 +95,7 @@ def test_a_compiled_loop_moves_what_its_layers_do_one_by_one():
 
     texts = [jax.jit(f, out_shardings=whole).lower(images, weights).compile().as_text()
              for f in (looped, unrolled)]  # fmt: skip
-    loop, flat = (moved(text, 8).sent() for text in texts)
+    loop, flat = (read_traffic(text, 8).sent() for text in texts)
     assert loop["all-gather"] == pytest.approx(flat["all-gather"])
     assert loop["all-gather"] >= 5 * 64 * 64 * 4 * 7 / 8  # every layer's weights come together
 

@@ -1,4 +1,4 @@
-"""The needs of a run: compiled for this machine and for TPUs that are not there, and by formula."""
+"""The cost of a step: compiled for this machine and for absent TPUs, and by formula."""
 
 import importlib.util
 import json
@@ -12,11 +12,10 @@ import pytest
 
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.planning import estimate, needs, needs_by_formula, slice_of
-from mae_jax.planning.compile_cost import Needs
-from mae_jax.planning.format import description
-from mae_jax.planning.formula import kept_bytes
-from mae_jax.planning.hlo_traffic import Collective, Moved
+from mae_jax.planning import StepCost, compile_cost, estimate, formula_cost, parse_slice
+from mae_jax.planning.format import format_estimate
+from mae_jax.planning.formula import residual_bytes
+from mae_jax.planning.hlo_traffic import Collective, Traffic
 from mae_jax.train.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 
 JOINT = MAEConfig(
@@ -27,38 +26,38 @@ JOINT = MAEConfig(
 CONFIG = TrainConfig(model=JOINT, data=DataConfig(batch=16), steps=10)
 
 
-def test_needs_of_a_small_run():
-    need = needs(CONFIG, jax.devices()[:1])
-    state = 2 * need.parameters * 4  # parameters and Lion's momentum
-    assert state < need.state_bytes < 1.1 * state + 16 * 3 * 32 * 32 * 2
-    assert need.moved.collectives == ()
-    assert need.crops == 160
-    assert need.model_flops <= need.executed_flops < 1.1 * need.model_flops
+def test_cost_of_a_small_run():
+    cost = compile_cost(CONFIG, jax.devices()[:1])
+    state = 2 * cost.parameters * 4  # parameters and Lion's momentum
+    assert state < cost.state_bytes < 1.1 * state + 16 * 3 * 32 * 32 * 2
+    assert cost.traffic.collectives == ()
+    assert cost.crops == 160
+    assert cost.model_flops <= cost.executed_flops < 1.1 * cost.model_flops
 
 
 def test_the_formula_s_state_is_the_compiler_s():
     config = replace(CONFIG, mesh=MeshConfig(data=2, fsdp=4))
-    compiled = needs(config, jax.devices()[:8])
-    formula = needs_by_formula(config, slice_of("h100-8"))
+    compiled = compile_cost(config, jax.devices()[:8])
+    formula = formula_cost(config, parse_slice("h100-8"))
     assert formula.state_bytes == pytest.approx(compiled.state_bytes, rel=0.01)
     assert formula.parameters == compiled.parameters
-    assert {one.kind for one in formula.moved.collectives} == {
+    assert {c.name for c in formula.traffic.collectives} == {
         "all-gather", "reduce-scatter", "all-reduce"}  # fmt: skip
-    assert compiled.moved.collectives
+    assert compiled.traffic.collectives
 
 
-def test_what_the_backward_pass_keeps():
-    two, four, eight = (kept_bytes(CONFIG, crops) for crops in (2, 4, 8))
+def test_residuals_of_the_backward_pass():
+    two, four, eight = (residual_bytes(CONFIG, crops) for crops in (2, 4, 8))
     assert eight - four == pytest.approx(2 * (four - two))  # besides some copies of weights
     # At least the input and the output of every hidden layer of both encoder blocks.
     assert two > 2 * 2 * 2 * 5 * 4 * 64 * 4
     spare = replace(JOINT, encoder=replace(JOINT.encoder, remat="full"))
-    assert kept_bytes(replace(CONFIG, model=spare), 2) < 0.6 * two
+    assert residual_bytes(replace(CONFIG, model=spare), 2) < 0.6 * two
 
 
 def test_recomputation_is_executed_but_not_the_model_s():
     spare = replace(CONFIG, model=replace(JOINT, encoder=replace(JOINT.encoder, remat="full")))
-    plain, again = (needs_by_formula(c, slice_of("h100-8")) for c in (CONFIG, spare))
+    plain, again = (formula_cost(c, parse_slice("h100-8")) for c in (CONFIG, spare))
     assert again.model_flops == plain.model_flops
     # Without recomputation a step is three forward passes, with it nearly four.
     assert 1.2 < again.executed_flops / plain.executed_flops < 1.35
@@ -67,27 +66,27 @@ def test_recomputation_is_executed_but_not_the_model_s():
 def test_a_classifier_has_a_plan_too():
     model = DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), classes=3, norm="ghost")
     config = replace(CONFIG, network="densenet", model=model, data=DataConfig(batch=256))
-    need = needs_by_formula(config, slice_of("h100-2"))
-    assert need.executed_flops == pytest.approx(need.model_flops, rel=0.2)
+    cost = formula_cost(config, parse_slice("h100-2"))
+    assert cost.executed_flops == pytest.approx(cost.model_flops, rel=0.2)
 
 
 def test_the_roofline_by_hand():
-    slice_ = slice_of("h100-16")
-    moved = Moved(3350e9, (Collective("all-reduce", 450_000_000_000, 16, 1),))
-    need = Needs(1, 16, 1, 1, 8 * 989e12, 16 * 989e12, moved, 4, 400)
-    found = estimate(need, slice_)
-    assert (found.compute, found.memory) == pytest.approx((1.0, 1.0))
+    slice_ = parse_slice("h100-16")
+    traffic = Traffic(3350e9, (Collective("all-reduce", 450_000_000_000, 16, 1),))
+    cost = StepCost(1, 16, 1, 1, 8 * 989e12, 16 * 989e12, traffic, 4, 400)
+    result = estimate(cost, slice_)
+    assert (result.compute, result.memory) == pytest.approx((1.0, 1.0))
     # 2 · 15/16 of the array by NVLink, and an eighth of it by the network.
-    assert found.network == pytest.approx(1.875 + 1.875 * 450 / 8 / 50)
-    assert found.bound == "network"
-    assert found.slowest == pytest.approx(found.network + 2)
-    assert found.mfu(1.0) == pytest.approx(0.5)
-    assert found.step_seconds(0.25) == pytest.approx(2.0)
-    assert found.days(86400.0) == 100
-    assert found.device_hours(3600.0) == pytest.approx(1600)
-    assert found.fits
-    assert "fits         yes" in description(found, mfu=0.25)
-    assert not estimate(replace(need, working_bytes=80 * 10**9), slice_).fits
+    assert result.network == pytest.approx(1.875 + 1.875 * 450 / 8 / 50)
+    assert result.bound == "network"
+    assert result.slowest == pytest.approx(result.network + 2)
+    assert result.mfu(1.0) == pytest.approx(0.5)
+    assert result.step_seconds(0.25) == pytest.approx(2.0)
+    assert result.days(86400.0) == 100
+    assert result.device_hours(3600.0) == pytest.approx(1600)
+    assert result.fits
+    assert "fits         yes" in format_estimate(result, mfu=0.25)
+    assert not estimate(replace(cost, working_bytes=80 * 10**9), slice_).fits
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
@@ -119,5 +118,5 @@ def test_a_step_that_is_too_large_gets_a_no():
 
 def test_accumulation_divides_what_is_kept():
     config = replace(CONFIG, optimizer=OptimizerConfig(grad_accum_steps=4))
-    whole, parts = (needs_by_formula(c, slice_of("h100-1")) for c in (CONFIG, config))
+    whole, parts = (formula_cost(c, parse_slice("h100-1")) for c in (CONFIG, config))
     assert parts.working_bytes < whole.working_bytes

@@ -6,7 +6,6 @@ import types
 import numpy as np
 import pytest
 
-from mae_jax.distributed.peaks import peak_flops
 from mae_jax.errors import InputError
 from mae_jax.files import write_json
 from mae_jax.train import throughput as meters
@@ -63,13 +62,6 @@ def test_goodput_goes_on_over_restarts(clock):
     values = meter.read(7)
     assert values["speed/goodput"] == pytest.approx(50 / 110)
     assert "speed/mfu" not in values
-
-
-def test_peaks_by_what_jax_calls_a_device():
-    assert peak_flops("TPU v5 lite") == 197e12
-    assert peak_flops("TPU v5p") == 459e12
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("cpu") is None
 
 
 def test_a_plateau_is_so_many_losses_in_a_row_that_are_no_better():
