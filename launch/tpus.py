@@ -25,6 +25,6 @@ def accelerator_type(name: str) -> str:
     slice_, tpu = tpu_slice(name)
     if not tpu.accelerator_type:
         raise InputError(
-            f"{name}: the Cloud TPU API does not offer {slice_.accelerator.name}; launch on gke-tpu."
+            f"{name}: the Cloud TPU API has no {slice_.accelerator.name}; launch on gke-tpu."
         )
     return f"{tpu.accelerator_type}-{slice_.chips * tpu.units_per_chip}"

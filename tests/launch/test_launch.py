@@ -123,7 +123,7 @@ class TestKeep:
     (f"tpu-vm {TPU} --nfs nowhere {TRAIN}", "--nfs nowhere is not of the form"),
     (f"tpu-vm {TPU} --runs /elsewhere {TRAIN}", "--runs must lie on a file system"),
     (f"tpu-vm {TPU} --tpu v7-8 {TRAIN}", "'v7' is no accelerator"),
-    (f"tpu-vm {TPU} --tpu tpu7x-16 {TRAIN}", "does not offer tpu7x; launch on gke-tpu"),
+    (f"tpu-vm {TPU} --tpu tpu7x-16 {TRAIN}", "has no tpu7x; launch on gke-tpu"),
     (f"tpu-vm {TPU} --shards 4 -- embed --index i", "an embedding runs as a fleet"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_a_sentence(line, says, programs, capsys):
