@@ -1,0 +1,116 @@
+"""Damaged files: no flipped bit goes unseen, and nothing but one sentence comes of any mutation."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mae_jax.embeddings import read_embeddings
+from mae_jax.errors import InputError
+
+SEEDS = [pytest.param(30, id="30"), pytest.param(300, id="300", marks=pytest.mark.slow)]
+
+
+def read_or_refuse(folder: Path) -> tuple | None:
+    """What the folder holds, or None if it is refused by one sentence."""
+    try:
+        metadata, features, names = read_embeddings(folder)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return None
+    return metadata, features, names
+
+
+def same(left: tuple, right: tuple) -> bool:
+    return bool(
+        left[0].equals(right[0]) and left[2] == right[2] and np.array_equal(left[1], right[1])
+    )
+
+
+@pytest.mark.parametrize("flips", SEEDS)
+def test_a_flipped_bit_of_a_shard_is_noticed_or_harmless(make_folder, flips: int) -> None:
+    folder = Path(str(make_folder().store))
+    path = folder / "shards" / "shard-000001.parquet"
+    content = path.read_bytes()
+    before = read_embeddings(folder)
+    rng = random.Random(0)
+    noticed = 0
+    for _ in range(flips):
+        damaged = bytearray(content)
+        damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        after = read_or_refuse(folder)
+        noticed += after is None
+        assert after is None or same(before, after)
+    assert noticed > 0.5 * flips
+
+
+def mutations(content: bytes, count: int) -> Iterator[bytes]:
+    """Random changes: bytes replaced, cut, repeated, zeroed or appended."""
+    rng = random.Random(1)
+    for _ in range(count):
+        start = rng.randrange(max(1, len(content)))
+        end = min(len(content), start + rng.choice([1, 4, 64, 1000]))
+        change = rng.randrange(6)
+        if change == 0:
+            yield content[:start] + rng.randbytes(end - start) + content[end:]
+        elif change == 1:
+            yield content[:start]
+        elif change == 2:
+            yield content[:start] + content[end:]
+        elif change == 3:
+            yield content[:end] + content[start:]
+        elif change == 4:
+            yield content[:start] + bytes(end - start) + content[end:]
+        else:
+            yield content + rng.randbytes(end - start)
+
+
+@pytest.mark.parametrize("count", SEEDS)
+@pytest.mark.parametrize("format", [1, 2])
+@pytest.mark.parametrize("target", ["manifest", "shard"])
+def test_mutated_files_are_refused_or_read_alike(
+    make_folder, target: str, format: int, count: int
+) -> None:
+    files = make_folder(format=format)
+    folder = Path(str(files.store))
+    path = folder / ("manifest.json" if target == "manifest" else files.name(1))
+    before = read_embeddings(folder)
+    for content in mutations(path.read_bytes(), count):
+        path.write_bytes(content)
+        after = read_or_refuse(folder)
+        assert after is None or same(before, after)
+
+
+VALUES = ["null", "-1", "0", "1e400", '"x"', "[]", "{}", "true", "9" * 30]
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_manifests_with_other_values_are_refused_or_read_alike(make_folder, format: int) -> None:
+    """With checksums made good again, as a hostile author would."""
+    import json
+
+    from mae_jax.embeddings.manifest import _hash
+
+    folder = Path(str(make_folder(format=format).store))
+    path = folder / "manifest.json"
+    original = json.loads(path.read_text())
+    before = read_embeddings(folder)
+    keys = [(key,) for key in original]
+    keys += [("job", key) for key in original["job"]] + [("counts", k) for k in original["counts"]]
+    for key in keys:
+        for text in VALUES:
+            value = json.loads(json.dumps(original))
+            inner = value if len(key) == 1 else value[key[0]]
+            inner[key[-1]] = json.loads(text)
+            if isinstance(value["job"], dict) and key[-1] != "job_hash":
+                value["job_hash"] = _hash(value["job"])
+            if key[-1] != "checksum":
+                value["checksum"] = _hash({k: v for k, v in value.items() if k != "checksum"})
+            path.write_text(json.dumps(value))
+            after = read_or_refuse(folder)
+            assert after is None or same(before, after)
+    path.write_text("[" * 100_000)
+    assert read_or_refuse(folder) is None
