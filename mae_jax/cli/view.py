@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "look at embeddings: plates, a map of all wells, images and nearest neighbours"
+HELP = "look at embeddings: plates, a map of all wells, images and nearest neighbors"
 EXAMPLE = """\
   mae-jax view --embeddings embeddings/mine --index index.parquet
   mae-jax view --embeddings corrected.parquet --index index.parquet --port 8123

@@ -13,29 +13,29 @@ import pandas as pd
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-# One colour an encoder, kept through all figures; readable in print and to the colour-blind.
-COLOURS = ("#0b6e4f", "#c8553d", "#6c5b7b", "#8a8a8a", "#2f6690", "#b58900")
+# One color an encoder, kept through all figures; readable in print and to the color-blind.
+PALETTE = ("#0b6e4f", "#c8553d", "#6c5b7b", "#8a8a8a", "#2f6690", "#b58900")
 INK, FAINT = "#22303c", "#d7dee5"
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for every encoder, by its place in `names`."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+def colors(names: Sequence[str]) -> dict[str, str]:
+    """A color for every encoder, by its place in `names`."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
 def loss_curves(metrics: Sequence[dict[str, Any]]) -> str:
     """Training and validation loss against crops' steps, both axes logarithmic (as Fig. 3)."""
     figure, axes = _axes(5.6, 3.4)
     series = (
-        ("train/loss", "training", "-", COLOURS[0]),
-        ("validation/loss", "validation", "--", COLOURS[1]),
+        ("train/loss", "training", "-", PALETTE[0]),
+        ("validation/loss", "validation", "--", PALETTE[1]),
     )
-    for key, label, style, colour in series:
+    for key, label, style, color in series:
         rows = [(row["step"], row[key]) for row in metrics if key in row]
         if rows:
             steps, losses = zip(*rows, strict=True)
             marker = "o" if len(rows) < 30 else None
-            axes.plot(steps, losses, style, color=colour, label=label, marker=marker, ms=3)
+            axes.plot(steps, losses, style, color=color, label=label, marker=marker, ms=3)
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="loss (Eq. 3)")
     axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes.yaxis.set_minor_formatter(matplotlib.ticker.ScalarFormatter())
@@ -50,12 +50,12 @@ def saddle(runs: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     flat stretch after the first fall is the saddle; a second fall leads out of it.
     """
     figure, axes = _axes(5.6, 3.4)
-    for (name, metrics), colour in zip(runs.items(), COLOURS, strict=False):
+    for (name, metrics), color in zip(runs.items(), PALETTE, strict=False):
         key = "train/mae" if any("train/mae" in row for row in metrics) else "train/loss"
         rows = [(row["step"], row[key]) for row in metrics if key in row]
         if rows:
             steps, losses = zip(*rows, strict=True)
-            axes.plot(steps, losses, color=colour, label=name)
+            axes.plot(steps, losses, color=color, label=name)
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="reconstruction loss (Eq. 1)")
     axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes.yaxis.set_minor_formatter(matplotlib.ticker.ScalarFormatter())
@@ -67,9 +67,9 @@ def recall_against_percentile(sweep: pd.DataFrame, correction: str, names: Seque
     """Recall in the top and bottom tails against the tails' total share (as Fig. 5, right)."""
     figure, axes = _axes(5.6, 3.4)
     part = sweep[sweep["correction"] == correction]
-    for name, colour in colours(names).items():
+    for name, color in colors(names).items():
         rows = part[part["embeddings"] == name].sort_values("percentile")
-        axes.plot(2 * rows["percentile"], rows["recall"], color=colour, label=name)
+        axes.plot(2 * rows["percentile"], rows["recall"], color=color, label=name)
     axes.plot([0, 100], [0, 1], ":", color=INK, lw=1, label="by chance")
     axes.set(
         xlabel="share of all pairs in the two tails (%)",
@@ -135,10 +135,10 @@ def recall_bars(recall: pd.DataFrame, names: Sequence[str], corrections: Sequenc
     """Recall with its interval for each correction and encoder, with the chance line at 0.10."""
     figure, axes = _axes(9.2, 3.6)
     width = 0.8 / len(names)
-    for i, (name, colour) in enumerate(colours(names).items()):
+    for i, (name, color) in enumerate(colors(names).items()):
         rows = recall[recall["embeddings"] == name].set_index("correction").loc[list(corrections)]
         at = np.arange(len(corrections)) + (i - (len(names) - 1) / 2) * width
-        axes.bar(at, rows["recall"], width, color=colour, label=name)
+        axes.bar(at, rows["recall"], width, color=color, label=name)
         spread = [rows["recall"] - rows["low"], rows["high"] - rows["recall"]]
         axes.errorbar(at, rows["recall"], np.clip(spread, 0, None), fmt="none", ecolor=INK, lw=0.8)
     axes.axhline(0.1, ls=":", color=INK, lw=1)

@@ -1,1 +1,1 @@
-"""A local page to look at embeddings: plates, a map of all wells, images and neighbours."""
+"""A local page to look at embeddings: plates, a map of all wells, images and neighbors."""

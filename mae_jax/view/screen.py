@@ -1,4 +1,4 @@
-"""What the page shows: wells with coordinates, values, neighbours and images."""
+"""What the page shows: wells with coordinates, values, neighbors and images."""
 
 import re
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.viz.colors import contrast_limits, false_color, stretched
-from mae_jax.viz.projection import components, project_2d, standardized
+from mae_jax.viz.colors import contrast_limits, false_color, rescale_intensity
+from mae_jax.viz.projection import principal_components, project_2d, standardize_features
 
 _COMPONENTS = 3
 
@@ -52,7 +52,7 @@ class Screen:
         self.total = len(profiles)
         self.profiles = _some_plates(profiles, limit, seed)
         self.places, self.method = project_2d(self.profiles.features, method, seed)
-        scaled = standardized(self.profiles.features)
+        scaled = standardize_features(self.profiles.features)
         length = np.linalg.norm(scaled, axis=1, keepdims=True)
         self._directions = scaled / np.where(length > 0, length, 1)
         self.index = index
@@ -85,8 +85,8 @@ class Screen:
         }
 
     def values(self) -> dict[str, Float[np.ndarray, " wells"]]:
-        """Numbers to colour wells by: principal components, and the distance from the controls."""
-        first = components(self.profiles.features, _COMPONENTS)
+        """Numbers to color wells by: principal components, and the distance from the controls."""
+        first = principal_components(self.profiles.features, _COMPONENTS)
         found = {f"component {i + 1}": first[:, i] for i in range(first.shape[1])}
         metadata = self.profiles.metadata
         if "Metadata_ControlType" in metadata.columns:
@@ -97,7 +97,7 @@ class Screen:
 
     def _distance(self, control: np.ndarray) -> Float[np.ndarray, " wells"]:
         """From the mean of the plate's own controls, or of all where a plate has none."""
-        scaled = standardized(self.profiles.features)
+        scaled = standardize_features(self.profiles.features)
         plates = self.profiles.metadata["Metadata_Plate"].to_numpy(str)
         found = np.empty(len(self), np.float32)
         for plate in np.unique(plates):
@@ -111,7 +111,7 @@ class Screen:
         """Cosines of the standardised features between one well and all."""
         return self._directions @ self._directions[well]
 
-    def neighbours(self, well: int, count: int = 8) -> list[tuple[int, float]]:
+    def neighbors(self, well: int, count: int = 8) -> list[tuple[int, float]]:
         """The wells most like a well, without itself, and their cosines."""
         cosine = self.similarities(well)
         order = np.argsort(-cosine, kind="stable")
@@ -123,7 +123,7 @@ class Screen:
         return 0 if rows is None else len(rows)
 
     def image(self, well: int, site: int = 0, size: int = 384, channel: str = "") -> bytes:
-        """A PNG of a site, at most `size` pixels wide, in false colours or one channel in grey.
+        """A PNG of a site, at most `size` pixels wide, in false colors or one channel in grey.
 
         Raises:
           InputError: there is no image of the well or no such channel, or its file is broken.
@@ -203,7 +203,7 @@ def _png(index: Index, row: int, size: int, channel: str) -> bytes:
     # Means over blocks keep what thin structures show; taking every n-th pixel would not.
     blocks = pixels[:, :height, :width].astype(np.float32)
     small = blocks.reshape(len(wanted), height // step, step, width // step, step).mean((2, 4))
-    shown = stretched(small, contrast_limits(small))
+    shown = rescale_intensity(small, contrast_limits(small))
     if channel:
         picture = Image.fromarray((shown[0] * 255).astype(np.uint8))
     else:

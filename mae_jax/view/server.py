@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         well = _number(query, "well", len(screen))
         if path == "/api/well":
             found = {
-                "neighbours": [{"well": i, "cosine": c} for i, c in screen.neighbours(well)],
+                "neighbors": [{"well": i, "cosine": c} for i, c in screen.neighbors(well)],
                 "sites": screen.sites(well),
                 "channels": screen.channels(well),
             }

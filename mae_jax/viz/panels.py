@@ -1,4 +1,4 @@
-"""Sheets of triplets: masked input, reconstruction, original (Figures 2 and 7)."""
+"""Panels of crops: masked input, reconstruction and original side by side (Figures 2 and 7)."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from jaxtyping import Float, Num, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from mae_jax.errors import InputError
-from mae_jax.viz.colors import contrast_limits, false_color, grey, stretched
+from mae_jax.viz.colors import contrast_limits, false_color, rescale_intensity, to_gray
 
 COLUMNS = ("masked", "reconstruction", "original")
 _PAPER, _INK = (255, 255, 255), (30, 30, 36)
 _GAP, _GROUP, _MARGIN = 4, 20, 10
-_LEAST = 128  # pixels a side that a tile is enlarged to at least
+_MIN_TILE = 128  # pixels per side that a tile is enlarged to at least
 
 
 def reconstruction_grid(
@@ -21,39 +21,39 @@ def reconstruction_grid(
     original: Num[np.ndarray, "..."],
     channels: Sequence[str],
     *,
-    across: int = 4,
+    columns: int = 4,
     titles: Sequence[str] = (),
-) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
-    """One picture of triplets, in false colour above and channel by channel below.
+) -> UInt8[np.ndarray, "grid_height grid_width 3"]:
+    """Draw triplets in one picture, false color above and channel by channel below.
 
-    Contrast is stretched for each crop and channel by the original alone, so that the three of a
-    triplet can be compared. Pixels of `masked` that differ from the original, or are NaN, count
-    as hidden and are drawn in one dark grey.
+    Contrast is rescaled per crop and channel by the original alone, so that the three of a triplet
+    are comparable. Pixels of `masked` that differ from the original, or are NaN, count as hidden
+    and are drawn in one dark gray.
 
     Args:
-      masked: what the network saw, (C, H, W) or (B, C, H, W), in any unit the three share.
-      reconstruction: what it made of it.
-      original: the truth.
+      masked: the input of the network, (C, H, W) or (B, C, H, W), in any unit the three share.
+      reconstruction: its output.
+      original: the target.
       channels: the names of the C channels.
-      across: crops side by side before the next row of crops begins.
-      titles: one line for each crop, written above it.
+      columns: crops per row.
+      titles: one line per crop, above it.
 
     Raises:
-      InputError: the three are not alike, or the channels' names do not fit them.
+      InputError: the three have different shapes, or the channel names do not fit them.
     """
-    hidden, made, true = (_batched(images) for images in (masked, reconstruction, original))
-    if not hidden.shape == made.shape == true.shape:
+    inputs, outputs, targets = (_batched(i) for i in (masked, reconstruction, original))
+    if not inputs.shape == outputs.shape == targets.shape:
         raise InputError(
-            f"masked, reconstruction and original must be alike, not {masked.shape}, "
+            f"masked, reconstruction and original must have the same shape, not {masked.shape}, "
             f"{reconstruction.shape} and {original.shape}."
         )
-    if true.shape[1] != len(channels):
+    if targets.shape[1] != len(channels):
         raise InputError(
             f"{len(channels)} channels are named ({', '.join(channels)}), but the images have "
-            f"{true.shape[1]}."
+            f"{targets.shape[1]}."
         )
-    blocks = [_triplet(m, r, o, channels) for m, r, o in zip(hidden, made, true, strict=True)]
-    return _sheet(blocks, ("false colour", *channels), COLUMNS, titles, across)
+    blocks = [_triplet(*crops, channels) for crops in zip(inputs, outputs, targets, strict=True)]
+    return _grid(blocks, ("false color", *channels), COLUMNS, titles, columns)
 
 
 def channel_grid(
@@ -62,24 +62,23 @@ def channel_grid(
     channels: Sequence[str],
     *,
     title: str = "",
-) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
-    """One picture of several images of the same place, each with a contrast of its own.
+) -> UInt8[np.ndarray, "grid_height grid_width 3"]:
+    """Draw several images of one field side by side, each with a contrast of its own.
 
-    NaN pixels (a channel that one of the images lacks) are drawn in one dark grey.
+    NaN pixels (a channel that one of the images lacks) are drawn in one dark gray.
 
     Args:
       columns: images with the same channels, side by side.
-      names: what stands above each.
-      channels: the names of the channels, one row each below the false colours.
+      names: the heading of each.
+      channels: the names of the channels, one row each below the false colors.
+      title: a line above all.
     """
     block = []
     for image in columns:
         hidden = np.isnan(image)
         filled = np.where(hidden, 0.0, image)
-        shown = stretched(filled, contrast_limits(filled))
-        planes = [grey(plane, where) for plane, where in zip(shown, hidden, strict=True)]
-        block.append([false_color(shown, hidden, channels), *planes])
-    return _sheet([block], ("false colour", *channels), names, [title] if title else [], 1)
+        block.append(_column(rescale_intensity(filled, contrast_limits(filled)), hidden, channels))
+    return _grid([block], ("false color", *channels), names, [title] if title else [], 1)
 
 
 def _batched(images: np.ndarray) -> np.ndarray:
@@ -92,28 +91,32 @@ def _batched(images: np.ndarray) -> np.ndarray:
 def _triplet(
     masked: np.ndarray, reconstruction: np.ndarray, original: np.ndarray, channels: Sequence[str]
 ) -> list[list[np.ndarray]]:
-    """Three columns of tiles: false colour, then each channel."""
+    """Three columns of tiles."""
     limits = contrast_limits(original)
     hidden = np.isnan(masked) | (masked != original)
-    nothing = np.zeros_like(hidden)
-    columns = []
-    for image, where in ((masked, hidden), (reconstruction, nothing), (original, nothing)):
-        shown = stretched(np.nan_to_num(image), limits)
-        planes = [grey(plane, mask) for plane, mask in zip(shown, where, strict=True)]
-        columns.append([false_color(shown, where, channels), *planes])
-    return columns
+    visible = np.zeros_like(hidden)
+    return [
+        _column(rescale_intensity(np.nan_to_num(image), limits), mask, channels)
+        for image, mask in ((masked, hidden), (reconstruction, visible), (original, visible))
+    ]
 
 
-def _sheet(
+def _column(image: np.ndarray, hidden: np.ndarray, channels: Sequence[str]) -> list[np.ndarray]:
+    """Tiles of one rescaled image: false color, then each channel."""
+    planes = [to_gray(plane, mask) for plane, mask in zip(image, hidden, strict=True)]
+    return [false_color(image, hidden, channels), *planes]
+
+
+def _grid(
     blocks: Sequence[Sequence[Sequence[np.ndarray]]],
     rows: Sequence[str],
     columns: Sequence[str],
     titles: Sequence[str],
-    across: int,
-) -> UInt8[np.ndarray, "sheet_height sheet_width 3"]:
-    """Lays out blocks of columns of tiles, labelled, `across` blocks to a line."""
+    per_row: int,
+) -> UInt8[np.ndarray, "grid_height grid_width 3"]:
+    """Lay out blocks of columns of tiles with labels, `per_row` blocks in a row."""
     tile_height, tile_width = blocks[0][0][0].shape[:2]
-    zoom = max(1, -(-_LEAST // max(tile_height, tile_width)))
+    zoom = max(1, -(-_MIN_TILE // max(tile_height, tile_width)))
     tile_height, tile_width = tile_height * zoom, tile_width * zoom
     font = ImageFont.load_default(size=max(12, tile_width // 12))
     line = round(1.6 * (font.getbbox("Ag")[3]))
@@ -121,24 +124,24 @@ def _sheet(
     head = line * (2 if titles else 1)
     block_width = len(columns) * (tile_width + _GAP) - _GAP
     block_height = head + len(rows) * (tile_height + _GAP) - _GAP
-    across = max(1, min(across, len(blocks)))
-    down = -(-len(blocks) // across)
-    width = 2 * _MARGIN + labels + across * (block_width + _GROUP) - _GROUP
+    per_row = max(1, min(per_row, len(blocks)))
+    down = -(-len(blocks) // per_row)
+    width = 2 * _MARGIN + labels + per_row * (block_width + _GROUP) - _GROUP
     height = 2 * _MARGIN + down * (block_height + _GROUP) - _GROUP
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
     for number, block in enumerate(blocks):
-        left = _MARGIN + labels + (number % across) * (block_width + _GROUP)
-        top = _MARGIN + (number // across) * (block_height + _GROUP)
+        left = _MARGIN + labels + (number % per_row) * (block_width + _GROUP)
+        top = _MARGIN + (number // per_row) * (block_height + _GROUP)
         if number < len(titles):
             draw.text((left, top), titles[number], _INK, font)
-        for place, (name, tiles) in enumerate(zip(columns, block, strict=True)):
-            x = left + place * (tile_width + _GAP)
+        for column, (name, tiles) in enumerate(zip(columns, block, strict=True)):
+            x = left + column * (tile_width + _GAP)
             draw.text((x, top + head - line), name, _INK, font)
             for row, tile in enumerate(tiles):
                 y = top + head + row * (tile_height + _GAP)
                 page.paste(_enlarged(tile, zoom), (x, y))
-        if number % across == 0:
+        if number % per_row == 0:
             for row, name in enumerate(rows):
                 y = top + head + row * (tile_height + _GAP) + tile_height // 2
                 draw.text((_MARGIN, y), name, _INK, font, anchor="lm")

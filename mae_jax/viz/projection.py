@@ -1,5 +1,6 @@
-"""Embeddings laid flat: UMAP where it is installed, t-SNE or principal components where not."""
+"""Embeddings in two dimensions: UMAP if it is installed, else t-SNE or principal components."""
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -8,25 +9,25 @@ from jaxtyping import Float
 from mae_jax.errors import InputError
 
 METHODS = ("auto", "umap", "tsne", "pca")
-_TSNE_ROWS = 5000  # beyond which t-SNE takes minutes
+_MAX_TSNE_WELLS = 5000  # beyond which t-SNE takes minutes
 
 
-def standardized(
+def standardize_features(
     features: Float[np.ndarray, "wells features"],
 ) -> Float[np.ndarray, "wells features"]:
-    """Every feature with mean 0 and deviation 1 over the wells; constant ones become 0."""
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    deviation = centred.std(axis=0)
-    return (centred / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    """Every feature with mean 0 and standard deviation 1 over the wells; constant ones become 0."""
+    centered = features - features.mean(axis=0, dtype=np.float64)
+    deviation = centered.std(axis=0)
+    return (centered / np.where(deviation > 0, deviation, 1)).astype(np.float32)
 
 
-def components(
+def principal_components(
     features: Float[np.ndarray, "wells features"], count: int
 ) -> Float[np.ndarray, "wells components"]:
-    """The first principal components of the standardised features (fewer if there are no more)."""
+    """The first principal components of the standardized features (fewer if there are no more)."""
     from sklearn.decomposition import PCA
 
-    scaled = standardized(features)
+    scaled = standardize_features(features)
     count = min(count, *scaled.shape)
     return np.asarray(PCA(count, random_state=0).fit_transform(scaled), np.float32)
 
@@ -34,13 +35,13 @@ def components(
 def project_2d(
     features: Float[np.ndarray, "wells features"], method: str = "auto", seed: int = 0
 ) -> tuple[Float[np.ndarray, "wells 2"], str]:
-    """Coordinates of every well in a plane, from its first 50 principal components.
+    """Project every well to two dimensions, from its first 50 principal components.
 
     Args:
       features: the embeddings.
-      method: "umap", "tsne", "pca", or "auto": the first of these that is installed, suits the
-        number of wells and can be had for so few.
-      seed: of UMAP and t-SNE; the same wells then stand in the same places.
+      method: "umap", "tsne", "pca", or "auto": the first of these that is installed and suits the
+        number of wells.
+      seed: of UMAP and t-SNE; the same wells then get the same coordinates.
 
     Returns:
       The coordinates, and the method's name in words.
@@ -50,34 +51,33 @@ def project_2d(
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not '{method}'.")
-    reduced = components(features, 50)
+    reduced = principal_components(features, 50)
     wells = len(reduced)
     if method == "auto":
         method = "pca" if wells < 8 else "umap" if _has_umap() else "tsne"
-        if method == "tsne" and wells > _TSNE_ROWS:
+        if method == "tsne" and wells > _MAX_TSNE_WELLS:
             method = "pca"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about threads given up for a fixed seed
+        warnings.simplefilter("ignore")  # about threads that a fixed seed switches off
         if method == "umap":
             if not _has_umap():
-                raise InputError("UMAP needs the package umap-learn; install it or take tsne.")
+                raise InputError("UMAP needs the package umap-learn; install it or use tsne.")
             import umap
 
-            neighbours = min(15, wells - 1)
-            found = umap.UMAP(n_neighbors=neighbours, random_state=seed).fit_transform(reduced)
+            num_neighbors = min(15, wells - 1)
+            mapper = umap.UMAP(n_neighbors=num_neighbors, random_state=seed)
+            coordinates = mapper.fit_transform(reduced)
         elif method == "tsne":
             from sklearn.manifold import TSNE
 
             perplexity = min(30.0, (wells - 1) / 3)
-            found = TSNE(random_state=seed, perplexity=perplexity).fit_transform(reduced)
+            coordinates = TSNE(random_state=seed, perplexity=perplexity).fit_transform(reduced)
         else:
-            found = np.zeros((wells, 2), np.float32)
-            found[:, : min(2, reduced.shape[1])] = reduced[:, :2]
+            coordinates = np.zeros((wells, 2), np.float32)
+            coordinates[:, : min(2, reduced.shape[1])] = reduced[:, :2]
     words = {"umap": "UMAP", "tsne": "t-SNE", "pca": "first two principal components"}
-    return np.asarray(found, np.float32), words[method]
+    return np.asarray(coordinates, np.float32), words[method]
 
 
 def _has_umap() -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("umap") is not None

@@ -18,9 +18,11 @@ def read_or_refuse(folder: Path) -> tuple | None:
     try:
         metadata, features, names = read_embeddings(folder)
     except InputError as error:
-        assert "\n" not in str(error)
-        return None
-    return metadata, features, names
+        message = str(error)
+    else:
+        return metadata, features, names
+    assert "\n" not in message
+    return None
 
 
 def same(left: tuple, right: tuple) -> bool:

@@ -166,7 +166,7 @@ def test_any_damage_is_repaired(index, out: Path, count: int) -> None:
 
 def test_a_file_in_place_of_the_folder(index, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("occupied")
-    with pytest.raises(InputError, match="file.* cannot be"):
+    with pytest.raises(InputError, match=r"file.* cannot be"):
         embed_index(index, tmp_path / "file")
     folder = tmp_path / "folder"
     (folder / "manifest.json").mkdir(parents=True)
@@ -186,6 +186,6 @@ def test_a_full_disk_is_the_machines_trouble(index, tmp_path: Path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match="cannot be written.*No space left on device"):
+    with pytest.raises(MachineError, match=r"cannot be written.*No space left on device"):
         embed_index(index, tmp_path / "out")
     assert not list((tmp_path / "out" / ".partial").iterdir())

@@ -95,7 +95,7 @@ def get(server: ViewServer, path: str, host: str | None = None) -> tuple[int, by
     return answer.status, content
 
 
-def test_neighbours_are_those_of_highest_cosine() -> None:
+def test_neighbors_are_those_of_highest_cosine() -> None:
     profiles = make_profiles()
     screen = Screen(profiles, method="pca")
     x = profiles.features.astype(np.float64)
@@ -104,7 +104,7 @@ def test_neighbours_are_those_of_highest_cosine() -> None:
     cosine = x @ x[5]
     cosine[5] = -2
     wanted = np.argsort(-cosine)[:8]
-    found = screen.neighbours(5)
+    found = screen.neighbors(5)
     assert [well for well, _ in found] == wanted.tolist()
     np.testing.assert_allclose([c for _, c in found], cosine[wanted], atol=1e-5)
     genes = profiles.metadata["Metadata_Gene"]
@@ -233,7 +233,7 @@ def test_in_a_browser(server: ViewServer, browser, tmp_path: Path) -> None:
     assert "48 wells, 20 features" in browser.find_element(By.ID, "count").text
     assert len(browser.find_elements(By.CSS_SELECTOR, ".plate canvas")) == 2
 
-    # A click on a point of the map shows that well, its image and its neighbours.
+    # A click on a point of the map shows that well, its image and its neighbors.
     well = 6
     canvas = browser.find_element(By.ID, "map")
     x, y = browser.execute_script(f"return position({well})")
@@ -247,33 +247,33 @@ def test_in_a_browser(server: ViewServer, browser, tmp_path: Path) -> None:
     assert clicked == well
     assert browser.find_element(By.ID, "name").text == "P1 A07 · MYC"
     wait.until(lambda b: b.execute_script("return document.getElementById('picture').naturalWidth"))
-    neighbours = browser.find_elements(By.CSS_SELECTOR, "#neighbours button")
-    wanted = [w for w, _ in server.screen.neighbours(well)]
-    assert [int(n.get_attribute("data-well")) for n in neighbours] == wanted
+    neighbors = browser.find_elements(By.CSS_SELECTOR, "#neighbors button")
+    wanted = [w for w, _ in server.screen.neighbors(well)]
+    assert [int(n.get_attribute("data-well")) for n in neighbors] == wanted
 
-    # So does a click on a well of a plate, and on a neighbour.
+    # So does a click on a well of a plate, and on a neighbor.
     plate = browser.find_elements(By.CSS_SELECTOR, ".plate canvas")[1]
     cell = plate.size["width"] / 12
     offset = (1.5 * cell - plate.size["width"] / 2, 1.5 * cell - plate.size["height"] / 2)
     ActionChains(browser).move_to_element_with_offset(plate, *offset).click().perform()
     wait.until(lambda _: panel.get_attribute("data-well") == "37")  # P2 B02
-    neighbour = browser.find_elements(By.CSS_SELECTOR, "#neighbours button")[0]
-    target = neighbour.get_attribute("data-well")
-    neighbour.click()
+    neighbor = browser.find_elements(By.CSS_SELECTOR, "#neighbors button")[0]
+    target = neighbor.get_attribute("data-well")
+    neighbor.click()
     wait.until(lambda _: panel.get_attribute("data-well") == target)
 
-    # Colours follow the choice: metadata, a measure, likeness to the chosen well.
-    def colours() -> list[str]:
-        return browser.execute_script("return colours")
+    # Colors follow the choice: metadata, a measure, likeness to the chosen well.
+    def colors() -> list[str]:
+        return browser.execute_script("return colors")
 
-    assert len(set(colours())) == len(GENES)
+    assert len(set(colors())) == len(GENES)
     by = Select(browser.find_element(By.ID, "by"))
     by.select_by_value("Metadata_Plate")
-    assert len(set(colours())) == 2
+    assert len(set(colors())) == 2
     by.select_by_value("distance from negative controls")
-    assert len(set(colours())) > 20
+    assert len(set(colors())) > 20
     by.select_by_value("similarity to the chosen well")
-    assert colours()[int(target)] == "rgb(253,231,37)"
+    assert colors()[int(target)] == "rgb(253,231,37)"
 
     # A well whose images are missing says so.
     browser.execute_script("choose(47)")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.viz.colors import channel_colors, contrast_limits, false_color, stretched
+from mae_jax.viz.colors import channel_colors, contrast_limits, false_color, rescale_intensity
 from mae_jax.viz.panels import channel_grid, reconstruction_grid
 
 CHANNELS = ("DNA", "ER", "Brightfield")
@@ -24,7 +24,7 @@ def colours_in(sheet: np.ndarray) -> set[tuple[int, ...]]:
 def test_sheet_holds_every_tile() -> None:
     sheet = reconstruction_grid(*crops(), CHANNELS)
     assert sheet.dtype == np.uint8
-    # two crops side by side, 3 columns each, 4 rows (false colour and three channels), enlarged
+    # two crops side by side, 3 columns each, 4 rows (false color and three channels), enlarged
     # from 64 to 128 pixels
     assert sheet.shape[0] > 4 * 128
     assert sheet.shape[1] > 6 * 128
@@ -34,7 +34,7 @@ def test_sheet_holds_every_tile() -> None:
 
 def test_one_crop_and_many_rows_of_crops() -> None:
     one = reconstruction_grid(*(images[0] for images in crops()), CHANNELS)
-    five = reconstruction_grid(*crops(5), CHANNELS, across=2)
+    five = reconstruction_grid(*crops(5), CHANNELS, columns=2)
     assert five.shape[0] > 2.9 * one.shape[0]
     assert five.shape[1] > 1.7 * one.shape[1]
 
@@ -43,9 +43,9 @@ def test_hidden_pixels_are_grey_and_only_in_the_masked_column() -> None:
     masked, reconstruction, original = crops(1)
     hidden = tuple(round(255 * v) for v in (0.28, 0.28, 0.35))
     sheet = reconstruction_grid(masked, reconstruction, original, CHANNELS)
-    grey = (sheet == hidden).all(axis=-1)
-    assert grey.sum() == 4 * 64 * 128  # half of each of four tiles of 128 pixels
-    columns = np.flatnonzero(grey.any(axis=0))
+    gray = (sheet == hidden).all(axis=-1)
+    assert gray.sum() == 4 * 64 * 128  # half of each of four tiles of 128 pixels
+    columns = np.flatnonzero(gray.any(axis=0))
     assert np.ptp(columns) == 127
     nothing = reconstruction_grid(original, original, original, CHANNELS)
     assert not (nothing == hidden).all(axis=-1).any()
@@ -71,9 +71,9 @@ def test_contrast_comes_from_the_original_alone() -> None:
 
 def test_limits_do_not_depend_on_the_unit() -> None:
     original = crops(1)[2][0]
-    a = stretched(original, contrast_limits(original))
+    a = rescale_intensity(original, contrast_limits(original))
     scaled = original * 300 + 20
-    b = stretched(scaled, contrast_limits(scaled))
+    b = rescale_intensity(scaled, contrast_limits(scaled))
     np.testing.assert_allclose(a, b, atol=1e-5)
     assert a.min() == 0
     assert a.max() == 1
@@ -81,13 +81,13 @@ def test_limits_do_not_depend_on_the_unit() -> None:
 
 def test_a_constant_channel_is_black() -> None:
     image = np.full((1, 8, 8), 7.0, np.float32)
-    assert (stretched(image, contrast_limits(image)) == 0).all()
+    assert (rescale_intensity(image, contrast_limits(image)) == 0).all()
 
 
 def test_colours_differ_and_transmitted_light_has_none() -> None:
-    colours = channel_colors(("DNA", "ER", "RNA", "AGP", "Mito", "Brightfield", "X", "Y"))
-    assert len(set(map(tuple, colours))) == 8
-    assert (colours[5] == 0).all()
+    colors = channel_colors(("DNA", "ER", "RNA", "AGP", "Mito", "Brightfield", "X", "Y"))
+    assert len(set(map(tuple, colors))) == 8
+    assert (colors[5] == 0).all()
     assert (channel_colors(("Brightfield",)) > 0).any()
 
 
@@ -110,7 +110,7 @@ def test_missing_channels_are_drawn_as_hidden() -> None:
 
 def test_images_that_do_not_fit_are_refused() -> None:
     masked, reconstruction, original = crops(1)
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="the same shape"):
         reconstruction_grid(masked, reconstruction[:, :2], original, CHANNELS)
     with pytest.raises(InputError, match="named"):
         reconstruction_grid(masked, reconstruction, original, ("DNA", "ER"))
