@@ -267,6 +267,38 @@ def _upgraded(hint: Any, value: Any) -> Any:
     return value
 
 
+def current_path(schema: type, path: str) -> str | None:
+    """Today's path of a key given by its path in this or an earlier version; None if unknown."""
+    name, dot, rest = path.partition(".")
+    name = renamed(schema).get(name, name)
+    if name not in _hints(schema):
+        return None
+    if not dot:
+        return name
+    for option in alternatives(_hints(schema)[name]):
+        if dataclasses.is_dataclass(option):
+            inner = current_path(typing.cast(type, option), rest)
+            if inner is not None:
+                return f"{name}.{inner}"
+    return None
+
+
+def renamed_keys(schema: type, prefix: str = "") -> dict[str, list[str]]:
+    """Names of earlier versions anywhere in `schema`, each with the paths of today's keys."""
+    names: dict[str, list[str]] = {}
+    for old, new in renamed(schema).items():
+        names.setdefault(old, []).append(f"{prefix}{new}")
+    for name, hint in _hints(schema).items():
+        for option in alternatives(hint):
+            item = next(iter(typing.get_args(option)), None)
+            for table in (option, item):
+                if dataclasses.is_dataclass(table):
+                    inner = renamed_keys(typing.cast(type, table), f"{prefix}{name}.")
+                    for old, paths in inner.items():
+                        names.setdefault(old, []).extend(paths)
+    return {old: list(dict.fromkeys(paths)) for old, paths in names.items()}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)

@@ -1,70 +1,213 @@
-"""Reads a config file with its overrides, as ml-collections does, and explains what is wrong."""
+"""Config files with their overrides: find, run, change, and explain what is wrong.
 
+A config file is Python with a function `get_config()` that returns a `ConfigDict`; the text after
+a colon in its path is the function's argument (`paper:mae/vit_l16/rxrx3`). Overrides such as
+`--config.optimizer.lr=1e-4` change values of the result.
+"""
+
+import ast
+import importlib.util
+import inspect
 import re
-import warnings
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import ml_collections
-from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
-from mae_jax.config import nearest
+import mae_jax
+from mae_jax.config import current_path, nearest, renamed_keys
 from mae_jax.errors import InputError
 
+PREFIX = "--config."
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """The `ConfigDict` of the config file `path` (`file.py` or `file.py:argument`).
+
+def load_config(path: str, overrides: Sequence[str] = (), schema: type | None = None) -> ConfigDict:
+    """The `ConfigDict` of a config file, with overrides applied.
 
     Args:
-      path: a Python file with `get_config()`; what follows a colon is handed to it.
-      overrides: arguments such as `--config.optimizer.lr=1e-4`.
+      path: a Python file, or the name of a shipped one such as "demo"; with `:ARGUMENT`, the
+        argument of its `get_config`.
+      overrides: command-line words such as `--config.optimizer.lr=1e-4`. Tuples may be written
+        as `A,B,C` or as Python tuples; None is written `None`.
+      schema: the dataclass whose renamed keys are recognized; `TrainConfig` by default.
 
     Raises:
-      InputError: no such file, an unknown key (its nearest neighbour is named), a value of the
-        wrong type, or an argument that is no override.
+      InputError: no such file, a file that does not run or does not return a `ConfigDict`, an
+        unknown key (the nearest one is named), a renamed key (with the new name), a value that
+        cannot be parsed, or a word that is no override.
     """
-    file = path.split(":", 1)[0]
-    if not Path(file).is_file():
-        raise InputError(f"the config file {file} does not exist; see configs/ for those that do.")
-    argv = ["mae-jax", f"--config={path}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    if schema is None:
+        from mae_jax.train.config import TrainConfig
+
+        schema = TrainConfig
+    name, colon, argument = path.partition(":")
+    file = find_config(name)
+    config = _call(_get_config(file, schema), [argument] if colon else [], file, schema)
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"{file}: get_config() must return a ConfigDict, not {type(config).__name__}; "
+            "build it with mae_jax.config.as_config_dict."
+        )
+    tables = dict(_keys(config))
+    switches = [key for key, (table, leaf) in tables.items() if table.get_type(leaf) is bool]
+    for key, text in _pairs(overrides, switches):
+        if key not in tables:
+            raise InputError(_unknown(key, list(tables), schema))
+        table, leaf = tables[key]
+        value = _parsed(text, table.get_type(leaf), table[leaf], key)
+        with table.ignore_type():  # `from_dict` checks types by the schema, which is more exact
+            table[leaf] = value
+    return config
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or a name of one that is shipped with mae_jax.
+
+    Raises:
+      InputError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    package = Path(mae_jax.__file__).parent
+    shipped: dict[str, Path] = {}
+    for folder in (package / "configs", package.parent / "configs"):
+        for file in sorted(folder.glob("[!_]*.py")):
+            shipped.setdefault(file.stem, file)
+    if path.parent in (Path(), Path("configs")) and path.stem in shipped:
+        return shipped[path.stem]
+    raise InputError(
+        f"config file {name} does not exist, and no config of that name is shipped: "
+        f"{nearest(path.stem, list(shipped))}"
+    )
+
+
+def _get_config(file: Path, schema: type) -> Callable[..., Any]:
+    """Run the config file; return its function `get_config`."""
+    spec = importlib.util.spec_from_file_location(f"config_file_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file; a config file ends in .py.")
+    module = importlib.util.module_from_spec(spec)
     try:
-        with warnings.catch_warnings():  # ml_collections loads the file by a deprecated call
-            warnings.simplefilter("ignore", DeprecationWarning)
-            rest = values(argv)
-    except (AttributeError, KeyError) as problem:
-        known = _known_keys(path)
-        wrong = [o for o in overrides if _key(o) not in known and o.startswith("--config.")]
-        if not wrong:
-            raise InputError(f"{file} does not load: {problem}") from problem
-        key = _key(wrong[0])
-        raise InputError(f"the config has no key '{key}': {nearest(key, known)}") from None
-    except flags.Error as problem:
-        said = re.search(r"InputError: (.*)", str(problem))
-        if said:  # by the file's get_config
-            raise InputError(said[1]) from None
-        raise InputError(f"{str(problem).rstrip('.')}.") from None
-    if rest[1:]:
-        raise InputError(f"'{rest[1]}' is no override; they look like --config.optimizer.lr=1e-4.")
-    return values.config
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{file}, line {error.lineno}: {error.msg}.") from None
+    except InputError:
+        raise
+    except Exception as error:
+        raise _failure(error, file, schema) from error
+    function = getattr(module, "get_config", None)
+    if not callable(function):
+        raise InputError(f"{file} has no function get_config(); define one that returns a config.")
+    return function
 
 
-def _key(override: str) -> str:
-    return override.removeprefix("--config.").split("=", 1)[0]
+def _call(function: Callable[..., Any], arguments: list[str], file: Path, schema: type) -> Any:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        wanted = "takes no argument" if arguments else "needs an argument"
+        hint = "leave out the part after the colon" if arguments else f"write {file.name}:ARGUMENT"
+        raise InputError(f"{file}: get_config() {wanted}; {hint}.") from None
+    try:
+        return function(*arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _failure(error, file, schema) from error
 
 
-def _known_keys(path: str) -> list[str]:
-    config = load_config(path)
+def _failure(error: Exception, file: Path, schema: type) -> InputError:
+    """One sentence for an exception that a config file raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if Path(frame.filename) == file]  # fmt: skip
+    where = f"{file}, line {lines[-1]}" if lines else str(file)
+    # ml_collections and dataclasses quote the key that does not exist.
+    key = re.search(r"[\"'](\w+)[\"'] (?:does not exist|is not)|argument '(\w+)'", str(error))
+    key = key or re.fullmatch(r"[\"']?(\w+)[\"']?", str(error))
+    if isinstance(error, AttributeError | KeyError | TypeError) and key:
+        name = next(group for group in key.groups() if group)
+        if name in (names := renamed_keys(schema)):
+            return InputError(f"{where}: {name} is now called {' or '.join(names[name])}.")
+        return InputError(f"{where}: there is no key '{name}' there; see --help-config for all.")
+    message = " ".join(str(error).split())[:200].rstrip(".")
+    return InputError(f"{where}: {type(error).__name__}: {message}.")
 
-    def walk(table: ml_collections.ConfigDict, prefix: str) -> list[str]:
-        keys = []
-        for key in table:
-            keys.append(f"{prefix}{key}")
-            value = table.get_ref(key).get() if isinstance(table, ml_collections.ConfigDict) else 0
-            if isinstance(value, ml_collections.ConfigDict):
-                keys += walk(value, f"{prefix}{key}.")
-        return keys
 
-    return walk(config, "")
+def _keys(table: ConfigDict, prefix: str = "") -> Iterator[tuple[str, tuple[ConfigDict, str]]]:
+    """Every key's path, with the table that holds it and its name there."""
+    for key in table:
+        yield f"{prefix}{key}", (table, key)
+        if isinstance(table[key], ConfigDict):
+            yield from _keys(table[key], f"{prefix}{key}.")
+
+
+def _pairs(words: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and text of `--config.KEY=TEXT`, `--config.KEY TEXT` and, of switches, `--config.KEY`."""
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith(PREFIX):
+            raise InputError(
+                f"'{word}' is neither an option nor an override; overrides look like "
+                "--config.optimizer.lr=1e-4."
+            )
+        key, equals, text = word.removeprefix(PREFIX).partition("=")
+        if equals:
+            yield key, text
+        elif queue and not queue[0].startswith("--"):
+            yield key, queue.pop(0)
+        elif key in switches:
+            yield key, "true"
+        else:
+            raise InputError(f"{word} needs a value, as in {word}=VALUE.")
+
+
+def _unknown(key: str, known: Sequence[str], schema: type) -> str:
+    if (today := current_path(schema, key)) not in (None, key):
+        return f"config key '{key}' is now called '{today}'; write {PREFIX}{today}=VALUE."
+    return f"the config has no key '{key}': {nearest(key, known)}"
+
+
+def _parsed(text: str, expected: type, value: Any, key: str) -> Any:
+    """`text` as a value like the present `value`, whose type is `expected`."""
+    if text in ("None", "none") and expected is not str:
+        return None
+    if issubclass(expected, ConfigDict):
+        raise InputError(f"config key '{key}' is a table; set one of its keys.")
+    if expected is str:
+        return text
+    if expected is bool:
+        if text.lower() in ("true", "1", "yes"):
+            return True
+        if text.lower() in ("false", "0", "no"):
+            return False
+        raise InputError(f"{PREFIX}{key}={text}: must be true or false.")
+    if expected in (tuple, list):
+        return _tuple(text, of_names=all(isinstance(item, str) for item in value or ()))
+    literal = _literal(text)
+    if isinstance(literal, int | float):
+        return literal
+    try:
+        return float(text)  # nan and inf, which the ranges of the schema judge
+    except ValueError:
+        raise InputError(f"{PREFIX}{key}={text}: must be a number.") from None
+
+
+def _tuple(text: str, of_names: bool) -> tuple[Any, ...]:
+    literal = _literal(text)
+    if text.strip()[:1] in ("(", "[") and isinstance(literal, tuple | list):
+        return tuple(literal)
+    if literal is not None and not of_names:
+        return tuple(literal) if isinstance(literal, tuple) else (literal,)
+    items = [item.strip().strip("'\"") for item in text.split(",")]
+    return tuple(item for item in items if item)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError):
+        return None

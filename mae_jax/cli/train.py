@@ -1,38 +1,66 @@
 """`mae-jax train`."""
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-HELP = "Train a network as a config says. The same command goes on where the last one stopped."
+from mae_jax.cli.removed_options import removed_option
+from mae_jax.errors import InputError
+
+HELP = "Train a network as a config says. Started again, the same command resumes."
 EXAMPLE = (
     "  mae-jax train --config configs/demo.py --config.data.index=index.parquet \\\n"
-    "      --config.optimizer.lr=1e-4 --workdir runs/mine"
+    "      --config.optimizer.lr=1e-4 --workdir runs/mine\n"
+    "  mae-jax train --config paper:mae/vit_l8+/rpi_93m --config.data.index=index.parquet \\\n"
+    "      --workdir runs/mae_l8\n"
+    "  mae-jax train --help-config"
 )
 TAKES_OVERRIDES = True
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file of configs/; any key of it can be "
-                        "changed with --config.KEY=VALUE")  # fmt: skip
-    parser.add_argument("--workdir", required=True, help="where the run stands; made if missing")
+    """Declare the command's options."""
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a config file, or the name "
+                        "of a shipped one (demo, paper:ROW); any key of it can be changed with "
+                        "--config.KEY=VALUE")  # fmt: skip
+    parser.add_argument("--workdir", metavar="FOLDER", help="folder of the run; made if missing")
     parser.add_argument("--distributed", action="store_true", help="train with the other processes "
                         "of this job (TPU slice, srun, Kubernetes)")  # fmt: skip
-    parser.add_argument("--preempted-exit-code", type=int, default=0, metavar="N", help="the exit "
-                        "status where a signal ends the run before its last step (0)")  # fmt: skip
-    parser.add_argument("--print-config", action="store_true", help="show the config and stop")
+    parser.add_argument("--preempted-exit-code", type=int, default=0, metavar="N", help="exit "
+                        "status when SIGTERM ends the run before its last step (0); Ctrl-C always "
+                        "exits with 130")  # fmt: skip
+    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
+    parser.add_argument("--help-config", action="store_true", help="print all config keys with "
+                        "type, default, range and meaning, and stop")  # fmt: skip
+    removed_option(parser, "--stopped-status", "--preempted-exit-code")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Load the config, train, and print the folder of the saved model."""
     from mae_jax.cli.config_file import load_config
-    from mae_jax.config import from_dict
+    from mae_jax.config import from_dict, to_dict
+    from mae_jax.config_reference import as_text, describe
     from mae_jax.train.config import TrainConfig
 
-    values = load_config(args.config, args.overrides)
-    config = from_dict(TrainConfig, values.to_dict())
-    if args.print_config:
-        print(values)
+    if args.help_config:
+        print(as_text(describe(TrainConfig)))
         return
+    if args.config is None:
+        raise InputError("--config is missing; give a config file, such as --config demo.")
+    config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
+    if args.print_config:
+        print("\n".join(yaml_lines(to_dict(config))))
+        return
+    if args.workdir is None:
+        raise InputError("--workdir is missing; give the folder of the run.")
+    if not config.data.index and not config.data.datasets:
+        raise InputError(
+            "data.index is empty; give the screen's index, --config.data.index=FILE "
+            "(`mae-jax index` writes one)."
+        )
     from mae_jax.distributed import initialize
     from mae_jax.train import train
 
@@ -43,3 +71,13 @@ def run(args: argparse.Namespace) -> None:
     if model is None:  # all is saved; a launcher may need to know that more is to be done
         sys.exit(args.preempted_exit_code)
     print(model)
+
+
+def yaml_lines(table: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested tables as YAML; other values as JSON, which YAML includes."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from yaml_lines(value, indent + "  ")
+        else:
+            yield f"{indent}{key}: {json.dumps(value)}"

@@ -23,7 +23,7 @@ def test_overrides_change_their_key():
         ("--config.optimizer.lrr=1", "no key 'optimizer.lrr': did you mean 'optimizer.lr'"),
         ("--config.stesp=1", "no key 'stesp': did you mean 'steps'"),
         ("--config.steps=many", "steps=many"),
-        ("stray", "'stray' is no override"),
+        ("stray", "'stray' is neither an option nor an override"),
     ],
 )
 def test_what_is_wrong_is_named(override, words):
