@@ -1,4 +1,22 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read, and the exit statuses of the command line.
+
+| status | meaning | would the same command help? |
+|---|---|---|
+| 0 | done | – |
+| 2 | `InputError`: wrong input; a file, row, key or option is named | no |
+| 70 | a hang or an error of the program itself | yes for a hang: it resumes |
+| 71 | `MachineError`: trouble of the machine: memory, disk, storage, a killed process | yes |
+| 130 | interrupted by Ctrl-C; work done is kept | yes |
+| 141 | the reader of the output went away (SIGPIPE) | yes |
+
+A training that SIGTERM stops early exits with `--preempted-exit-code` (0 by default). Launchers
+restart on every status but 0, 2 and 130.
+"""
+
+import errno
+from concurrent.futures import BrokenExecutor
+
+DONE, WRONG_INPUT, SOFTWARE, MACHINE, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 71, 130, 141
 
 
 class InputError(ValueError):
@@ -10,8 +28,51 @@ class InputError(ValueError):
 
 
 class MachineError(RuntimeError):
-    """The machine failed, not the input: storage out of reach, a process killed, a full disk.
+    """The machine failed, not the input: a killed worker, unreachable storage, a full disk.
 
-    The message is one sentence. The command line prints it without a traceback and exits with a
-    status of its own, so that launchers retry.
+    The message is one sentence that names what failed. The command line prints it without a
+    traceback and exits with status 71, after which launchers run the command again.
     """
+
+
+# What the operating system reports when the machine, rather than a path, is at fault.
+_MACHINE = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EIO: "the device failed to read or write",
+    errno.ENOMEM: "memory is exhausted",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ESTALE: "the network file system lost the file",
+    errno.ETIMEDOUT: "the connection timed out",
+    errno.ECONNRESET: "the connection was reset",
+    errno.ECONNREFUSED: "the connection was refused",
+    errno.EHOSTUNREACH: "the host is unreachable",
+    errno.ENETUNREACH: "the network is unreachable",
+    errno.EAGAIN: "a resource is temporarily exhausted",
+}
+
+
+def machine_trouble(error: BaseException) -> str | None:
+    """One sentence if `error`, or an error that it came from, is trouble of the machine."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, MachineError):
+            return str(current)
+        if isinstance(current, OSError) and current.errno in _MACHINE:
+            return f"{current.filename or 'input or output'}: {_MACHINE[current.errno]}."
+        if isinstance(current, ConnectionError | TimeoutError):
+            return f"{current}: storage or another process is out of reach.".lstrip(": ")
+        if isinstance(current, BrokenExecutor):
+            return "a worker process was killed, probably for lack of memory; use fewer workers."
+        if isinstance(current, MemoryError):
+            return "memory is exhausted; use a smaller batch or fewer workers."
+        text = str(current)
+        if "RESOURCE_EXHAUSTED" in text:  # XLA and orbax report by text alone
+            return f"{text.splitlines()[0][:200]}; use a smaller batch, or shard the model."
+        if "No space left on device" in text:
+            return "no space is left on the device."
+        current = current.__cause__ or current.__context__
+    return None

@@ -126,7 +126,7 @@ def _failure(error: Exception, file: Path, schema: type) -> InputError:
     where = f"{file}, line {lines[-1]}" if lines else str(file)
     # ml_collections and dataclasses quote the key that does not exist.
     key = re.search(r"[\"'](\w+)[\"'] (?:does not exist|is not)|argument '(\w+)'", str(error))
-    key = key or re.fullmatch(r"[\"']?(\w+)[\"']?", str(error))
+    key = key or re.fullmatch(r"[\"']*(\w+)[\"']*", str(error))
     if isinstance(error, AttributeError | KeyError | TypeError) and key:
         name = next(group for group in key.groups() if group)
         if name in (names := renamed_keys(schema)):

@@ -1,4 +1,4 @@
-"""`mae-jax`: finds the command's module, parses, runs, and prints an input error as one line."""
+"""`mae-jax`: find the command's module, parse, run, and print an error as one line."""
 
 import argparse
 import glob
@@ -6,50 +6,74 @@ import importlib
 import importlib.util
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 
 from mae_jax import __version__
 from mae_jax.config import nearest
-from mae_jax.errors import InputError
+from mae_jax.errors import (
+    BROKEN_PIPE,
+    DONE,
+    INTERRUPTED,
+    MACHINE,
+    WRONG_INPUT,
+    InputError,
+    machine_trouble,
+)
 
 # In the order of a screen's life; each names the module mae_jax.cli.<command>.
 COMMANDS = {
     "synth": "draw a synthetic Cell Painting screen with known biology",
-    "index": "make one index (parquet) of a screen's images and metadata",
+    "index": "index a screen's images and metadata in one parquet file",
     "pack": "convert a screen into a store that training reads quickly",
-    "train": "train a network as a config says, resuming by itself",
-    "embed": "turn every well into an embedding with any encoder",
+    "train": "train a network from a config; resumes by itself",
+    "embed": "embed every well with any encoder",
     "reconstruct": "show masked, reconstructed and original images",
     "correct": "remove batch effects from embeddings",
-    "evaluate": "score embeddings: recall of known relationships and more",
+    "evaluate": "evaluate embeddings: recall of known relationships and more",
     "report": "write one HTML page about a run",
-    "view": "look at embeddings: plates, a map of all wells, images, neighbours",
-    "plan": "say before a run what it needs: memory, FLOPs, time",
+    "view": "browse embeddings: plates, a map of all wells, images, neighbours",
+    "plan": "estimate the memory, FLOPs and time of a run",
     "convert": "read and write the weights of other implementations",
-    "demo": "all of it, end to end, on a synthetic screen",
+    "demo": "run everything, end to end, on a synthetic screen",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status (0 done, 2 wrong input, 130 interrupted)."""
+    """Run one command; returns the exit status (see `mae_jax.errors`)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return BROKEN_PIPE
+    except SystemExit:  # argparse, after --help
+        _reader_left()
+        raise
+    return status
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
-        return 0
+        return DONE
     if argv[0] == "--version":
         print(f"mae-jax {__version__}")
-        return 0
+        return DONE
     name = argv[0]
     if name not in COMMANDS:
         print(f"mae-jax: no command '{name}': {nearest(name, list(COMMANDS))}", file=sys.stderr)
-        return 2
+        return WRONG_INPUT
     command = importlib.import_module(f"mae_jax.cli.{name}")
     parser = argparse.ArgumentParser(
         prog=f"mae-jax {name}",
         description=command.HELP,
         epilog=f"example:\n{command.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an option's name is whole, so that a renamed one is recognized
     )
     command.arguments(parser)
     if getattr(command, "TAKES_OVERRIDES", False):
@@ -58,41 +82,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         args = parser.parse_args(argv[1:])
     _no_search_for_tpus()
-    logging.getLogger("tifffile").disabled = True  # what is wrong with a file, we say ourselves
+    logging.getLogger("tifffile").disabled = True  # broken files are reported by our own readers
     try:
         command.run(args)
-    except InputError as problem:
-        print(f"mae-jax {name}: {problem}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(
-            f"\nmae-jax {name}: interrupted; the same command goes on from here.", file=sys.stderr
-        )
-        return 130
-    except BrokenPipeError:  # `mae-jax … | head`: the reader has gone, which is its right
+        message = "interrupted; the same command resumes."
+        print(f"\nmae-jax {name}: {message}", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return BROKEN_PIPE
+        trouble = machine_trouble(error)
+        if trouble is None and not isinstance(error, InputError):
+            raise  # a defect: the traceback is what helps
+        message = str(error) if isinstance(error, InputError) else trouble
+        print(f"mae-jax {name}: {message}", file=sys.stderr)
+        return WRONG_INPUT if trouble is None else MACHINE
+    return DONE
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as after `mae-jax … | head`."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # no file at all, or a system without poll
+        return False
+    if gone:  # what is still buffered must not fail when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return 0
+    return gone
 
 
 def _no_search_for_tpus() -> None:
-    """Tells JAX at once that there is no accelerator, on machines that have the TPU compiler alone.
+    """Set JAX's platform to CPU on machines with the TPU compiler but no accelerator.
 
     With libtpu installed (`mae-jax plan` compiles with it), JAX looks for TPUs and complains at
     length where it finds none.
     """
-    found = any(glob.glob(f"/dev/{name}") for name in ("accel*", "vfio/[0-9]*", "nvidia[0-9]*"))
-    if not found and importlib.util.find_spec("libtpu"):
+    accelerators = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
+    if not any(glob.glob(f"/dev/{name}") for name in accelerators) and importlib.util.find_spec(
+        "libtpu"
+    ):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    rows = "\n".join(f"  {name:<{width}}  {says}" for name, says in COMMANDS.items())
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     return (
         f"mae-jax {__version__}: masked autoencoders for microscopy\n\n"
         f"usage: mae-jax COMMAND [options]\n\n{rows}\n\n"
-        "`mae-jax COMMAND --help` shows the options and an example."
+        "`mae-jax COMMAND --help` shows the options and an example.\n\n"
+        "exit status: 0 done; 2 wrong input; 71 trouble of the machine (memory, disk, storage, a\n"
+        "killed process), run the command again; 130 interrupted, the same command resumes."
     )
 
 

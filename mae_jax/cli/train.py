@@ -80,4 +80,7 @@ def yaml_lines(table: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from yaml_lines(value, indent + "  ")
         else:
-            yield f"{indent}{key}: {json.dumps(value)}"
+            text = json.dumps(value)
+            if isinstance(value, float) and "e" in text and "." not in text:
+                text = text.replace("e", ".0e")  # YAML takes 1e-05 for text
+            yield f"{indent}{key}: {text}"

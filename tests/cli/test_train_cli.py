@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mae_jax.train
 from mae_jax.cli.main import main
+from mae_jax.config import from_dict, to_dict
 from mae_jax.distributed import initialize
+from mae_jax.train.config import TrainConfig
 
-TRAIN = ["train", "--config", str(Path(__file__).parent.parent.parent / "configs" / "demo.py")]
+TRAIN = ["train", "--config", "demo", "--config.data.index=index.parquet"]
 
 
 @pytest.fixture
@@ -33,3 +36,42 @@ def test_a_stopped_training_ends_with_the_status_asked_for(ends_with, options, c
     with pytest.raises(SystemExit) as ended:
         ends_with(None, *options)
     assert ended.value.code == code
+
+
+def test_a_renamed_option_names_the_new_one(ends_with, capsys):
+    with pytest.raises(SystemExit) as ended:
+        ends_with(None, "--stopped-status", "75")
+    assert ended.value.code == 2
+    assert "--stopped-status is now called --preempted-exit-code" in capsys.readouterr().err
+
+
+def test_a_config_is_printed_as_yaml_without_a_workdir(capsys):
+    assert main([*TRAIN, "--config.optimizer.lr=1e-5", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    config = from_dict(TrainConfig, printed)
+    assert config.data.index == "index.parquet"
+    assert config.optimizer.lr == 1e-5
+    assert to_dict(config) == printed
+
+
+def test_all_keys_are_explained(capsys):
+    assert main(["train", "--help-config"]) == 0
+    shown = capsys.readouterr().out
+    assert "optimizer.lr\n    float; default 0.0001; above 0\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--config", "demo", "--workdir", "w"], "data.index is empty"),
+        (["--config", "demo", "--config.data.index=i.parquet"], "--workdir is missing"),
+        ([], "--config is missing"),
+        (["--config", "demo", "--config.data.index=no/index.parquet", "--workdir", "w"],
+         "no/index.parquet"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
+    assert main(["train", *words]) == 2
+    assert sentence in capsys.readouterr().err
