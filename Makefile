@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TESTS ?= tests
+# More options of pytest, such as --cov=mae_jax.
+PYTEST_ARGS ?=
 
 .PHONY: demo test slow scanpy lint format clean
 
@@ -10,18 +12,19 @@ demo: .venv/demo.stamp  ## draw a screen, train, embed, correct, score, report
 	$(BIN)/mae-jax demo --out runs/demo
 
 test: .venv/test.stamp  ## the whole suite but what is marked slow
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS) $(TESTS)
 
 slow: .venv/test.stamp  ## what takes more than half a minute
-	$(BIN)/python -m pytest -n 2 -m slow $(TESTS)
+	$(BIN)/python -m pytest -n 2 -m slow $(PYTEST_ARGS) $(TESTS)
 
 scanpy: .venv/scanpy/stamp  ## what scanpy makes of the output, with the older pandas it asks for
 	.venv/scanpy/bin/python -m pytest tests/inference/test_conventions.py
 
-lint: .venv/lint.stamp  ## style and types, of Python, shell scripts and the Dockerfile
+lint: .venv/lint.stamp  ## style, types and imports between rooms; shell scripts, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mae_jax launch
+	$(BIN)/lint-imports
 	$(BIN)/shellcheck launch/*.sh
 	$(BIN)/hadolint launch/Dockerfile
 
@@ -39,7 +42,7 @@ clean:
 
 .venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing mae_jax (a minute or two, once)"
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[train]'
 	@touch $@
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
