@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from mae_jax.demo import demo
+    from mae_jax.cli.demo_pipeline import demo
 
     report = demo(args.out, seeds=args.seeds, quick=args.quick, record=args.record)
     print(f"\nreport: {report.resolve()}")

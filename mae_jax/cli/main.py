@@ -10,7 +10,7 @@ import select
 import sys
 from collections.abc import Sequence
 
-from mae_jax import __version__
+from mae_jax._version import __version__
 from mae_jax.config import nearest
 from mae_jax.errors import (
     BROKEN_PIPE,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mae_jax import __version__
+from mae_jax._version import __version__
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.errors import InputError
 

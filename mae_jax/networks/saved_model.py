@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax
 import jax
 
-from mae_jax import __version__
+from mae_jax._version import __version__
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
