@@ -11,7 +11,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mae_jax.errors import InputError, MachineError
@@ -213,6 +213,12 @@ class OutputStore:
         if self.local is not None:
             for path in (self.local / _TMP).glob("*"):
                 path.unlink(missing_ok=True)
+
+    def remove_tmp_folder(self) -> None:
+        """Remove the folder of temporary files if it is empty."""
+        if self.local is not None:
+            with suppress(OSError):
+                (self.local / _TMP).rmdir()
 
     @contextmanager
     def _errors(self, name: str, verb: str) -> Iterator[None]:

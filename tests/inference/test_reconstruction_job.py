@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
-from mae_jax.inference.reconstruction_job import reconstruct_index
+from mae_jax.inference.reconstruction_job import normalized_error, reconstruct_index
 from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.model import MAE
@@ -130,3 +131,41 @@ def test_a_broken_well_is_named_and_the_rest_is_shown(
 def test_encoders_without_a_decoder_are_refused(index: Index, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="reconstructs nothing"):
         reconstruct_index(IntensityEncoder(), index, tmp_path / "out")
+
+
+def test_a_typo_leaves_no_output(encoder: MAEEncoder, index: Index, tmp_path: Path) -> None:
+    for options in ({"missing": ["Mitoo"]}, {"channels": ["DNA", "Mitoo"]}):
+        with pytest.raises(InputError, match=r"no channel 'Mitoo': did you mean 'Mito'\?"):
+            reconstruct_index(encoder, index, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="no channel left to predict"):
+        reconstruct_index(encoder, index, tmp_path / "out", missing=list(CHANNELS))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_error_is_relative_to_the_variance_of_the_target() -> None:
+    target = np.asarray([0.01, 0.03, 0.02, 0.04])  # a dim channel in standardized units
+    assert normalized_error(target, target) == 0
+    mean = np.full(4, target.mean())
+    assert normalized_error(mean, target) == pytest.approx(1)  # R² = 0: no better than the mean
+    assert normalized_error(target + 0.03, target) > 1
+    assert normalized_error(target, mean) is None
+
+
+def test_the_page_prints_r2(encoder: MAEEncoder, index: Index, tmp_path: Path) -> None:
+    from mae_jax.inference.reconstruct import reconstruct_crops
+
+    page = reconstruct_index(encoder, index, tmp_path / "out", wells=["P1/B01"]).read_text()
+    crop = read_site(index, 0, CHANNELS)[None, :, 4:36, 4:36]
+    result = reconstruct_crops(encoder, crop, CHANNELS, None, 0)
+    hidden = np.asarray(result.mask)[0, 0] > 0
+    output, target = (np.asarray(x)[0, 0][hidden] for x in (result.prediction, result.original))
+    r2 = 1 - ((output - target) ** 2).sum() / ((target - target.mean()) ** 2).sum()
+    assert f"<td>{r2:.3f}</td>" in page
+
+
+def test_an_output_in_the_way_is_one_sentence(
+    encoder: MAEEncoder, index: Index, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match="cannot be written"):
+        reconstruct_index(encoder, index, tmp_path / "out")
