@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mae_jax._version import __version__
+from mae_jax.cli.missing_packages import missing_package
 from mae_jax.config import nearest
 from mae_jax.errors import (
     BROKEN_PIPE,
@@ -93,9 +94,11 @@ def _run(argv: list[str]) -> int:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return BROKEN_PIPE
         trouble = machine_trouble(error)
-        if trouble is None and not isinstance(error, InputError):
-            raise  # a defect: the traceback is what helps
         message = str(error) if isinstance(error, InputError) else trouble
+        if isinstance(error, ModuleNotFoundError):
+            message = missing_package(error)
+        if message is None:
+            raise  # a defect: the traceback is what helps
         print(f"mae-jax {name}: {message}", file=sys.stderr)
         return WRONG_INPUT if trouble is None else MACHINE
     return DONE

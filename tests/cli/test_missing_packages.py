@@ -1,0 +1,31 @@
+"""A command whose extra is not installed says which one to install."""
+
+import sys
+
+import pytest
+
+from mae_jax.cli.main import main
+from mae_jax.cli.missing_packages import missing_package
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("jax", "embed"), ("grain", "train"), ("orbax.checkpoint", "embed"),
+                          ("umap", "view"), ("tensorflow_datasets", "tfds")],
+)  # fmt: skip
+def test_the_extra_that_brings_a_package_is_named(module, extra):
+    error = ModuleNotFoundError(f"No module named '{module}'", name=module)
+    assert f"mae_jax[{extra}]" in str(missing_package(error))
+
+
+def test_a_module_of_no_extra_is_a_defect():
+    assert missing_package(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
+
+
+def test_the_command_ends_with_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    for name in [name for name in sys.modules if name.startswith("mae_jax.synth")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["synth", "--out", str(tmp_path / "screen")]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mae-jax synth: the package tifffile is not installed")
+    assert message.count("\n") == 1
