@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mae_jax.evaluation.columns import ReadOptions
     from mae_jax.evaluation.profiles import ColumnSchema
 
 HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
@@ -26,6 +27,28 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         usual = f"Metadata_{name.capitalize()}"
         says = f"which column names the {name} ({usual})"
         group.add_argument(f"--{name}", default=usual, metavar="COLUMN", help=says)
+    group.add_argument(
+        "--feature-columns",
+        nargs="+",
+        default=(),
+        metavar="PATTERN",
+        help="the feature columns, as patterns such as 'Image_MAE_*' (default: every numeric "
+        "column that does not describe the well)",
+    )
+    group.add_argument("--metadata", metavar="FILE", help="a second table with the metadata")
+    group.add_argument(
+        "--key",
+        nargs="+",
+        default=(),
+        metavar="COLUMN",
+        help="columns that join the second table (default: row by row)",
+    )
+    group.add_argument(
+        "--allow-incomplete",
+        action="store_true",
+        help="read the finished shards of embeddings that are not complete",
+    )
+    group.add_argument("--obsm", metavar="KEY", help="a matrix of AnnData's obsm instead of X")
     group.add_argument(
         "--nan",
         choices=("error", "rows", "features"),
@@ -70,10 +93,25 @@ def column_schema(args: argparse.Namespace) -> "ColumnSchema":
     )
 
 
+def read_options(args: argparse.Namespace) -> "ReadOptions":
+    """The ReadOptions that the options describe."""
+    from mae_jax.evaluation.columns import ReadOptions
+
+    return ReadOptions(
+        feature_columns=tuple(args.feature_columns),
+        metadata=args.metadata,
+        key=tuple(args.key),
+        obsm=args.obsm,
+        allow_incomplete=args.allow_incomplete,
+    )
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
-    parser.add_argument("--out", required=True, metavar="FILE", help="parquet file to write")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv or .h5ad to write"
+    )
     parser.add_argument("--method", default="tvn", help="a correction's name (default: tvn)")
     parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
     parser.add_argument("--fitted", metavar="FILE", help="apply this fitted correction")
@@ -89,12 +127,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fits or loads, applies, writes."""
     from mae_jax.evaluation.corrections import Correction, fit, label
-    from mae_jax.evaluation.profiles import Profiles
+    from mae_jax.evaluation.profiles import Profiles, check_ending
 
     schema = column_schema(args)
+    check_ending(args.out)
     if args.stream:
         return _run_stream(args)
-    profiles = Profiles.read(args.embeddings).checked(
+    profiles = Profiles.read(args.embeddings, options=read_options(args), notes=print).checked(
         nan=args.nan, duplicates=args.duplicates, schema=schema
     )
     if args.fitted:
@@ -116,7 +155,7 @@ def _run_stream(args: argparse.Namespace) -> None:
     from mae_jax.evaluation.corrections import Correction
     from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
 
-    stream = StreamedProfiles(args.embeddings)
+    stream = StreamedProfiles(args.embeddings, options=read_options(args), notes=print)
     if args.fitted:
         correction = Correction.load(args.fitted)
     else:

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 def specification(args: argparse.Namespace) -> "Spec":
     """The specification that the options describe."""
-    from mae_jax.cli.correct import column_schema
+    from mae_jax.cli.correct import column_schema, read_options
     from mae_jax.evaluation.protocols import RUNNERS
     from mae_jax.flops import PublishedMAE
 
@@ -93,7 +93,7 @@ def specification(args: argparse.Namespace) -> "Spec":
         if option in values:
             values[option] = _by_name(values[option], option)
     if "controls" in values:
-        values["schema"] = column_schema(args)
+        values["schema"], values["read"] = column_schema(args), read_options(args)
     if args.evaluation == "flops":
         shape = {f.name: values[f.name] for f in fields(PublishedMAE) if f.name in values}
         values["network"] = PublishedMAE(**shape)

@@ -5,7 +5,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pandas as pd
 from mae_jax.embeddings import EmbeddingsReader, is_embeddings_folder
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
+from mae_jax.evaluation.columns import ReadOptions, column_roles
 from mae_jax.evaluation.corrections import Correction, Source, fit
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles, control_mask
 from mae_jax.files import replacing
@@ -26,8 +27,20 @@ class StreamedProfiles:
     It is a `Source`: `fit` takes it in place of `Profiles`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], rows: int = 8192) -> None:
-        """Opens `path`; `rows` are read at a time.
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        rows: int = 8192,
+        options: ReadOptions | None = None,
+        notes: Callable[[str], None] | None = None,
+    ) -> None:
+        """Open `path`; `rows` are read at a time.
+
+        Args:
+          path: an embeddings folder or a parquet file.
+          rows: of a block.
+          options: which columns are features; no second table can be joined.
+          notes: see `Profiles.read`.
 
         Raises:
           InputError: no such folder or file, not parquet, or an incomplete embeddings folder.
@@ -39,21 +52,30 @@ class StreamedProfiles:
             raise InputError(f"{path} does not exist; give an embeddings folder or parquet file.")
         if self.path.is_file() and self.path.suffix not in (".parquet", ".pq"):
             raise InputError(f"{path} is not parquet; only parquet can be read in blocks.")
+        options = options or ReadOptions()
+        if options.metadata is not None or options.obsm is not None:
+            raise InputError(f"{path} is read in blocks, without a second table or obsm.")
         self._reader: EmbeddingsReader | None = None
         if is_embeddings_folder(self.path):
-            self._reader = EmbeddingsReader(self.path)
-            names = self._reader.column_names
-            self._features = self._reader.feature_names
-            self._meta = [name for name in names if name not in set(self._features)]
+            incomplete = options.allow_incomplete
+            self._reader = EmbeddingsReader(self.path, allow_incomplete=incomplete)
+            features = set(self._reader.feature_names)
+            columns = {
+                name: "number" if name in features else "text" for name in self._reader.column_names
+            }
+            self._roles = column_roles(columns, self.path, options)
             return
         self._files = formats.parquet_files(self.path)
-        schema = pq.read_schema(self._files[0])
-        self._meta, self._features = formats.split_columns(schema, self.path)
+        with formats.readable(self._files[0], "parquet"):
+            arrow_schema = pq.read_schema(self._files[0])
+            self._roles = formats.parquet_roles(arrow_schema, self.path, options)
+        if notes is not None:
+            notes(f"{path}: {self._roles.describe()}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The feature names."""
-        return tuple(self._features)
+        return tuple(self._roles.features)
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
@@ -61,11 +83,16 @@ class StreamedProfiles:
         import pyarrow.parquet as pq
 
         if self._reader is not None:
-            tables = [table.select(self._meta).to_pandas() for table in self._reader.tables()]
-            empty = pd.DataFrame(columns=self._meta, dtype=str)
+            names = list(self._roles.metadata)
+            tables = [table.select(names).to_pandas() for table in self._reader.tables()]
+            empty = pd.DataFrame(columns=names, dtype=str)
             return formats.strings(pd.concat([empty, *tables], ignore_index=True))
-        parts = [pq.read_table(f, columns=self._meta).to_pandas() for f in self._files]
-        return formats.strings(pd.concat(parts, ignore_index=True))
+        parts = []
+        for path in self._files:
+            with formats.readable(path, "parquet"):
+                parts.append(pq.read_table(path, columns=list(self._roles.metadata)).to_pandas())
+        metadata = pd.concat(parts, ignore_index=True).rename(columns=self._roles.metadata)
+        return formats.strings(metadata)
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -82,15 +109,17 @@ class StreamedProfiles:
             for table in self._reader.tables():
                 for start in range(0, table.num_rows, self.rows):
                     rows = table.slice(start, self.rows)
-                    yield Profiles(*formats.arrow_block(rows, self._meta, self._features)).finite()
+                    yield Profiles(*formats.arrow_block(rows, self._roles)).finite()
             return
-        columns = [*self._meta, *self._features]
+        columns = [*self._roles.metadata, *self._roles.features]
         for path in self._files:
             # A file that is buffered ahead keeps all it has read until it is closed.
-            with pq.ParquetFile(path, pre_buffer=False) as file:
+            with (
+                formats.readable(path, "parquet"),
+                pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file,
+            ):
                 for batch in file.iter_batches(batch_size=self.rows, columns=columns):
-                    block = Profiles(*formats.arrow_block(batch, self._meta, self._features))
-                    yield block.finite()
+                    yield Profiles(*formats.arrow_block(batch, self._roles)).finite()
 
     def take(self, rows: np.ndarray) -> Profiles:
         """Some rows (a mask or numbers, ascending), in memory."""
@@ -137,8 +166,10 @@ def correct_stream(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if Path(out).suffix not in formats.PARQUET:
+        raise InputError(f"{out} must end in .parquet: only parquet is written block by block.")
     fitted = correction.fit_missing_batches(stream)
-    with replacing(out) as beside:
+    with replacing(out) as tmp_path:
         writer: pq.ParquetWriter | None = None
         try:
             for block in stream.blocks():
@@ -148,7 +179,9 @@ def correct_stream(
                 ]
                 arrays += [pa.array(np.ascontiguousarray(f)) for f in done.features.T]
                 table = pa.Table.from_arrays(arrays, names=[*done.metadata.columns, *done.names])
-                writer = writer or pq.ParquetWriter(beside, table.schema, compression="zstd")
+                writer = writer or pq.ParquetWriter(
+                    tmp_path, table.schema, compression="zstd", write_page_checksum=True
+                )
                 writer.write_table(table)
         finally:
             if writer is not None:

@@ -6,7 +6,7 @@ parquet or CSV file (pycytominer's, EFAAR's), or from AnnData's .h5ad.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float32, Int
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
-from mae_jax.evaluation.table_formats import METADATA
+from mae_jax.evaluation.anndata_format import write_h5ad
+from mae_jax.evaluation.columns import METADATA, ReadOptions
 from mae_jax.files import replacing
 
 
@@ -73,33 +74,64 @@ class Profiles:
 
     @staticmethod
     def read(
-        path: str | os.PathLike[str], metadata: str | os.PathLike[str] | None = None
+        path: str | os.PathLike[str],
+        metadata: str | os.PathLike[str] | None = None,
+        *,
+        options: ReadOptions | None = None,
+        notes: Callable[[str], None] | None = None,
     ) -> "Profiles":
-        """Reads profiles wherever they lie: an embeddings folder, parquet, CSV (.gz) or .h5ad.
+        """Read profiles: an embeddings folder, parquet, CSV or TSV (.gz), AnnData or .npy.
 
-        Columns named `Metadata_…` are metadata; every other numeric column is a feature.
+        Columns named `Metadata_…` are metadata. Of the others, numeric columns are features,
+        unless their names say that they describe the well (plate, row, dose, …); those and
+        columns of text become metadata too, with the prefix `Metadata_`.
 
         Args:
           path: the folder or file.
           metadata: a second table with the metadata, row by row, where the first has features
-            alone (EFAAR's way).
+            alone (EFAAR's way); the same as `options.metadata`.
+          options: which columns are features, a second table and its key, and obsm.
+          notes: called with one line that says which columns were taken and which left out.
 
         Raises:
-          InputError: no such file, an unknown format, or no feature in it.
+          InputError: no such file, an unknown format, a damaged file, or no feature in it.
         """
-        return Profiles(*formats.read(Path(path), None if metadata is None else Path(metadata)))
+        options = options or ReadOptions()
+        if metadata is not None:
+            options = replace(options, metadata=Path(metadata))
+        return Profiles(*formats.read(Path(path), options, notes))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one parquet file: the metadata columns, then one column per feature."""
+        """Write one file: parquet, CSV (.csv, .csv.gz, .tsv, .tsv.gz) or .h5ad, by its ending.
+
+        Raises:
+          InputError: another ending.
+        """
+        path = check_ending(path)
+        if path.name.endswith(formats.TEXT):
+            features = pd.DataFrame(self.features, columns=list(self.names))
+            frame = pd.concat([self.metadata, features], axis=1)
+            separator = "\t" if ".tsv" in path.name else ","
+            with replacing(path) as tmp_path:
+                frame.to_csv(tmp_path, sep=separator, index=False)  # packed by its ending
+        elif path.suffix == ".h5ad":
+            with replacing(path) as tmp_path:
+                write_h5ad(tmp_path, self.metadata, self.features, self.names)
+        else:
+            self._write_parquet(path)
+        return path
+
+    def _write_parquet(self, path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         columns = [pa.array(self.metadata[c].astype(object), pa.string()) for c in self.metadata]
         columns += [pa.array(np.ascontiguousarray(column)) for column in self.features.T]
         table = pa.Table.from_arrays(columns, names=[*self.metadata.columns, *self.names])
-        with replacing(path) as beside:
-            pq.write_table(table, beside, compression="zstd", row_group_size=8192)
-        return Path(path)
+        with replacing(path) as tmp_path:
+            pq.write_table(
+                table, tmp_path, compression="zstd", row_group_size=8192, write_page_checksum=True
+            )
 
     def take(self, rows: Bool[np.ndarray, " rows"] | Int[np.ndarray, " some"]) -> "Profiles":
         """The rows of a boolean mask or of row numbers, in that order."""
@@ -202,6 +234,20 @@ class Profiles:
         if not len(kept) or not kept.width:
             raise InputError(f"Nothing is left without NaN or infinity (--nan {nan}).")
         return kept
+
+
+def check_ending(path: str | os.PathLike[str]) -> Path:
+    """The path itself, if `Profiles.write` knows its ending.
+
+    Raises:
+      InputError: another ending.
+    """
+    path = Path(path)
+    if not path.name.endswith((*formats.TEXT, *formats.PARQUET, ".h5ad")):
+        raise InputError(
+            f"{path} has no known ending; write .parquet, .csv, .csv.gz, .tsv or .h5ad."
+        )
+    return path
 
 
 def column(metadata: pd.DataFrame, name: str) -> "pd.Series[Any]":

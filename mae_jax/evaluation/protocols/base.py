@@ -14,6 +14,7 @@ from mae_jax.evaluation.chromosome_arms import (
     read_chromosome_arms,
     read_unexpressed,
 )
+from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.holdout import correct_with_holdout, describe
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
@@ -44,6 +45,7 @@ class WellsSpec(Spec):
     Attributes:
       embeddings: name -> profiles, or the folder or file to read them from.
       schema: the metadata columns and which rows are negative controls.
+      read: which columns are features, a second table of metadata, see `ReadOptions`.
       nan, duplicates: see `Profiles.checked`.
       fit_on, batch: see `corrections.fit`.
       seed: of everything drawn.
@@ -51,13 +53,14 @@ class WellsSpec(Spec):
 
     embeddings: Mapping[str, Source]
     schema: ColumnSchema = field(default_factory=ColumnSchema)
+    read: ReadOptions = field(default_factory=ReadOptions)
     nan: str = "error"
     duplicates: str = "error"
     fit_on: str = "controls"
     batch: str | None = None
     seed: int = 0
 
-    def load(self) -> dict[str, Profiles]:
+    def load(self, notes: Progress | None = None) -> dict[str, Profiles]:
         """All embeddings in memory, checked.
 
         Raises:
@@ -65,11 +68,14 @@ class WellsSpec(Spec):
         """
         if not self.embeddings:
             raise InputError(f"{self.name} needs at least one set of embeddings.")
-        return {name: self.load_one(source) for name, source in self.embeddings.items()}
+        return {name: self.load_one(source, notes) for name, source in self.embeddings.items()}
 
-    def load_one(self, source: Source) -> Profiles:
+    def load_one(self, source: Source, notes: Progress | None = None) -> Profiles:
         """One set of embeddings in memory, checked."""
-        profiles = source if isinstance(source, Profiles) else Profiles.read(source)
+        if isinstance(source, Profiles):
+            profiles = source
+        else:
+            profiles = Profiles.read(source, options=self.read, notes=notes)
         return profiles.checked(nan=self.nan, duplicates=self.duplicates, schema=self.schema)
 
 

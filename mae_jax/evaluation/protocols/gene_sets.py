@@ -34,7 +34,7 @@ def run_gene_sets(spec: GeneSetsSpec, progress: Progress) -> Result:
     """Table `genesets`: one row per set, database and embeddings."""
     sets, rows, databases = read_sets(spec.sets), [], spec.databases()
     arms = spec.arm_correction(progress)
-    for name, profiles in spec.load().items():
+    for name, profiles in spec.load(progress).items():
         progress(name)
         genes = spec.gene_map(profiles, spec.correction, arms)
         for database in databases:

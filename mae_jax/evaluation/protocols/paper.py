@@ -67,7 +67,7 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
         progress(message)
         paper.notes.append(message)
 
-    embeddings, databases = spec.load(), spec.databases()
+    embeddings, databases = spec.load(progress), spec.databases()
     corrections = list(spec.corrections)
     if corrections != ["all"]:
         corrections = list(dict.fromkeys([*corrections, spec.table3_correction]))
@@ -89,7 +89,9 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
     if spec.sets is not None:
         _add_gene_sets(paper, spec, embeddings, databases)
     for name, source in spec.cpjump1.items():
-        table = score_cpjump1(_cpjump1_spec(spec, name, source), spec.load_one(source), progress)
+        table = score_cpjump1(
+            _cpjump1_spec(spec, name, source), spec.load_one(source, progress), progress
+        )
         paper.add_cpjump1(name, table, cpjump1.summary(table))
     if spec.cpjump1:
         paper.notes.append(f"Tables 4, 8 and 9: {describe(0.0)}.")

@@ -53,7 +53,9 @@ class BlocksSpec(CompareSpec):
 
 def run_recall(spec: RecallSpec, progress: Progress) -> Result:
     """Tables `recall`, `sweep` and, of two embeddings or more, `compare`; matrix `cosines`."""
-    tables = make_tables(spec, spec.load(), spec.databases(), spec.corrections, progress, progress)
+    tables = make_tables(
+        spec, spec.load(progress), spec.databases(), spec.corrections, progress, progress
+    )
     result = Result(tables={"recall": tables.table, "sweep": tables.sweep}, main="recall.csv")
     at_best = best_of_each(tables)
     if len(at_best) > 1:
@@ -78,7 +80,7 @@ def run_compare(spec: CompareSpec, progress: Progress) -> Result:
         name: recall(
             spec.gene_map(profiles, spec.correction, arms), databases, by=spec.by, seed=spec.seed
         )
-        for name, profiles in spec.load().items()
+        for name, profiles in spec.load(progress).items()
     }
     table = compare_recall(results, resamples=10 * spec.resamples, seed=spec.seed)
     return Result(
@@ -92,7 +94,7 @@ def run_compare(spec: CompareSpec, progress: Progress) -> Result:
 def run_blocks(spec: BlocksSpec, progress: Progress) -> Result:
     """Tables `blocks` (recall by block, in the order given) and `against_last`."""
     arms = spec.arm_correction(progress)
-    maps = {n: spec.gene_map(p, spec.correction, arms) for n, p in spec.load().items()}
+    maps = {n: spec.gene_map(p, spec.correction, arms) for n, p in spec.load(progress).items()}
     table, against = probe_blocks(
         maps, spec.databases(), by=spec.by, resamples=spec.resamples, seed=spec.seed
     )

@@ -29,7 +29,7 @@ def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:
     scores = {"consistency": replicate_consistency, "strength": perturbation_strength}
     words = {"consistency": "consistent", "strength": "strong"}
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in scores}
-    for name, profiles in spec.load().items():
+    for name, profiles in spec.load(progress).items():
         progress(name)
         wells = spec.corrected(profiles)
         for score, function in scores.items():

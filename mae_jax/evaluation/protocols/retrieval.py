@@ -58,7 +58,7 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
     """Table `retrieval`: one row per perturbation and embeddings."""
     result = Result(settings=spec.settings(), main="retrieval.csv")
     rows = []
-    for name, profiles in spec.load().items():
+    for name, profiles in spec.load(progress).items():
         progress(name)
         scores = perturbation_retrieval(
             spec.corrected(profiles),
@@ -82,7 +82,7 @@ def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
     """Table `siblings`: one row per label and embeddings."""
     result = Result(settings=spec.settings(), main="siblings.csv")
     by, rows = spec.schema.perturbation, []
-    for name, profiles in spec.load().items():
+    for name, profiles in spec.load(progress).items():
         progress(name)
         wells = spec.corrected(profiles)
         replicates = perturbation_retrieval(
@@ -107,7 +107,7 @@ def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
 def run_cpjump1(spec: CPJUMP1Spec, progress: Progress) -> Result:
     """Tables `conditions` (Tables 8 and 9) and `summary` (Table 4)."""
     conditions, summaries = [], []
-    for name, profiles in spec.load().items():
+    for name, profiles in spec.load(progress).items():
         table = score_cpjump1(spec, profiles, progress)
         conditions.append(table.assign(embeddings=name))
         summaries.append(cpjump1.summary(table).assign(embeddings=name))
