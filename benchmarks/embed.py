@@ -42,9 +42,9 @@ from mae_jax.files import write_json, write_text
 from mae_jax.inference import embed_index, read_embeddings
 from mae_jax.inference.batch_encoder import BatchEncoder
 from mae_jax.networks.encoder import Encoder
-from mae_jax.networks.mae.config import EncoderConfig, encoder_config
+from mae_jax.networks.mae.config import ParallelViTConfig, parallel_vit_config
 from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.weights.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).parent / "results" / "embed"
@@ -85,10 +85,10 @@ def write_screen(folder: Path, wells: int, channels: int, size: int) -> Index:
     return Index(pd.DataFrame(rows), str(folder))
 
 
-def make_encoder(config: EncoderConfig) -> MAEEncoder:
+def make_encoder(config: ParallelViTConfig) -> MAEEncoder:
     """The network with random weights; layer scales of 1, so that every block matters."""
     images = jnp.zeros((1, len(config.channels), config.crop, config.crop))
-    params = jax.jit(ViT(config).init)(jax.random.key(0), images)["params"]
+    params = jax.jit(ParallelViT(config).init)(jax.random.key(0), images)["params"]
     params = jax.tree.map(np.asarray, params)
     for name in params:
         if name.startswith("block_") and "layer_scale" in params[name]:
@@ -158,9 +158,9 @@ def against_torch(
     names = tuple(f"ch{number + 1}" for number in range(args.channels))
     options = {"channels": names, "attention": args.attention, "dtype": dtype}
     if args.model == "tiny":
-        config = EncoderConfig(patch=16, width=128, depth=4, heads=2, **options)
+        config = ParallelViTConfig(patch=16, width=128, depth=4, heads=2, **options)
     else:
-        config = encoder_config(args.model, **options)
+        config = parallel_vit_config(args.model, **options)
     encoder = make_encoder(config)
     raced = PRECISIONS[dtype]
     networks = {

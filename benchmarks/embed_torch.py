@@ -9,7 +9,7 @@ import tifffile
 from mae_jax.data.index import Index
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.nn.pos_embed import position_table
+from mae_jax.nn.pos_embed import sincos_pos_embed
 
 # How PyTorch may compute in each type: as its manual says, and with all in bfloat16, norms and the
 # residual stream included, which is quicker on processors and less exact.
@@ -71,7 +71,7 @@ def torch_network(encoder: MAEEncoder, device: str, precision: str = "float32") 
                 Block(params[f"block_{i:02d}"]) for i in range(config.depth)
             )
             side = config.crop // config.patch
-            table = position_table(side, side, config.width, channels=len(config.channels))
+            table = sincos_pos_embed(side, side, config.width, channels=len(config.channels))
             self.positions = tensor(table)
 
         def forward(self, pixels: Any) -> Any:

@@ -164,9 +164,9 @@ def pixels(args: argparse.Namespace):
 
 
 def config_of(args: argparse.Namespace):
-    from mae_jax.networks.mae.config import encoder_config
+    from mae_jax.networks.mae.config import parallel_vit_config
 
-    return encoder_config(args.size, channels=tuple("abcdef"), crop=args.crop)
+    return parallel_vit_config(args.size, channels=tuple("abcdef"), crop=args.crop)
 
 
 def write_weights(args: argparse.Namespace) -> None:

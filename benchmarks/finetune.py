@@ -76,7 +76,7 @@ def read_sites(index: Index, encoder: Encoder, perturbations: int) -> tuple[Site
     treated = treated[treated["Metadata_Perturbation"].isin(names)]
     last = treated.groupby("Metadata_Experiment")["Metadata_Plate"].transform("max")
     held_out = (treated["Metadata_Plate"] == last).to_numpy()
-    channels = encoder.order_channels(index.sites[treated.index[0]][0])
+    channels = encoder.select_channels(index.sites[treated.index[0]][0])
     sites = Sites(
         np.stack([read_site(index, row, channels) for row in treated.index]),
         np.array([names.index(name) for name in treated["Metadata_Perturbation"]], np.int32),

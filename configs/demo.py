@@ -6,12 +6,12 @@ mae-jax train --config configs/demo.py --config.data.index=index.parquet --workd
 from ml_collections import ConfigDict
 
 from mae_jax.config import as_config_dict
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.train.config import TrainConfig
 
 
 def get_config() -> ConfigDict:
-    encoder = EncoderConfig(
+    encoder = ParallelViTConfig(
         patch=8,
         width=64,
         depth=4,

@@ -24,7 +24,7 @@ from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import mae_config
 from mae_jax.networks.unet.model import mu_net_config
-from mae_jax.networks.vit.model import plain_vit_config
+from mae_jax.networks.vit.model import vit_config
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -132,7 +132,7 @@ def mu_net(size: str, batch: int, _: int) -> TrainConfig:
     """AdamW at 1e-3 (A.2.2)."""
     return TrainConfig(
         data=DataConfig(batch=batch),
-        network="mu-net",
+        network="unet",
         model=mu_net_config(f"mu_net_{size}", channels=CHANNELS, dtype="bfloat16"),
         optimizer=OptimizerConfig("adamw", lr=1e-3, weight_decay=0.05),
     )
@@ -145,7 +145,7 @@ def wsl(network: str, _: int, perturbations: int) -> TrainConfig:
         name = {"b16": "base", "l16": "large"}[size]
         return TrainConfig(
             network="vit",
-            model=plain_vit_config(
+            model=vit_config(
                 network,
                 channels=CHANNELS,
                 classes=perturbations,
@@ -161,11 +161,11 @@ def wsl(network: str, _: int, perturbations: int) -> TrainConfig:
     return TrainConfig(
         network="densenet",
         model=DenseNetConfig(
-            neck=(1024, 1024) if network.endswith("1024") else (512, 128),
+            embedding_dims=(1024, 1024) if network.endswith("1024") else (512, 128),
             channels=CHANNELS,
             classes=perturbations,
-            norm="ada" if adapted else "ghost",
-            ghost=16,
+            norm="adabn" if adapted else "ghost",
+            ghost_batch_size=16,
             dtype="bfloat16",
         ),
         data=DataConfig(batch=4096, sampling="plate" if adapted else "label"),

@@ -247,12 +247,18 @@ def from_saved(schema: type[Schema], values: Any, where: str) -> Schema:
 def upgrade_keys(schema: type, values: Any) -> Any:
     """`values` of a file that an earlier version saved, with the keys' names of today.
 
+    A schema that has renamed values or removed keys has `upgrade_saved(values)`, which returns
+    the values with today's; its keys are renamed already.
+
     Unknown keys are left for `from_dict` to refuse.
     """
     if not isinstance(values, Mapping):
         return values
     names = renamed(schema)
     values = {names.get(key, key): value for key, value in values.items()}
+    upgrade_saved = getattr(schema, "upgrade_saved", None)
+    if upgrade_saved is not None:
+        values = upgrade_saved(values)
     hints = hints_of(schema, values)
     return {key: _upgraded(hints.get(key), value) for key, value in values.items()}
 

@@ -21,7 +21,7 @@ from mae_jax.config_reference import as_text, describe
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 from mae_jax.synth import ScreenConfig
 from mae_jax.train.config import OptimizerConfig, TrainConfig
 
@@ -159,7 +159,7 @@ def all_fields(schema, path=()):
             yield from all_fields(table, (*path, f.name))
 
 
-CONFIGS = (TrainConfig, ScreenConfig, UNetConfig, DenseNetConfig, PlainViTConfig)
+CONFIGS = (TrainConfig, ScreenConfig, UNetConfig, DenseNetConfig, ViTConfig)
 NASTY = [
     float("nan"), float("inf"), -float("inf"), 1e308, -1e308, 1e-320, -0.0, 0, -1, 1, 2, 3, 0.5,
     10**20, -(10**20), 2**31, 2**63, "", "(", "nan", None, True, (), (0,), (-1, 2), [[]], {}, b"x",

@@ -17,7 +17,7 @@ from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae.config import MAEConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 from mae_jax.train import TrainConfig
 from mae_jax.train.compiled import build
 
@@ -84,8 +84,12 @@ def test_steps_batches_and_rates_are_those_of_the_appendix():
     dense = paper.row("wsl/densenet161_adabn_1024/rxrx3")
     assert (dense.optimizer.name, dense.optimizer.lr, dense.optimizer.weight_decay) == (
         "sgd", 0.32768, 1e-5)  # fmt: skip
-    assert (dense.data.sampling, dense.model.norm, dense.model.ghost) == ("plate", "ada", 16)
-    assert dense.model.neck[1] == 1024
+    assert (dense.data.sampling, dense.model.norm, dense.model.ghost_batch_size) == (
+        "plate",
+        "adabn",
+        16,
+    )
+    assert dense.model.embedding_dims[1] == 1024
 
 
 @pytest.mark.parametrize("name", paper.ROWS)
@@ -117,7 +121,7 @@ def reduced(config: TrainConfig) -> TrainConfig:
         model = replace(model, encoder=encoder, decoder=replace(model.decoder, depth=1))
     elif isinstance(model, DenseNetConfig):
         model = replace(model, layers=(1, 1, 1, 1), classes=16)
-    elif isinstance(model, PlainViTConfig):
+    elif isinstance(model, ViTConfig):
         model = replace(model, depth=2, grid=4, classes=16)
     else:
         model = replace(model, crop=64)

@@ -21,7 +21,7 @@ from mae_jax.flops import (
     vit_shape,
 )
 from mae_jax.networks.flops import traced_flops
-from mae_jax.networks.mae import MAE, DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import MAE, DecoderConfig, MAEConfig, ParallelViTConfig
 
 LARGE = MAEShape(vit_shape("l", patch=8))
 
@@ -30,8 +30,9 @@ LARGE = MAEShape(vit_shape("l", patch=8))
 @pytest.mark.parametrize("mask_ratio", [0.0, 0.75, 0.85])
 def test_mae_equals_the_traced_count(channel_agnostic: bool, mask_ratio: float) -> None:
     config = MAEConfig(
-        EncoderConfig(patch=8, width=32, depth=2, heads=2, mlp_ratio=3.0, crop=32, attention="xla",
-                      channels=("DNA", "ER", "Mito"), channel_agnostic=channel_agnostic),
+        ParallelViTConfig(patch=8, width=32, depth=2, heads=2, mlp_ratio=3.0, crop=32,
+                          attention="xla", channels=("DNA", "ER", "Mito"),
+                          channel_agnostic=channel_agnostic),
         DecoderConfig(width=16, depth=2, heads=2, cross_heads=2),
         mask_ratio=mask_ratio,
     )  # fmt: skip

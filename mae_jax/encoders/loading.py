@@ -12,11 +12,11 @@ from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.encoder import Encoder
-from mae_jax.networks.mae.config import Dtype, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import Dtype, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.networks.other_encoders import DenseNetEncoder, MUNetEncoder, PlainViTEncoder
+from mae_jax.networks.other_encoders import DenseNetEncoder, MUNetEncoder, ViTEncoder
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 
 # Baselines that need no weights, by name.
 BASELINES: dict[str, Callable[[], Encoder]] = {
@@ -66,10 +66,10 @@ def load_encoder(
     )
     if dtype is not None:
         config = _computing_in(dtype, config)
-    if isinstance(config, MAEConfig | EncoderConfig):
+    if isinstance(config, MAEConfig | ParallelViTConfig):
         return MAEEncoder(config, params, preprocessing)
     networks = {
-        PlainViTConfig: PlainViTEncoder,
+        ViTConfig: ViTEncoder,
         DenseNetConfig: DenseNetEncoder,
         UNetConfig: MUNetEncoder,
     }

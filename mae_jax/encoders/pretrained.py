@@ -7,7 +7,7 @@ from typing import Any
 
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
-from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import CONFIG, WEIGHTS, load_model
 from mae_jax.networks.torch_import import import_state_dict
 from mae_jax.weights.preprocessing import Preprocessing
@@ -62,7 +62,7 @@ def preprocessing_of(config: Any) -> Preprocessing:
     """
     if isinstance(config, MAEConfig):
         return preprocessing_of(config.encoder)
-    if isinstance(config, EncoderConfig):
+    if isinstance(config, ParallelViTConfig):
         return Preprocessing(
             config.channels, any_channels=config.channel_agnostic, crop=config.crop
         )

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
-from mae_jax.kernels.cpu_pool import Streams
+from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.networks.encoder import Encoder
 
 # On the devices; for the CPU, as it was.
@@ -40,7 +40,7 @@ def _compiled(encoder: Encoder, pooling: str, block: int | None, tokens: bool, m
     if kind not in known:
         forward = _function(encoder, pooling, block, tokens)
         if _is_processor(mesh):
-            known[kind] = Streams(forward)
+            known[kind] = MicrobatchPool(forward)
         else:
             known[kind] = jax.jit(
                 jax.shard_map(
@@ -95,7 +95,7 @@ class BatchEncoder:
         self._params = jax.device_put(encoder.params, NamedSharding(mesh, _WHOLE))
 
         self._forward = _compiled(encoder, pooling, block, tokens, mesh)
-        self._streams, self._piece = _is_processor(mesh), encoder.piece
+        self._streams, self._piece = _is_processor(mesh), encoder.microbatch_size
 
     def put(self, pixels: Shaped[np.ndarray, "batch channels height width"]) -> DeviceBatch:
         """Start the transfer of a batch of `global_batch_size` crops to the devices."""

@@ -201,7 +201,7 @@ def resolve_channels(
     sites_with: Counter[tuple[str, ...]] = Counter()
     for names, sites in Counter(names for names, _ in plan.index.sites).items():
         try:
-            ordered = encoder.order_channels(names if plan.channels is None else plan.channels)
+            ordered = encoder.select_channels(names if plan.channels is None else plan.channels)
         except InputError:
             continue  # these wells will be reported one by one
         sites_with[ordered] += sites

@@ -124,7 +124,7 @@ def _channels(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> tuple[str, .
     missing = [name for name in names if name not in lists[0]]
     if missing:
         raise InputError(f"it lacks the channel {missing[0]}; it has {', '.join(lists[0])}.")
-    return encoder.order_channels(names)
+    return encoder.select_channels(names)
 
 
 def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> SiteImage:

@@ -158,7 +158,7 @@ def _sample(
             f"{index.describe(row)} has no channel that the decoder knows: it has "
             f"{', '.join(available)}, the decoder {', '.join(encoder.preprocessing.channels)}."
         )
-    names = encoder.order_channels(known)
+    names = encoder.select_channels(known)
     image = read_site(index, row, names)
     crop = crop or encoder.preprocessing.crop
     if min(image.shape[1:]) < crop:

@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 _MOST = 16
 
 
-class Coming:
+class PendingArray:
     """The rows of an output, which come piece by piece; numpy waits for them all."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Coming:
         """Whether `np.asarray` would not wait."""
         return all(piece.done() for _, piece in self._pieces)
 
-    def block_until_ready(self) -> "Coming":
+    def block_until_ready(self) -> "PendingArray":
         """Waits."""
         for _, piece in self._pieces:
             piece.result()
@@ -50,7 +50,7 @@ class Coming:
         return rows
 
 
-class Streams:
+class MicrobatchPool:
     """A function of (parameters, crops), run on few crops at a time in parallel.
 
     Args:
@@ -82,7 +82,7 @@ class Streams:
           piece: how many crops are taken at a time.
           used: only the first so many count; the other rows of the outputs are zeros.
 
-        Returns: what the function returns, with a `Coming` in place of each array.
+        Returns: what the function returns, with a `PendingArray` in place of each array.
         """
         pixels = np.asarray(pixels)
         batch = len(pixels)
@@ -97,7 +97,7 @@ class Streams:
         ]
         leaves, tree = jax.tree.flatten(shapes)
         outputs = [
-            Coming(
+            PendingArray(
                 jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype),
                 pieces,
                 itemgetter(number),

@@ -12,7 +12,7 @@ from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
 from mae_jax.networks.mae import self_standardize
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.task import Batch, Scalars, Task
-from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
+from mae_jax.networks.vit.model import ViT, ViTConfig
 
 
 class _Classifier(Task):
@@ -45,7 +45,7 @@ class _Classifier(Task):
 class DenseNetTask(_Classifier):
     """DenseNet-161, with running statistics as its model state.
 
-    With AdaBN (norm "ada") held-out crops are normalised by their own sub-batches, as at
+    With AdaBN (norm "adabn") held-out crops are normalised by their own sub-batches, as at
     inference on a plate; the order of the index keeps plates together.
     """
 
@@ -63,7 +63,7 @@ class DenseNetTask(_Classifier):
         found: Any = DenseNet(self.model).apply(
             variables,
             images,
-            train=train or self.model.norm == "ada",
+            train=train or self.model.norm == "adabn",
             output="logits",
             mutable=["batch_stats"],
         )
@@ -81,7 +81,7 @@ class ViTTask(_Classifier):
     """An ordinary ViT, classified from its class token."""
 
     reinit = ("head",)
-    model: PlainViTConfig
+    model: ViTConfig
 
     @property
     def crop(self) -> int:
@@ -93,7 +93,7 @@ class ViTTask(_Classifier):
     def logits(
         self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
     ) -> tuple[Float[Array, "batch classes"], Any]:
-        logits: Any = PlainViT(self.model).apply({"params": params}, images, method=PlainViT.logits)
+        logits: Any = ViT(self.model).apply({"params": params}, images, method=ViT.logits)
         return logits, model_state
 
 

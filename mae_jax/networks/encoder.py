@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num
 
 from mae_jax.config import nearest, to_dict
 from mae_jax.errors import InputError
-from mae_jax.kernels.cpu_pool import Streams
+from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import fingerprint
 
@@ -48,7 +48,7 @@ class Encoder:
 
         Args:
           params: `self.params`, or others of the same structure.
-          pixels: raw crops, integer or float, channels in the order of `order_channels`.
+          pixels: raw crops, integer or float, channels in the order of `select_channels`.
           pooling: one of `self.poolings`.
           block: for networks of blocks, pool the tokens after this one (-1 the last).
         """
@@ -58,7 +58,7 @@ class Encoder:
         """Number of features for so many channels."""
         raise NotImplementedError
 
-    def piece(self, channels: int, height: int, width: int) -> int:
+    def microbatch_size(self, channels: int, height: int, width: int) -> int:
         """How many such crops a processor takes at a time: their activations fit its cache."""
         return max(1, 4 * 256**2 // (height * width))
 
@@ -72,7 +72,7 @@ class Encoder:
         record = json.dumps(to_dict(self.preprocessing), sort_keys=True)
         return fingerprint(self.params, record, self.architecture())
 
-    def order_channels(self, names: Sequence[str]) -> tuple[str, ...]:
+    def select_channels(self, names: Sequence[str]) -> tuple[str, ...]:
         """Which of the available channels to load, and in which order.
 
         Encoders of fixed channels take exactly those of training. The others take all available:
@@ -115,8 +115,10 @@ class Encoder:
         if jax.default_backend() == "cpu" and not isinstance(pixels, jax.core.Tracer):
             kind = (pooling, block)
             if kind not in self._streams:
-                self._streams[kind] = Streams(partial(self.forward, pooling=pooling, block=block))
-            size = self.piece(*np.shape(pixels)[1:])
+                self._streams[kind] = MicrobatchPool(
+                    partial(self.forward, pooling=pooling, block=block)
+                )
+            size = self.microbatch_size(*np.shape(pixels)[1:])
             return jnp.asarray(np.asarray(self._streams[kind](self._device_params, pixels, size)))
         return self._compiled(self._device_params, pixels, pooling=pooling, block=block)
 
@@ -133,7 +135,7 @@ class Encoder:
         return jax.jit(self.forward, static_argnames=("pooling", "block"))
 
     @cached_property
-    def _streams(self) -> dict[Any, Streams]:
+    def _streams(self) -> dict[Any, MicrobatchPool]:
         return {}
 
     @cached_property

@@ -15,11 +15,11 @@ from jax.extend import core
 from mae_jax import flops
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
-from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.unet.model import MUNet, UNetConfig
-from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
+from mae_jax.networks.vit.model import ViT, ViTConfig
 
-NetworkConfig = MAEConfig | UNetConfig | DenseNetConfig | PlainViTConfig
+NetworkConfig = MAEConfig | UNetConfig | DenseNetConfig | ViTConfig
 
 
 def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) -> float:
@@ -37,7 +37,7 @@ def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) ->
         model, side = _network(config, crop)
         images = jnp.zeros((1, len(config.channels), side, side))
         rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
-        method = "logits" if isinstance(config, PlainViTConfig) and config.classes else "__call__"
+        method = "logits" if isinstance(config, ViTConfig) and config.classes else "__call__"
         whole: dict[str, Any] = {}
         if isinstance(config, DenseNetConfig) and config.classes:
             whole["output"] = "logits"
@@ -50,7 +50,7 @@ def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) ->
     return forward * (3 if train else 1)
 
 
-def embedding_flops(config: EncoderConfig, *, channels: int | None = None) -> float:
+def embedding_flops(config: ParallelViTConfig, *, channels: int | None = None) -> float:
     """FLOPs of embedding one crop: the encoder on all tokens, nothing masked.
 
     Args:
@@ -59,7 +59,7 @@ def embedding_flops(config: EncoderConfig, *, channels: int | None = None) -> fl
     return flops.embedding_flops(encoder_shape(config, channels=channels))
 
 
-def encoder_shape(config: EncoderConfig, *, channels: int | None = None) -> flops.ViTShape:
+def encoder_shape(config: ParallelViTConfig, *, channels: int | None = None) -> flops.ViTShape:
     """The numbers of an encoder config that determine its FLOPs."""
     return flops.ViTShape(
         width=config.width,
@@ -98,8 +98,8 @@ def _network(config: NetworkConfig, crop: int) -> tuple[Any, int]:
         return MUNet(config), config.crop
     if isinstance(config, DenseNetConfig):
         return DenseNet(config), crop
-    assert isinstance(config, PlainViTConfig)
-    return PlainViT(config), config.grid * config.patch
+    assert isinstance(config, ViTConfig)
+    return ViT(config), config.grid * config.patch
 
 
 def _count(jaxpr: core.Jaxpr) -> float:

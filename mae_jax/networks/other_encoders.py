@@ -12,7 +12,7 @@ from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig, domain_statistics
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.unet.model import MUNet, UNetConfig
-from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
+from mae_jax.networks.vit.model import ViT, ViTConfig
 from mae_jax.nn.pooling import pool
 from mae_jax.nn.standardize import self_standardize
 from mae_jax.weights.preprocessing import Preprocessing
@@ -49,14 +49,14 @@ class _NetworkEncoder(Encoder):
             raise InputError(f"the encoder '{self.name}' has no blocks to stop after.")
 
 
-class PlainViTEncoder(_NetworkEncoder):
+class ViTEncoder(_NetworkEncoder):
     """An ordinary ViT: the ImageNet baselines and the supervised ViTs.
 
     "class" (what the paper takes of its supervised ones) and "mean" are those of the final norm.
     """
 
     poolings = ("class", "mean")
-    config: PlainViTConfig
+    config: ViTConfig
 
     def _default_name(self) -> str:
         return f"ViT {self.config.width}/{self.config.patch}"
@@ -72,7 +72,7 @@ class PlainViTEncoder(_NetworkEncoder):
         """See `Encoder.forward`."""
         self.check_pooling(pooling)
         images = self._standardized(pixels)
-        tokens: Any = PlainViT(self.config).apply({"params": params}, images, block=block)
+        tokens: Any = ViT(self.config).apply({"params": params}, images, block=block)
         return pool(tokens, pooling)
 
     def width(self, channels: int, pooling: str = "mean") -> int:
@@ -87,7 +87,7 @@ class DenseNetEncoder(_NetworkEncoder):
     config: DenseNetConfig
 
     def _default_name(self) -> str:
-        return "DenseNet" + (" with AdaBN" if self.config.norm == "ada" else "")
+        return "DenseNet" + (" with AdaBN" if self.config.norm == "adabn" else "")
 
     def forward(
         self,
@@ -105,9 +105,9 @@ class DenseNetEncoder(_NetworkEncoder):
 
     def width(self, channels: int, pooling: str = "mean") -> int:
         """The neck's second width."""
-        return self.config.neck[1]
+        return self.config.embedding_dims[1]
 
-    def adapted(
+    def with_adabn(
         self, batches: Num[Array, "batches batch channels height width"]
     ) -> "DenseNetEncoder":
         """This encoder with the batch statistics of one domain: AdaBN at inference.

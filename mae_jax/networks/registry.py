@@ -9,19 +9,22 @@ import jax.numpy as jnp
 from mae_jax.config import from_saved, nearest, to_dict
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
-from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAE
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.unet.model import MUNet, UNetConfig
-from mae_jax.networks.vit.model import PlainViT, PlainViTConfig
+from mae_jax.networks.vit.model import ViT, ViTConfig
 
 KINDS: dict[str, type] = {
     "mae": MAEConfig,
-    "encoder": EncoderConfig,
-    "vit": PlainViTConfig,
+    "parallel_vit": ParallelViTConfig,
+    "vit": ViTConfig,
     "densenet": DenseNetConfig,
-    "mu-net": UNetConfig,
+    "unet": UNetConfig,
 }
+
+# Kinds in the files of models that version 0.1 saved.
+_OLD_KINDS = {"encoder": "parallel_vit", "mu-net": "unet"}
 
 
 def kind_of(config: Any) -> str:
@@ -47,7 +50,7 @@ def from_record(record: dict[str, Any], where: str) -> Any:
     Raises:
       InputError: an unknown kind, or an architecture that does not fit its schema.
     """
-    kind = record.get("kind")
+    kind = _OLD_KINDS.get(str(record.get("kind")), record.get("kind"))
     if kind not in KINDS:
         raise InputError(
             f"{where} has the unknown kind '{kind}': {nearest(str(kind), list(KINDS))}"
@@ -65,12 +68,12 @@ def init_params(config: Any, rng: jax.Array) -> dict[str, Any]:
     if isinstance(config, MAEConfig):
         model: Any = MAE(config)
         return model.init({"params": rng, "mask": rng}, example_images(config.encoder))["params"]
-    if isinstance(config, EncoderConfig):
-        return ViT(config).init(rng, example_images(config))["params"]
-    if isinstance(config, PlainViTConfig):
+    if isinstance(config, ParallelViTConfig):
+        return ParallelViT(config).init(rng, example_images(config))["params"]
+    if isinstance(config, ViTConfig):
         side = config.patch * config.grid
         images = jnp.zeros((1, len(config.channels), side, side))
-        return PlainViT(config).init(rng, images)["params"]
+        return ViT(config).init(rng, images)["params"]
     if isinstance(config, DenseNetConfig):
         images = jnp.zeros((1, len(config.channels), 64, 64))
         return dict(DenseNet(config).init(rng, images))
@@ -86,6 +89,6 @@ def param_shapes(config: Any) -> dict[str, Any]:
     return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
 
 
-def example_images(config: EncoderConfig) -> jax.Array:
+def example_images(config: ParallelViTConfig) -> jax.Array:
     """One black image, as small as the patch allows: enough to shape every parameter."""
     return jnp.zeros((1, len(config.channels), 2 * config.patch, 2 * config.patch))

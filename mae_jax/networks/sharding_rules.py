@@ -8,13 +8,13 @@ nothing is exchanged. The dimension that is left is divided over fsdp, for stori
 
 Rule = tuple[str, tuple[str, ...]]
 
-COLUMNS, ROWS = ("fsdp", "tensor"), ("tensor", "fsdp")
+COLUMN_PARALLEL, ROW_PARALLEL = ("fsdp", "tensor"), ("tensor", "fsdp")
 
 _BLOCKS: tuple[Rule, ...] = (
-    (r"/in_proj$", COLUMNS),
-    (r"/(qkv|q|kv|fc1)/kernel$", COLUMNS),
-    (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROWS),
-    (r"/head/kernel$", COLUMNS),
+    (r"/in_proj$", COLUMN_PARALLEL),
+    (r"/(qkv|q|kv|fc1)/kernel$", COLUMN_PARALLEL),
+    (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROW_PARALLEL),
+    (r"/head/kernel$", COLUMN_PARALLEL),
     # XLA's partitioner (jax 0.10.2, CPU) computed wrong losses or gradients on meshes of three axes
     # where tokens were divided over tensor when they were gathered, as after the patches' embedding
     # and the projection to the decoder: both are left to fsdp. The prediction is left whole.
@@ -22,16 +22,16 @@ _BLOCKS: tuple[Rule, ...] = (
     (r"/decoder_pred/kernel$", ("", "")),
 )
 
-LAYOUTS: dict[str, tuple[Rule, ...]] = {
+RULES: dict[str, tuple[Rule, ...]] = {
     "mae": _BLOCKS,
     "vit": _BLOCKS,
     # Convolutions (height, width, in, out) are stored in parts, but not computed in parts: divided
     # over tensor, their gradients were wrong on meshes of three axes. Networks of their size fit
     # every device.
-    "mu-net": ((r"/(conv\d+|upsample\d+|head)/kernel$", ("", "fsdp")),),
+    "unet": ((r"/(conv\d+|upsample\d+|head)/kernel$", ("", "fsdp")),),
     "densenet": (
         (r"/(\w*conv\d?)/kernel$", ("", "fsdp")),
-        (r"/(classifier|neck1)/kernel$", COLUMNS),
-        (r"/neck2/kernel$", ROWS),
+        (r"/(classifier|neck1)/kernel$", COLUMN_PARALLEL),
+        (r"/neck2/kernel$", ROW_PARALLEL),
     ),
 }

@@ -9,13 +9,13 @@ from mae_jax.networks.mae.task import MAETask
 from mae_jax.networks.task import Batch, Scalars, Task
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.unet.task import MUNetTask
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 
 TASKS: dict[type, type[Task]] = {
     MAEConfig: MAETask,
     UNetConfig: MUNetTask,
     DenseNetConfig: DenseNetTask,
-    PlainViTConfig: ViTTask,
+    ViTConfig: ViTTask,
 }
 
 

@@ -19,7 +19,7 @@ from mae_jax.networks.mae.torch_keys import (
 )
 from mae_jax.networks.registry import param_shapes
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig, adapt_rgb
+from mae_jax.networks.vit.model import ViTConfig, adapt_rgb
 from mae_jax.weights.key_map import KeyMapEntry, export_tensors, import_tensors
 
 LAYOUTS = ("reference MAE", "timm ViT", "torchvision DenseNet", "torch MU-Net")
@@ -38,7 +38,7 @@ def import_state_dict(
     Args:
       channels: names of the channels. An RGB ImageNet checkpoint is adapted to as many as are
         named (its first kernel); every other layout must have that number.
-      bias_layout: of a reference MAE (see `EncoderConfig`).
+      bias_layout: of a reference MAE (see `ParallelViTConfig`).
 
     Raises:
       InputError: an unknown layout, or keys that are missing, surplus or misshapen (all listed).
@@ -72,7 +72,7 @@ def export_state_dict(params: Mapping[str, Any], config: Any) -> dict[str, np.nd
     """
     if isinstance(config, MAEConfig):
         return export_openphenom(params, config)
-    if isinstance(config, PlainViTConfig):
+    if isinstance(config, ViTConfig):
         return export_tensors(params, vit_key_map(config))
     if isinstance(config, DenseNetConfig):
         return export_tensors(params, densenet_key_map(config))
@@ -121,11 +121,9 @@ def _count(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
 # --- timm ViT
 
 
-def _vit_config(
-    tensors: Mapping[str, np.ndarray], channels: tuple[str, ...] | None
-) -> PlainViTConfig:
+def _vit_config(tensors: Mapping[str, np.ndarray], channels: tuple[str, ...] | None) -> ViTConfig:
     width, inputs, patch, _ = tensors["patch_embed.proj.weight"].shape
-    return PlainViTConfig(
+    return ViTConfig(
         patch=patch,
         width=width,
         depth=_count(tensors, r"blocks\.(\d+)\.norm1\.weight"),
@@ -137,7 +135,7 @@ def _vit_config(
     )
 
 
-def vit_key_map(config: PlainViTConfig) -> list[KeyMapEntry]:
+def vit_key_map(config: ViTConfig) -> list[KeyMapEntry]:
     """All keys of timm's ViT."""
     entries = [
         KeyMapEntry("cls_token", "cls_token"),
@@ -178,7 +176,10 @@ def _densenet_config(
         "channels": _names(inputs, channels),
     }
     if "neck.0.weight" in tensors:  # one of target, exported
-        values["neck"] = (tensors["neck.0.weight"].shape[0], tensors["neck.2.weight"].shape[0])
+        values["embedding_dims"] = (
+            tensors["neck.0.weight"].shape[0],
+            tensors["neck.2.weight"].shape[0],
+        )
         if "classifier.weight" in tensors:
             values["classes"] = tensors["classifier.weight"].shape[0]
     return DenseNetConfig(**values)

@@ -18,7 +18,7 @@ def rematerialize(apply: Callable[..., Any], remat: str) -> Callable[..., Any]:
     return jax.checkpoint(apply, policy=policy)
 
 
-def run_stack(
+def apply_blocks(
     apply: Callable[[Params, Any, Any], Any],
     params: Sequence[Params],
     x: Float[Array, "..."],

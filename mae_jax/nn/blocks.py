@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mae_jax.kernels.attention import attention, attention_weights
-from mae_jax.nn.sharding_context import by_samples, platform
+from mae_jax.nn.sharding_context import platform, shard_batch
 
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)
@@ -25,7 +25,7 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
-def product(
+def matmul(
     x: Float[Array, "*batch dim"], kernel: Float[Array, "dim features"]
 ) -> Float[Array, "*batch features"]:
     """x @ kernel, both of one type and so the result; the sum is float32.
@@ -65,7 +65,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch features"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = product(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
+        y = matmul(x.astype(self.dtype), jnp.asarray(kernel, self.dtype))
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -118,8 +118,8 @@ class ParallelBlock(nn.Module):
         bias = self.param("mlp_bias", nn.initializers.zeros, (hidden,)).astype(self.dtype)
         y = LayerNorm(name="in_norm")(x).astype(self.dtype)
         # Two products, since slices of the small kernel cost less than slices of activations.
-        m = product(y, kernel[:, :hidden])
-        qkv = product(y, kernel[:, hidden:])
+        m = matmul(y, kernel[:, :hidden])
+        qkv = matmul(y, kernel[:, hidden:])
         if self.bias_layout == "legacy":
             # The bias ran over all outputs [m | q | k | v] behind 3 * dim zeros.
             m += jnp.concatenate([jnp.zeros(3 * dim, bias.dtype), bias[: hidden - 3 * dim]])
@@ -142,7 +142,7 @@ class ParallelBlock(nn.Module):
             residual *= self.param("layer_scale", first, (dim,))
         if drop is not None:
             residual *= drop[:, None, None]
-        return by_samples(x + residual)
+        return shard_batch(x + residual)
 
 
 class MLP(nn.Module):
@@ -179,7 +179,7 @@ class PreNormBlock(nn.Module):
         x += Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(a)
         y = LayerNorm(self.epsilon, name="norm2")(x)
         y = MLP(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="mlp")(y)
-        return by_samples(x + y)
+        return shard_batch(x + y)
 
 
 class CrossAttention(nn.Module):

@@ -29,7 +29,7 @@ def mae_loss(
     target = jax.lax.stop_gradient(output.target.astype(jnp.float32))
     if config.norm_pix:
         target = normalize_patches(target)
-    weight = output.weight
+    weight = output.loss_mask
     if not masked:
         if weight.shape != output.mask.shape:
             raise InputError(

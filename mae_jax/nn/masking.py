@@ -14,29 +14,29 @@ class Masking(NamedTuple):
     """One sample's split into kept and masked tokens.
 
     Attributes:
-      order: positions, the kept ones first; within each part by rising noise.
-      rank: the inverse of `order`: where in `order` each position stands.
+      ids_shuffle: positions, the kept ones first; within each part by rising noise.
+      ids_restore: the inverse of `ids_shuffle`: where in `ids_shuffle` each position stands.
       mask: 1 where a position is masked (removed), 0 where it is kept.
     """
 
-    order: Int[Array, "batch tokens"]
-    rank: Int[Array, "batch tokens"]
+    ids_shuffle: Int[Array, "batch tokens"]
+    ids_restore: Int[Array, "batch tokens"]
     mask: Float[Array, "batch tokens"]
 
 
-def kept_count(tokens: int, mask_ratio: float) -> int:
+def num_keep(tokens: int, mask_ratio: float) -> int:
     """How many of `tokens` are kept: int(tokens * (1 - mask_ratio))."""
     return int(tokens * (1 - mask_ratio))
 
 
-def mask_by_noise(noise: Float[Array, "batch tokens"], kept: int) -> Masking:
+def random_masking(noise: Float[Array, "batch tokens"], kept: int) -> Masking:
     """Keeps the `kept` tokens of lowest noise in each sample; ties go to the earlier token."""
-    order = jnp.argsort(noise, axis=1)
-    rank = jnp.argsort(order, axis=1)
-    return Masking(order, rank, (rank >= kept).astype(jnp.float32))
+    ids_shuffle = jnp.argsort(noise, axis=1)
+    ids_restore = jnp.argsort(ids_shuffle, axis=1)
+    return Masking(ids_shuffle, ids_restore, (ids_restore >= kept).astype(jnp.float32))
 
 
-def noise_of_keep_mask(
+def noise_from_mask(
     keep: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"],
     mask_ratio: float | None = None,
 ) -> tuple[Float[Array, "batch tokens"], int]:
@@ -49,7 +49,7 @@ def noise_of_keep_mask(
         `mask_ratio` is not given.
     """
     if mask_ratio is not None:
-        kept = kept_count(keep.shape[1], mask_ratio)
+        kept = num_keep(keep.shape[1], mask_ratio)
     elif isinstance(keep, jax.core.Tracer):
         raise InputError("inside jax.jit a keep mask needs mask_ratio, to know how many it keeps.")
     else:
@@ -71,45 +71,45 @@ def take_tokens(
     return take(tokens, ids)
 
 
-def restore_order(
+def unshuffle(
     kept: Float[Array, "batch kept dim"],
     filler: Float[Array, " dim"],
     masking: Masking,
 ) -> Float[Array, "batch tokens dim"]:
     """Puts kept tokens back to their positions and `filler` (the mask token) everywhere else.
 
-    The backward pass gathers by `order` where plain indexing would scatter by `rank`.
+    The backward pass gathers by `ids_shuffle` where plain indexing would scatter by `ids_restore`.
     """
     if kept.shape[1] == 0:
         batch, tokens = masking.mask.shape
         return jnp.broadcast_to(filler, (batch, tokens, filler.shape[0]))
-    placed = _place(kept, masking.order[:, : kept.shape[1]], masking.rank)
+    placed = _place(kept, masking.ids_shuffle[:, : kept.shape[1]], masking.ids_restore)
     return jnp.where(masking.mask[..., None] > 0, filler, placed)
 
 
 @jax.custom_vjp
 def _place(
     kept: Float[Array, "batch kept dim"],
-    order: Int[Array, "batch kept"],
-    rank: Int[Array, "batch tokens"],
+    ids_shuffle: Int[Array, "batch kept"],
+    ids_restore: Int[Array, "batch tokens"],
 ) -> Float[Array, "batch tokens dim"]:
-    return take_tokens(kept, jnp.minimum(rank, kept.shape[1] - 1))
+    return take_tokens(kept, jnp.minimum(ids_restore, kept.shape[1] - 1))
 
 
 def _place_forward(
     kept: Float[Array, "batch kept dim"],
-    order: Int[Array, "batch kept"],
-    rank: Int[Array, "batch tokens"],
+    ids_shuffle: Int[Array, "batch kept"],
+    ids_restore: Int[Array, "batch tokens"],
 ) -> tuple[Float[Array, "batch tokens dim"], Int[Array, "batch kept"]]:
-    return _place(kept, order, rank), order
+    return _place(kept, ids_shuffle, ids_restore), ids_shuffle
 
 
 def _place_backward(
-    order: Int[Array, "batch kept"], cotangent: Float[Array, "batch tokens dim"]
+    ids_shuffle: Int[Array, "batch kept"], cotangent: Float[Array, "batch tokens dim"]
 ) -> tuple[Float[Array, "batch kept dim"], None, None]:
     # Exact only because the caller overwrites every masked row with the filler, whose
-    # cotangent here is zero: a kept row then flows to exactly one position, order[k].
-    return take_tokens(cotangent, order), None, None
+    # cotangent here is zero: a kept row then flows to exactly one position, ids_shuffle[k].
+    return take_tokens(cotangent, ids_shuffle), None, None
 
 
 _place.defvjp(_place_forward, _place_backward)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from mae_jax.errors import InputError
 
 
-def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
     """Rows and columns of the grid of patches.
 
     Raises:
@@ -28,7 +28,7 @@ def patchify(
     Channel-agnostic: `channels * grid` tokens, channel-major, of patch² pixels, row-major.
     Joint: `grid` tokens of patch² * channels values, channel fastest.
     """
-    grid_of(images.shape[2], images.shape[3], patch)
+    patch_grid(images.shape[2], images.shape[3], patch)
     if channel_agnostic:
         return rearrange(images, "b c (h p) (w q) -> b (c h w) (p q)", p=patch, q=patch)
     return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
@@ -44,7 +44,7 @@ def unpatchify(
     channel_agnostic: bool,
 ) -> Float[Array, "batch {channels} {height} {width}"]:
     """The inverse of `patchify`; height and width in pixels."""
-    rows, columns = grid_of(height, width, patch)
+    rows, columns = patch_grid(height, width, patch)
     if channel_agnostic:
         return rearrange(
             patches, "b (c h w) (p q) -> b c (h p) (w q)", c=channels, h=rows, w=columns, p=patch

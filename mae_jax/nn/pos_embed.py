@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def position_table(
+def sincos_pos_embed(
     height: int, width: int, dim: int, *, channels: int = 1, class_token: bool = False
 ) -> Float[np.ndarray, "tokens {dim}"]:
     """Rows [sin hω, cos hω, sin wω, cos wω] with ω_k = 10000^(-k / (dim/4)), height first.

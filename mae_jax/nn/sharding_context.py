@@ -21,7 +21,7 @@ _context: contextvars.ContextVar[_Context | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def batch_sharded(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
+def activation_sharding(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
     """While a program is traced in here, its batch is divided over `axes` of the mesh.
 
     A sharded training or embedding step is traced inside this context. It also tells attention
@@ -35,20 +35,20 @@ def batch_sharded(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
 
 
 def current() -> _Context | None:
-    """The mesh and the axes of `batch_sharded`; None outside."""
+    """The mesh and the axes of `activation_sharding`; None outside."""
     return _context.get()
 
 
 def platform() -> str:
-    """What is traced for: the platform of the mesh of `batch_sharded`, or JAX's own."""
+    """What is traced for: the platform of the mesh of `activation_sharding`, or JAX's own."""
     context = _context.get()
     if context is None or not isinstance(context[0], Mesh):
         return jax.default_backend()
     return str(context[0].devices.flat[0].platform)
 
 
-def by_samples(x: Shaped[Array, "batch *rest"]) -> Shaped[Array, "batch *rest"]:
-    """`x`, divided by samples alone inside `batch_sharded`; elsewhere as it is."""
+def shard_batch(x: Shaped[Array, "batch *rest"]) -> Shaped[Array, "batch *rest"]:
+    """`x`, divided by samples alone inside `activation_sharding`; elsewhere as it is."""
     context = _context.get()
     if context is None or not context[1] or not isinstance(context[0], Mesh):
         return x

@@ -8,7 +8,7 @@ import jax
 from mae_jax.networks.flops import crop_flops, traced_flops
 from mae_jax.networks.mae import MAEConfig
 from mae_jax.networks.tasks import Task, task_of
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 
 
 def executed_flops(task: Task) -> tuple[float, float]:
@@ -38,6 +38,6 @@ def with_attention(model: Any, backend: str) -> Any:
     if isinstance(model, MAEConfig):
         encoder = dataclasses.replace(model.encoder, attention=backend)  # type: ignore[arg-type]
         return dataclasses.replace(model, encoder=encoder)
-    if isinstance(model, PlainViTConfig):
+    if isinstance(model, ViTConfig):
         return dataclasses.replace(model, attention=backend)  # type: ignore[arg-type]
     return model

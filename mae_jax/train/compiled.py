@@ -11,9 +11,9 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.networks.sharding_rules import LAYOUTS
+from mae_jax.networks.sharding_rules import RULES
 from mae_jax.networks.tasks import Batch, Task, task_of
-from mae_jax.nn.sharding_context import batch_sharded
+from mae_jax.nn.sharding_context import activation_sharding
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule
 from mae_jax.train.step import TrainState, initial_state, train_step
@@ -68,7 +68,7 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     # Shapes first, so that nothing is ever whole on one device.
     first = partial(initial_state, config, transform)
     shapes = jax.eval_shape(first, init_key)
-    layout = LAYOUTS[config.network] if config.mesh.layout == "auto" else ()
+    layout = RULES[config.network] if config.mesh.layout == "auto" else ()
     places = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
     crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     made = jax.jit(_with_mesh(first, mesh), out_shardings=places)
@@ -125,7 +125,7 @@ def _with_mesh(
     """`function`, which knows while it is traced for which mesh, and how its batch is divided."""
 
     def inside(*arguments: Any) -> Any:
-        with batch_sharded(mesh, *axes):
+        with activation_sharding(mesh, *axes):
             return function(*arguments)
 
     return inside

@@ -10,14 +10,14 @@ from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import MAEConfig
 from mae_jax.networks.registry import kind_of
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 
 # What `network` may say, and the schema that `model` then has.
 NETWORKS: dict[str, type] = {
     "mae": MAEConfig,
-    "mu-net": UNetConfig,
+    "unet": UNetConfig,
     "densenet": DenseNetConfig,
-    "vit": PlainViTConfig,
+    "vit": ViTConfig,
 }
 
 
@@ -222,7 +222,7 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-      network: what is trained: "mae" (joint or channel-agnostic), "mu-net", or the classifiers
+      network: what is trained: "mae" (joint or channel-agnostic), "unet", or the classifiers
         "densenet" and "vit".
       model: the network's config, of the schema that `network` names.
       steps: optimiser steps of the whole run.
@@ -232,10 +232,8 @@ class TrainConfig:
       save_initial_model: also save the network as it was before the first step.
     """
 
-    network: Literal["mae", "mu-net", "densenet", "vit"] = "mae"
-    model: MAEConfig | UNetConfig | DenseNetConfig | PlainViTConfig = field(
-        default_factory=MAEConfig
-    )
+    network: Literal["mae", "unet", "densenet", "vit"] = "mae"
+    model: MAEConfig | UNetConfig | DenseNetConfig | ViTConfig = field(default_factory=MAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -263,6 +261,11 @@ class TrainConfig:
             )
 
     @staticmethod
+    def upgrade_saved(values: dict[str, Any]) -> dict[str, Any]:
+        """Version 0.1 called the network "unet" "mu-net"."""
+        return values | ({"network": "unet"} if values.get("network") == "mu-net" else {})
+
+    @staticmethod
     def narrowed(values: Mapping[str, Any], where: str) -> dict[str, type]:
         """The schema of `model`, which `network` names (`mae_jax.config.from_dict`).
 
@@ -270,6 +273,8 @@ class TrainConfig:
           InputError: there is no such network.
         """
         network = values.get("network", "mae")
+        if network == "mu-net":
+            raise InputError(f"{where}.network 'mu-net' is now called 'unet'; write that instead.")
         if not isinstance(network, str) or network not in NETWORKS:
             raise InputError(
                 f"{where}.network cannot be '{network}': {nearest(str(network), list(NETWORKS))}"

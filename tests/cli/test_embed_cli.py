@@ -11,7 +11,7 @@ import tifffile
 
 from mae_jax.cli.main import main
 from mae_jax.inference import read_embeddings
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.saved_model import save_model
 from mae_jax.weights.preprocessing import Preprocessing
@@ -22,7 +22,7 @@ CHANNELS = ("DNA", "ER")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = MAEConfig(
-        encoder=EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=CHANNELS, crop=32),
+        encoder=ParallelViTConfig(patch=8, width=16, depth=1, heads=1, channels=CHANNELS, crop=32),
         decoder=DecoderConfig(width=16, depth=1, heads=1, cross_heads=1),
     )
     key = jax.random.key(0)

@@ -8,16 +8,18 @@ import pytest
 import mae_jax
 from mae_jax.encoders.baselines import PER_CHANNEL, IntensityEncoder, RandomEncoder
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.saved_model import save_model
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import plain_vit_config
+from mae_jax.networks.vit.model import vit_config
 from mae_jax.weights.preprocessing import Preprocessing
 
 CONFIG = MAEConfig(
-    encoder=EncoderConfig(patch=8, width=16, depth=2, heads=2, crop=16, channels=("a", "b", "c")),
+    encoder=ParallelViTConfig(
+        patch=8, width=16, depth=2, heads=2, crop=16, channels=("a", "b", "c")
+    ),
     decoder=DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
 )
 PREPROCESSING = Preprocessing(("a", "b", "c"), any_channels=True, crop=16)
@@ -88,7 +90,7 @@ def test_computed_in_bfloat16_it_is_another_encoder_with_nearly_the_same_output(
 @pytest.mark.parametrize(
     "config",
     [
-        plain_vit_config("vit_s16", channels=("a",), grid=1, depth=1, width=16, heads=1),
+        vit_config("vit_s16", channels=("a",), grid=1, depth=1, width=16, heads=1),
         UNetConfig(channels=("a",), crop=16, widths=(8, 8), convolutions=(1, 1)),
     ],
     ids=["plain", "unet"],
@@ -103,13 +105,13 @@ def test_every_network_computes_in_bfloat16(config, tmp_path):
 
 
 def test_channels_are_ordered_by_name(encoder):
-    assert encoder.order_channels(["c", "x", "a"]) == ("a", "c", "x")
+    assert encoder.select_channels(["c", "x", "a"]) == ("a", "c", "x")
     fixed = MAEEncoder(
         CONFIG, encoder.mae_params, dataclasses.replace(PREPROCESSING, any_channels=False)
     )
-    assert fixed.order_channels(["c", "b", "x", "a"]) == ("a", "b", "c")
+    assert fixed.select_channels(["c", "b", "x", "a"]) == ("a", "b", "c")
     with pytest.raises(InputError, match="'b'"):
-        fixed.order_channels(["a", "c"])
+        fixed.select_channels(["a", "c"])
 
 
 def test_wrong_pooling_is_named(encoder):

@@ -16,17 +16,19 @@ from mae_jax.finetune import (
     lora_merge,
     trainable_mask,
 )
-from mae_jax.networks.mae.config import EncoderConfig
+from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.weights.preprocessing import Preprocessing
 
-CONFIG = EncoderConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("a", "b"))
+CONFIG = ParallelViTConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("a", "b"))
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    params = jax.jit(ViT(CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2, 16, 16)))["params"]
+    params = jax.jit(ParallelViT(CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2, 16, 16)))[
+        "params"
+    ]
     return MAEEncoder(CONFIG, params, Preprocessing(("a", "b"), True, 16))
 
 

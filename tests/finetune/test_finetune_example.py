@@ -8,7 +8,7 @@ import pytest
 
 from mae_jax.cli.main import main
 from mae_jax.data.index import Index
-from mae_jax.networks.mae.config import EncoderConfig
+from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.registry import init_params
 from mae_jax.weights.preprocessing import Preprocessing
@@ -23,7 +23,9 @@ def test_probe_and_fine_tuning_are_judged_alike(tmp_path: Path) -> None:
     table = str(tmp_path / "screen" / "load_data.csv")
     assert main(["index", table, "--out", str(tmp_path / "index.parquet")]) == 0
     index = Index.read(tmp_path / "index.parquet")
-    config = EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=index.channels, crop=32)
+    config = ParallelViTConfig(
+        patch=8, width=16, depth=1, heads=1, channels=index.channels, crop=32
+    )
     params = init_params(config, jax.random.key(0))
     encoder = MAEEncoder(config, params, Preprocessing(index.channels, any_channels=True, crop=32))
     spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)

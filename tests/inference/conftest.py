@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from mae_jax.data.index import Index
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.model import MAE
 from mae_jax.weights.preprocessing import Preprocessing
@@ -71,7 +71,7 @@ def tiny_encoder() -> MAEEncoder:
     """A channel-agnostic masked autoencoder with random weights; crops of 32 pixels."""
     channels = ("DNA", "ER", "Mito")
     config = MAEConfig(
-        encoder=EncoderConfig(patch=8, width=32, depth=2, heads=2, channels=channels, crop=32),
+        encoder=ParallelViTConfig(patch=8, width=32, depth=2, heads=2, channels=channels, crop=32),
         decoder=DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
     )
     model = MAE(config)

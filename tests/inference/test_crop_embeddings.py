@@ -31,7 +31,7 @@ def test_crops_and_tokens_are_the_encoders(screen, tiny_encoder, tmp_path: Path)
     for table, rows in zip(tables, vectors, strict=True):
         for (_, crop), vector in zip(table.iterrows(), rows, strict=True):
             site = screen.select(Well=crop["Metadata_Well"], Site=crop["Metadata_Site"])
-            channels = tiny_encoder.order_channels(site.sites[0][0])
+            channels = tiny_encoder.select_channels(site.sites[0][0])
             y, x = crop["y"], crop["x"]
             piece = read_site(site, 0, channels)[None, :, y : y + 32, x : x + 32]
             np.testing.assert_allclose(vector, tiny_encoder.embed(piece)[0], atol=1e-5, rtol=1e-5)

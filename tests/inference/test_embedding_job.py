@@ -28,7 +28,7 @@ def by_hand(encoder: Encoder, index: Index, rows: list[int], pooling: str = "mea
     """A well's embedding, one crop at a time and nothing shared with the job."""
     vectors = []
     for row in rows:
-        channels = encoder.order_channels(index.sites[row][0])
+        channels = encoder.select_channels(index.sites[row][0])
         image = read_site(index, row, channels)
         crop = encoder.preprocessing.crop
         for y, x in tile_offsets(*image.shape[1:], crop):
@@ -74,7 +74,7 @@ def test_an_earlier_block_gives_other_embeddings(
     embed_index(tiny_encoder, index, tmp_path / "first", block=0)
     embed_index(tiny_encoder, index, tmp_path / "last")
     first, last = (read_embeddings(tmp_path / name)[1][0] for name in ("first", "last"))
-    image = read_site(index, 0, tiny_encoder.order_channels(index.channels))
+    image = read_site(index, 0, tiny_encoder.select_channels(index.channels))
     wanted = np.asarray(tiny_encoder.embed(image[None], block=0))[0]
     np.testing.assert_allclose(first, wanted, atol=1e-5, rtol=1e-5)
     assert np.abs(first - last).max() > 1e-3
@@ -291,7 +291,7 @@ def test_more_shards_than_parts(make_screen, tiny_encoder: MAEEncoder, tmp_path:
 
 def test_the_public_function_runs_under_pmap(make_screen, tiny_encoder: MAEEncoder) -> None:
     index = make_screen(wells=1, sites=1, size=64)
-    image = read_site(index, 0, tiny_encoder.order_channels(index.channels))
+    image = read_site(index, 0, tiny_encoder.select_channels(index.channels))
     crops = np.stack([image[:, y : y + 32, x : x + 32] for y, x in tile_offsets(64, 64, 32)])
     by_device = crops.reshape(2, 2, *crops.shape[1:])
     mapped = jax.pmap(tiny_encoder.forward, in_axes=(None, 0), devices=jax.local_devices()[:2])

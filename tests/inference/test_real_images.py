@@ -12,9 +12,9 @@ from mae_jax.data.index import Index
 from mae_jax.data.readers.open_screen import read_source
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.inference import embed_index, read_embeddings
-from mae_jax.networks.mae.config import EncoderConfig
+from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.weights.preprocessing import Preprocessing
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")
@@ -35,8 +35,10 @@ def index(shared_data: Path) -> Index:
 
 
 def test_five_and_eight_channels(index: Index, tmp_path: Path) -> None:
-    config = EncoderConfig(patch=32, width=16, depth=1, heads=1, channels=STAINS)
-    params = jax.jit(ViT(config).init)(jax.random.key(0), jnp.zeros((1, 5, 256, 256)))["params"]
+    config = ParallelViTConfig(patch=32, width=16, depth=1, heads=1, channels=STAINS)
+    params = jax.jit(ParallelViT(config).init)(jax.random.key(0), jnp.zeros((1, 5, 256, 256)))[
+        "params"
+    ]
     params = jax.tree.map(lambda p: p + 0.02, params)
     encoder = MAEEncoder(config, params, Preprocessing(STAINS, any_channels=True))
     report = embed_index(
@@ -52,7 +54,7 @@ def test_five_and_eight_channels(index: Index, tmp_path: Path) -> None:
     lengths = [len(names) for names, _ in index.sites]
     assert sorted(lengths) == [5, 5, 5, 8]
     for row in (lengths.index(5), lengths.index(8)):
-        names = encoder.order_channels(index.sites[row][0])
+        names = encoder.select_channels(index.sites[row][0])
         assert names[:5] == STAINS
         pixels = read_site(index, row, names)
         assert pixels.dtype == np.uint16

@@ -15,7 +15,7 @@ from mae_jax.data.index import Index
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference.reconstruction_job import normalized_error, reconstruct_index
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.model import MAE
 from mae_jax.weights.preprocessing import Preprocessing
@@ -26,7 +26,7 @@ CHANNELS = ("DNA", "ER", "Mito")
 @pytest.fixture(scope="module")
 def encoder() -> MAEEncoder:
     config = MAEConfig(
-        encoder=EncoderConfig(patch=8, width=16, depth=1, heads=2, channels=CHANNELS, crop=32),
+        encoder=ParallelViTConfig(patch=8, width=16, depth=1, heads=2, channels=CHANNELS, crop=32),
         decoder=DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
     )
     key = jax.random.key(0)

@@ -120,7 +120,7 @@ TPU_PROGRAM = """
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
     from mae_jax.kernels.attention import attention
-    from mae_jax.nn.sharding_context import batch_sharded
+    from mae_jax.nn.sharding_context import activation_sharding
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = jax.sharding.Mesh(devices, ("data",))
     batch = NamedSharding(mesh, PartitionSpec("data"))
@@ -131,7 +131,7 @@ TPU_PROGRAM = """
                 lambda q, k, v: attention(q, k, v, backend=backend).astype(jnp.float32).sum(),
                 argnums=(0, 1, 2),
             ))
-            with batch_sharded(mesh, "data"):
+            with activation_sharding(mesh, "data"):
                 lowered = step.lower(x, x, x)
             text = lowered.compile().as_text()
             kernels = text.count("tpu_custom_call")

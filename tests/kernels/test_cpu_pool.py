@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mae_jax.inference.batch_encoder import BatchEncoder
-from mae_jax.kernels.cpu_pool import Streams
+from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.networks.encoder import Encoder
-from mae_jax.networks.mae.config import EncoderConfig
+from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.registry import init_params
 from mae_jax.weights.preprocessing import Preprocessing
@@ -27,7 +27,7 @@ def sums(scale, crops):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_rows_come_in_order_and_those_not_used_are_zeros(count: int) -> None:
-    run = Streams(sums, count)
+    run = MicrobatchPool(sums, count)
     wanted = 2 * CROPS.astype(np.float32).sum((1, 2, 3))
     whole, nothing = run(2.0, CROPS, 2)
     assert nothing is None
@@ -59,7 +59,7 @@ def test_as_many_run_at_once_as_there_are_streams_and_a_failure_is_told() -> Non
         shape = jax.ShapeDtypeStruct((len(crops),), jnp.float32)
         return jax.pure_callback(slow, shape, crops)
 
-    run = Streams(function, 3)
+    run = MicrobatchPool(function, 3)
     np.testing.assert_array_equal(run(None, CROPS, 2), CROPS[:, 0, 0, 0])
     assert 1 < most <= 3
     coming = run(None, np.zeros_like(CROPS[:2]), 2)
@@ -78,7 +78,7 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
     def function(_, crops):
         return jax.pure_callback(slow, jax.ShapeDtypeStruct((len(crops),), jnp.float32), crops)
 
-    run = Streams(function, 1)
+    run = MicrobatchPool(function, 1)
     coming = run(None, CROPS, 2)
     assert not coming.is_ready()
     del run
@@ -87,11 +87,11 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
 
 
 def test_an_encoder_gives_what_one_large_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = EncoderConfig(patch=8, width=16, depth=1, heads=1, channels=tuple("abc"), crop=32)
+    config = ParallelViTConfig(patch=8, width=16, depth=1, heads=1, channels=tuple("abc"), crop=32)
     # Layer scales start near zero, which would make the network nearly linear.
     params = jax.tree.map(lambda p: p + 0.05, init_params(config, jax.random.key(0)))
     encoder = MAEEncoder(config, params, Preprocessing(tuple("abc"), any_channels=True, crop=32))
-    assert encoder.piece(3, 32, 32) == 1280 // 49
+    assert encoder.microbatch_size(3, 32, 32) == 1280 // 49
     monkeypatch.setattr(encoder, "piece", lambda *shape: 4)  # of ten, the last four overlap
     wanted = jax.jit(encoder.forward)(params, CROPS)
     np.testing.assert_allclose(encoder.embed(CROPS), wanted, atol=1e-5, rtol=1e-5)

@@ -17,12 +17,12 @@ from mae_jax.train.metric_logger import read_metrics
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
 from mae_jax.config import as_config_dict
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, ParallelViTConfig, MAEConfig
 from mae_jax.train import TrainConfig
 
 
 def get_config():
-    encoder = EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA",))
+    encoder = ParallelViTConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA",))
     decoder = DecoderConfig(width=32, depth=1, heads=2, cross_heads=2)
     config = as_config_dict(TrainConfig(model=MAEConfig(encoder, decoder)))
     config.data.batch = 4

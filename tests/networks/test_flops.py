@@ -12,16 +12,16 @@ from mae_jax.networks.flops import crop_flops, embedding_flops, traced_flops
 from mae_jax.networks.mae import (
     MAE,
     DecoderConfig,
-    EncoderConfig,
     MAEConfig,
-    encoder_config,
+    ParallelViTConfig,
     mae_config,
+    parallel_vit_config,
 )
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import plain_vit_config
+from mae_jax.networks.vit.model import vit_config
 
 JOINT = MAEConfig(
-    EncoderConfig(patch=8, width=128, depth=2, heads=2, crop=64, channels=("DNA", "ER", "Mito"),
+    ParallelViTConfig(patch=8, width=128, depth=2, heads=2, crop=64, channels=("DNA", "ER", "Mito"),
                   channel_agnostic=False, attention="xla"),
     DecoderConfig(width=128, depth=1, heads=2),
 )  # fmt: skip
@@ -71,14 +71,14 @@ def test_published_counts_of_classifiers():
     """Multiply-adds at 224 px and three channels: DenseNet-161 7.8 G, ViT-B/16 17.5 G."""
     dense = DenseNetConfig(channels=SIX[:3])
     assert crop_flops(dense, train=False, crop=224) == pytest.approx(2 * 7.8e9, rel=0.02)
-    vit = plain_vit_config("vit_b16", channels=SIX[:3], grid=14)
+    vit = vit_config("vit_b16", channels=SIX[:3], grid=14)
     assert crop_flops(vit, train=False) == pytest.approx(2 * 17.5e9, rel=0.02)
     assert crop_flops(vit) == 3 * crop_flops(vit, train=False)
 
 
 def test_an_encoder_that_masks_nothing():
     """The timm model card's 17.5 G multiply-adds of ViT-B/16 at 224 px, less its classifier."""
-    config = encoder_config("vit_b16", channels=SIX[:3], channel_agnostic=False, crop=224)
+    config = parallel_vit_config("vit_b16", channels=SIX[:3], channel_agnostic=False, crop=224)
     assert embedding_flops(config) == pytest.approx(2 * 17.5e9, rel=0.02)
     agnostic = replace(config, channel_agnostic=True)
     assert embedding_flops(agnostic, channels=1) == pytest.approx(embedding_flops(config), rel=0.02)

@@ -8,8 +8,8 @@ import pytest
 
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.saved_model import load_model, save_model
 from mae_jax.weights.preprocessing import Preprocessing
@@ -17,7 +17,7 @@ from mae_jax.weights.pytree_paths import flatten, unflatten
 from mae_jax.weights.safetensors_file import write_safetensors
 
 CONFIG = MAEConfig(
-    encoder=EncoderConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("a", "b")),
+    encoder=ParallelViTConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("a", "b")),
     decoder=DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
 )
 PREPROCESSING = Preprocessing(("a", "b"), any_channels=True, crop=16, scale=65535.0)
@@ -42,7 +42,7 @@ def test_a_round_trip_keeps_everything_exactly(params, folder):
     for name in before:
         np.testing.assert_array_equal(before[name], after[name], strict=True)
     x = jax.random.normal(jax.random.key(1), (2, 2, 16, 16))
-    apply = jax.jit(ViT(CONFIG.encoder).apply)
+    apply = jax.jit(ParallelViT(CONFIG.encoder).apply)
     np.testing.assert_array_equal(
         apply({"params": params["encoder"]}, x), apply({"params": loaded["encoder"]}, x)
     )

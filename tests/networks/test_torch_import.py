@@ -11,13 +11,13 @@ from mae_jax.cli.main import main
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.other_encoders import DenseNetEncoder
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.networks.saved_model import save_model
 from mae_jax.networks.torch_import import export_state_dict, import_state_dict
 from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
-from mae_jax.networks.vit.model import PlainViT, plain_vit_config
+from mae_jax.networks.vit.model import ViT, vit_config
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import flatten
 from mae_jax.weights.state_dict import read_state_dict, write_state_dict
@@ -59,10 +59,8 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
     with torch.no_grad():
         theirs = vit.forward_features(torch.from_numpy(x)).numpy()
         logits = vit(torch.from_numpy(x)).numpy()
-    close(jax.jit(PlainViT(config).apply)({"params": params}, x), theirs)
-    close(
-        PlainViT(config).apply({"params": params}, jnp.asarray(x), method=PlainViT.logits), logits
-    )
+    close(jax.jit(ViT(config).apply)({"params": params}, x), theirs)
+    close(ViT(config).apply({"params": params}, jnp.asarray(x), method=ViT.logits), logits)
     exported = export_state_dict(params, config)
     assert exported.keys() == state.keys()
     for name in state:
@@ -76,7 +74,7 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
     np.testing.assert_allclose(wide["patch_embed"]["kernel"], expected, rtol=1e-6)
     # Another size than that of training: the table of positions is interpolated.
     y = jnp.zeros((1, 5, 64, 48))
-    assert PlainViT(five).apply({"params": wide}, y).shape == (1, 1 + 8 * 6, 128)
+    assert ViT(five).apply({"params": wide}, y).shape == (1, 1 + 8 * 6, 128)
 
 
 def test_a_torchvision_densenet_agrees(torch_reference):
@@ -160,8 +158,8 @@ def test_an_unknown_layout_is_told():
         (mu_net_config("mu_net_m", channels=tuple("abcdef")), 52, 0.01),
         (mu_net_config("mu_net_l", channels=tuple("abcdef")), 135, 0.01),
         (DenseNetConfig(channels=tuple("abcdef")), 28, 0.02),
-        (plain_vit_config("vit_b16", channels=tuple("abcdef")), 86, 0.01),
-        (plain_vit_config("vit_l16", channels=tuple("abcdef")), 304, 0.01),
+        (vit_config("vit_b16", channels=tuple("abcdef")), 86, 0.01),
+        (vit_config("vit_l16", channels=tuple("abcdef")), 304, 0.01),
     ],
     ids=["mu-net-m", "mu-net-l", "densenet-161", "vit-b", "vit-l"],
 )
@@ -173,11 +171,11 @@ def test_sizes_of_the_paper(config, millions, within):
 
 
 SMALL = {
-    "vit": plain_vit_config("vit_s16", width=64, heads=1, depth=1, grid=2, channels=CHANNELS),
+    "vit": vit_config("vit_s16", width=64, heads=1, depth=1, grid=2, channels=CHANNELS),
     "densenet": DenseNetConfig(
-        growth=4, stem=8, layers=(1, 1), neck=(8, 6), channels=CHANNELS, classes=3
+        growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 6), channels=CHANNELS, classes=3
     ),
-    "mu-net": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=CHANNELS),
+    "unet": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=CHANNELS),
 }
 
 
@@ -207,12 +205,12 @@ def test_embeddings_of_one_crop_do_not_depend_on_its_batch():
 
 
 def test_adabn_takes_each_domains_statistics():
-    config = dataclasses.replace(SMALL["densenet"], norm="ada", ghost=4)
+    config = dataclasses.replace(SMALL["densenet"], norm="adabn", ghost_batch_size=4)
     params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
     encoder = DenseNetEncoder(config, params, Preprocessing(CHANNELS, crop=64, scale=255.0))
     rng = np.random.default_rng(0)
     plate = jnp.asarray(rng.integers(0, 255, (2, 8, 5, 64, 64)).astype(np.uint8))
-    adapted = encoder.adapted(plate)
+    adapted = encoder.with_adabn(plate)
     before, after = (e.params["batch_stats"]["norm0"] for e in (encoder, adapted))
     assert np.abs(after["mean"] - before["mean"]).max() > 1e-3
     assert adapted.fingerprint != encoder.fingerprint
@@ -250,7 +248,7 @@ def test_training_statistics_of_ghost_batches():
 
 def mae():
     config = MAEConfig(
-        encoder=EncoderConfig(
+        encoder=ParallelViTConfig(
             patch=8, width=64, depth=1, heads=1, crop=16, channels=("a", "b"), bias_layout="legacy"
         ),
         decoder=DecoderConfig(width=32, depth=1, heads=16, norm_eps=1e-5),
@@ -286,7 +284,7 @@ def test_a_foreign_folder_is_an_encoder(tmp_path):
     (folder / "config.json").write_text('{"model_type": "another"}')
     encoder = mae_jax.load_encoder(folder, channels=("a", "b"))
     assert encoder.encoder_config.bias_layout == "legacy"
-    assert encoder.order_channels(["x", "b"]) == ("b", "x")
+    assert encoder.select_channels(["x", "b"]) == ("b", "x")
     fixed = mae_jax.load_encoder(folder, channels=("a", "b"), bias_layout="fixed")
     assert fixed.encoder_config.bias_layout == "fixed"
     assert read_state_dict(folder / "model.safetensors").keys()

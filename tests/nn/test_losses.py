@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAEOutput
 from mae_jax.nn.losses import fourier_error, mae_loss, normalize_patches
 
@@ -15,7 +15,7 @@ CHANNELS = ("a", "b", "c")
 
 
 def config(channel_agnostic=True, **changes):
-    encoder = EncoderConfig(
+    encoder = ParallelViTConfig(
         patch=PATCH, channels=CHANNELS, channel_agnostic=channel_agnostic, crop=64
     )
     return dataclasses.replace(MAEConfig(encoder=encoder), **changes)
@@ -27,9 +27,9 @@ def output(pixels, weight, dtype=np.float32):
     return MAEOutput(
         prediction=jnp.asarray(rng.normal(size=shape), dtype),
         target=jnp.asarray(rng.normal(size=shape), dtype),
-        weight=jnp.asarray(weight, jnp.float32),
+        loss_mask=jnp.asarray(weight, jnp.float32),
         mask=jnp.asarray(weight, jnp.float32),
-        ids=jnp.broadcast_to(jnp.arange(weight.shape[1]), weight.shape),
+        patch_ids=jnp.broadcast_to(jnp.arange(weight.shape[1]), weight.shape),
     )
 
 
@@ -86,11 +86,11 @@ def test_a_blank_prediction_has_finite_gradients():
 def test_unmasked_counts_every_patch():
     weight = np.array([[1.0, 0, 0, 1]])
     out = output(PATCH**2, weight)
-    every = out._replace(weight=jnp.ones((1, 4)))
+    every = out._replace(loss_mask=jnp.ones((1, 4)))
     np.testing.assert_array_equal(
         mae_loss(out, config(), masked=False)[0], mae_loss(every, config())[0]
     )
-    tail = out._replace(weight=jnp.ones((1, 2)))
+    tail = out._replace(loss_mask=jnp.ones((1, 2)))
     with pytest.raises(InputError, match="predict='all'"):
         mae_loss(tail, config(), masked=False)
 

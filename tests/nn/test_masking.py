@@ -4,35 +4,37 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.nn.masking import kept_count, mask_by_noise, noise_of_keep_mask, restore_order
+from mae_jax.nn.masking import noise_from_mask, num_keep, random_masking, unshuffle
 
 
 def test_the_lowest_noises_are_kept():
     noise = jnp.array([[0.3, 0.1, 0.9, 0.2], [0.5, 0.6, 0.1, 0.7]])
-    masking = mask_by_noise(noise, 2)
+    masking = random_masking(noise, 2)
     np.testing.assert_array_equal(masking.mask, [[1, 0, 1, 0], [0, 1, 0, 1]])
-    np.testing.assert_array_equal(masking.order, [[1, 3, 0, 2], [2, 0, 1, 3]])
-    np.testing.assert_array_equal(np.take_along_axis(masking.rank, masking.order, 1)[0], range(4))
+    np.testing.assert_array_equal(masking.ids_shuffle, [[1, 3, 0, 2], [2, 0, 1, 3]])
+    np.testing.assert_array_equal(
+        np.take_along_axis(masking.ids_restore, masking.ids_shuffle, 1)[0], range(4)
+    )
 
 
 @pytest.mark.parametrize(("tokens", "ratio", "kept"), [(1536, 0.75, 384), (1536, 0.85, 230)])
 def test_counts_as_the_reference(tokens, ratio, kept):
-    assert kept_count(tokens, ratio) == kept
+    assert num_keep(tokens, ratio) == kept
 
 
 def test_restoring_and_its_gradient_equal_plain_indexing():
     rng = np.random.default_rng(0)
-    masking = mask_by_noise(jnp.asarray(rng.random((3, 10), dtype=np.float32)), 4)
+    masking = random_masking(jnp.asarray(rng.random((3, 10), dtype=np.float32)), 4)
     kept = jnp.asarray(rng.normal(size=(3, 4, 5)).astype(np.float32))
     filler = jnp.asarray(rng.normal(size=5).astype(np.float32))
     readout = jnp.asarray(rng.normal(size=(3, 10, 5)).astype(np.float32))
 
     def plain(kept, filler):
         whole = jnp.concatenate([kept, jnp.broadcast_to(filler, (3, 6, 5))], axis=1)
-        return jnp.take_along_axis(whole, masking.rank[..., None], axis=1)
+        return jnp.take_along_axis(whole, masking.ids_restore[..., None], axis=1)
 
     def ours(kept, filler):
-        return restore_order(kept, filler, masking)
+        return unshuffle(kept, filler, masking)
 
     np.testing.assert_array_equal(ours(kept, filler), plain(kept, filler))
     for argument in (0, 1):
@@ -45,10 +47,10 @@ def test_restoring_and_its_gradient_equal_plain_indexing():
 
 def test_a_keep_mask_counts_itself_and_must_be_even():
     keep = np.array([[True, False, True], [False, True, True]])
-    noise, kept = noise_of_keep_mask(keep)
+    noise, kept = noise_from_mask(keep)
     assert kept == 2
-    np.testing.assert_array_equal(mask_by_noise(noise, kept).mask, 1 - keep)
+    np.testing.assert_array_equal(random_masking(noise, kept).mask, 1 - keep)
     with pytest.raises(InputError, match="as many tokens in every sample"):
-        noise_of_keep_mask(np.array([[True, True], [True, False]]))
+        noise_from_mask(np.array([[True, True], [True, False]]))
     with pytest.raises(InputError, match="mask_ratio"):
-        jax.jit(lambda k: noise_of_keep_mask(k)[0])(keep)
+        jax.jit(lambda k: noise_from_mask(k)[0])(keep)

@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 
-from mae_jax.nn.pos_embed import position_table
+from mae_jax.nn.pos_embed import sincos_pos_embed
 
 
 def test_every_entry_by_the_definition():
     dim, height, width = 16, 3, 5
-    table = position_table(height, width, dim)
+    table = sincos_pos_embed(height, width, dim)
     assert table.shape == (15, 16)
     for h in range(height):
         for w in range(width):
@@ -18,7 +18,7 @@ def test_every_entry_by_the_definition():
 
 
 def test_channels_repeat_the_table_behind_a_zero_row():
-    one = position_table(2, 2, 8)
-    table = position_table(2, 2, 8, channels=3, class_token=True)
+    one = sincos_pos_embed(2, 2, 8)
+    table = sincos_pos_embed(2, 2, 8, channels=3, class_token=True)
     assert not table[0].any()
     np.testing.assert_array_equal(table[1:], np.concatenate([one, one, one]))

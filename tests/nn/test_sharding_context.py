@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mae_jax.networks.mae import EncoderConfig, ViT
-from mae_jax.nn.sharding_context import batch_sharded, by_samples, platform
+from mae_jax.networks.mae import ParallelViT, ParallelViTConfig
+from mae_jax.nn.sharding_context import activation_sharding, platform, shard_batch
 
 
 def mesh_of_eight():
@@ -15,9 +15,9 @@ def mesh_of_eight():
 
 def test_nothing_is_said_outside_a_mesh():
     x = jnp.ones((8, 3))
-    assert by_samples(x) is x
-    with batch_sharded(mesh_of_eight()):  # a batch that is not divided
-        assert by_samples(x) is x
+    assert shard_batch(x) is x
+    with activation_sharding(mesh_of_eight()):  # a batch that is not divided
+        assert shard_batch(x) is x
     assert platform() == "cpu"
 
 
@@ -27,8 +27,8 @@ def test_what_columns_would_divide_is_divided_by_samples():
     x = jax.device_put(np.arange(64.0).reshape(8, 8), columns)
 
     def doubled(x):
-        with batch_sharded(mesh, "data", "fsdp"):
-            return by_samples(2 * x)
+        with activation_sharding(mesh, "data", "fsdp"):
+            return shard_batch(2 * x)
 
     y = jax.jit(doubled)(x)
     assert y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec(("data", "fsdp"))), ndim=2)
@@ -36,14 +36,14 @@ def test_what_columns_would_divide_is_divided_by_samples():
 
 
 def test_every_block_says_so():
-    config = EncoderConfig(patch=8, width=16, depth=2, heads=2, crop=16, channels=("DNA",))
-    model = ViT(config)
+    config = ParallelViTConfig(patch=8, width=16, depth=2, heads=2, crop=16, channels=("DNA",))
+    model = ParallelViT(config)
     images = jnp.zeros((8, 1, 16, 16))
     params = jax.eval_shape(model.init, jax.random.key(0), images)
 
     def said(divided: bool) -> int:
         def apply(params, images):
-            with batch_sharded(mesh_of_eight(), *(("data", "fsdp") if divided else ())):
+            with activation_sharding(mesh_of_eight(), *(("data", "fsdp") if divided else ())):
                 return model.apply(params, images)
 
         return str(jax.make_jaxpr(apply)(params, images)).count("sharding_constraint")

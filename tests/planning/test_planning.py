@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.planning import StepCost, compile_cost, estimate, formula_cost, parse_slice
 from mae_jax.planning.format import format_estimate
 from mae_jax.planning.formula import residual_bytes
@@ -19,7 +19,7 @@ from mae_jax.planning.hlo_traffic import Collective, Traffic
 from mae_jax.train.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 
 JOINT = MAEConfig(
-    EncoderConfig(patch=8, width=64, depth=2, heads=2, crop=32, channels=("DNA", "ER", "Mito"),
+    ParallelViTConfig(patch=8, width=64, depth=2, heads=2, crop=32, channels=("DNA", "ER", "Mito"),
                   channel_agnostic=False),
     DecoderConfig(width=64, depth=1, heads=2),
 )  # fmt: skip
@@ -64,7 +64,9 @@ def test_recomputation_is_executed_but_not_the_model_s():
 
 
 def test_a_classifier_has_a_plan_too():
-    model = DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), classes=3, norm="ghost")
+    model = DenseNetConfig(
+        growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 8), classes=3, norm="ghost"
+    )
     config = replace(CONFIG, network="densenet", model=model, data=DataConfig(batch=256))
     cost = formula_cost(config, parse_slice("h100-2"))
     assert cost.executed_flops == pytest.approx(cost.model_flops, rel=0.2)

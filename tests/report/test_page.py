@@ -80,7 +80,7 @@ def test_a_training_alone(tmp_path):
 
     other = tmp_path / "plain"
     other.mkdir()
-    write_json(other / "config.json", {"network": "mu-net", "model": {"channels": ["DNA"]}})
+    write_json(other / "config.json", {"network": "unet", "model": {"channels": ["DNA"]}})
     (other / "metrics.jsonl").write_text('{"step": 1, "train/mae": 1.0}\n')
     sources = Sources(train=workdir, compared=[other])
     page = write_report(tmp_path / "r.html", sources).read_text()

@@ -9,10 +9,10 @@ import pytest
 
 import mae_jax
 from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import (
     CheckpointConfig,
@@ -28,17 +28,25 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 STAINS = ("DNA", "ER")
 MODEL = MAEConfig(
-    EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=STAINS, dtype="bfloat16"),
+    ParallelViTConfig(
+        patch=8, width=32, depth=1, heads=2, crop=16, channels=STAINS, dtype="bfloat16"
+    ),
     DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
 )
 _HEAD = {"channels": STAINS, "classes": 4}
 # Classifiers tell wells, of which the screen has four in every experiment.
 NETWORKS = {
-    "vit": PlainViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_HEAD),
+    "vit": ViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_HEAD),
     "densenet": DenseNetConfig(
-        growth=4, stem=8, layers=(1, 1), neck=(8, 8), norm="ada", ghost=4, **_HEAD
+        growth=4,
+        stem=8,
+        layers=(1, 1),
+        embedding_dims=(8, 8),
+        norm="adabn",
+        ghost_batch_size=4,
+        **_HEAD,
     ),
-    "mu-net": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=STAINS, crop=16, patch=4),
+    "unet": UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=STAINS, crop=16, patch=4),
 }
 
 
@@ -60,18 +68,18 @@ def losses(workdir: Path, name: str = "train/loss") -> list[float]:
 
 @pytest.mark.parametrize(
     "network", ["vit", pytest.param("densenet", marks=pytest.mark.slow),
-                pytest.param("mu-net", marks=pytest.mark.slow)]
+                pytest.param("unet", marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_every_network_is_trained_by_the_same_loop(index, network, tmp_path):
     """And what it leaves is an encoder like any other."""
     config = config_for(index, network=network, model=NETWORKS[network])
-    sampling = {"vit": "label", "densenet": "plate", "mu-net": "sites"}[network]
+    sampling = {"vit": "label", "densenet": "plate", "unet": "sites"}[network]
     config = replace(config, data=replace(config.data, sampling=sampling))
     train(config, tmp_path)
     assert np.isfinite(losses(tmp_path)).all()
     assert len(losses(tmp_path)) == 4
     assert np.isfinite(losses(tmp_path, "validation/loss")).all()
-    assert (tmp_path / "panels").exists() == (network == "mu-net")  # classifiers draw nothing
+    assert (tmp_path / "panels").exists() == (network == "unet")  # classifiers draw nothing
     encoder = mae_jax.load_encoder(str(tmp_path))
     pixels = np.random.default_rng(0).integers(0, 60000, (3, 2, 16, 16), dtype=np.uint16)
     vectors = np.asarray(encoder.embed(pixels))

@@ -9,7 +9,7 @@ import pytest
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
 from mae_jax.train import TrainConfig, train
 from mae_jax.train import preemption as signals
@@ -22,7 +22,7 @@ from mae_jax.train.metric_logger import read_metrics
 pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
 
 MODEL = MAEConfig(
-    EncoderConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
+    ParallelViTConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
     DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
 )
 STEPS = 14

@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec as P
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.task import MAETask
 from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import PlainViTConfig
+from mae_jax.networks.vit.model import ViTConfig
 from mae_jax.train.checkpoints import Checkpoints, restore_encoder
 from mae_jax.train.compiled import build
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
@@ -23,7 +23,7 @@ from mae_jax.train.optimizer import optimizer
 from mae_jax.train.step import train_step
 
 MODEL = MAEConfig(
-    EncoderConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("DNA", "ER"),
+    ParallelViTConfig(patch=8, width=32, depth=2, heads=2, crop=16, channels=("DNA", "ER"),
                   drop_path=0.0, layer_scale=0.1),
     DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
 )  # fmt: skip
@@ -40,9 +40,9 @@ OTHERS = {
                                              remat="full")),
         optimizer=replace(CONFIG.optimizer, grad_accum_steps=2),
     ),
-    "mu-net": replace(
+    "unet": replace(
         CONFIG,
-        network="mu-net",
+        network="unet",
         model=UNetConfig(widths=(8, 16), convolutions=(1, 1), channels=("DNA", "ER"), crop=16,
                          patch=4),
         optimizer=replace(CONFIG.optimizer, lr=0.01),
@@ -50,14 +50,14 @@ OTHERS = {
     "densenet": replace(
         CONFIG,
         network="densenet",
-        model=DenseNetConfig(growth=4, stem=8, layers=(1, 1), neck=(8, 8), norm="ada", ghost=4,
-                             **_TWO),
+        model=DenseNetConfig(growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 8), norm="adabn",
+                             ghost_batch_size=4, **_TWO),
         optimizer=replace(CONFIG.optimizer, lr=0.01, ema_decay=0.9),
     ),
     "vit": replace(
         CONFIG,
         network="vit",
-        model=PlainViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_TWO),
+        model=ViTConfig(patch=8, width=32, depth=1, heads=2, grid=2, **_TWO),
     ),
 }  # fmt: skip
 

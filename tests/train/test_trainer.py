@@ -13,7 +13,7 @@ import pytest
 
 import mae_jax
 from mae_jax.errors import InputError
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
 from mae_jax.train import TrainConfig, train
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig, MeshConfig
@@ -23,7 +23,7 @@ from mae_jax.train.workdir import create_or_verify
 pytestmark = pytest.mark.usefixtures("one_device")
 
 MODEL = MAEConfig(
-    EncoderConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
+    ParallelViTConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
     DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
 )
 

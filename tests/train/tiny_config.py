@@ -3,13 +3,13 @@
 from ml_collections import ConfigDict
 
 from mae_jax.config import as_config_dict
-from mae_jax.networks.mae import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.train.config import TrainConfig
 
 
 def get_config() -> ConfigDict:
     model = MAEConfig(
-        EncoderConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
+        ParallelViTConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
         DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
     )
     config = as_config_dict(TrainConfig(model=model))

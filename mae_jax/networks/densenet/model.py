@@ -26,25 +26,30 @@ class DenseNetConfig:
       growth: channels that every layer adds.
       stem: channels after the first convolution.
       layers: layers of each dense block.
-      neck: widths of the two layers after pooling; the second is the embedding.
+      embedding_dims: widths of the two layers after pooling; the second is the embedding.
       classes: perturbations to tell apart; 0 for no classifier.
       norm: "batch" is ordinary batch normalisation; "ghost" takes statistics over sub-batches
-        in training; "ada" does that and expects statistics of each domain at inference too
+        in training; "adabn" does that and expects statistics of each domain at inference too
         (AdaBN: `domain_statistics`).
-      ghost: sub-batch of "ghost" and "ada".
+      ghost_batch_size: sub-batch of "ghost" and "adabn".
       momentum: how much of the running statistics each training step keeps.
     """
 
     growth: int = setting(48, ge=1)
     stem: int = setting(96, ge=1)
     layers: tuple[int, ...] = setting((6, 12, 36, 24), ge=1, check=_some_layers)
-    neck: tuple[int, int] = setting((512, 128), ge=1)
+    embedding_dims: tuple[int, int] = setting((512, 128), ge=1, renamed_from="neck")
     channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
     classes: int = setting(0, ge=0)
-    norm: Literal["batch", "ghost", "ada"] = "batch"
-    ghost: int = setting(16, ge=1)
+    norm: Literal["batch", "ghost", "adabn"] = "batch"
+    ghost_batch_size: int = setting(16, ge=1, renamed_from="ghost")
     momentum: float = setting(0.9, ge=0, le=1)
     dtype: Dtype = "float32"
+
+    @staticmethod
+    def upgrade_saved(values: dict[str, Any]) -> dict[str, Any]:
+        """Version 0.1 called the norm "adabn" "ada"."""
+        return values | ({"norm": "adabn"} if values.get("norm") == "ada" else {})
 
 
 class GhostBatchNorm(nn.Module):
@@ -73,7 +78,7 @@ class GhostBatchNorm(nn.Module):
         if x.shape[0] % size:
             raise InputError(
                 f"a batch of {x.shape[0]} does not divide into sub-batches of {size}; "
-                "change the batch size or ghost."
+                "change the batch size or ghost_batch_size."
             )
         groups = full.reshape(x.shape[0] // size, size, *x.shape[1:])
         axes = tuple(range(1, groups.ndim - 1))
@@ -133,7 +138,7 @@ class DenseNet(nn.Module):
             return layer(x)
 
         def norm_relu(x: jax.Array, name: str) -> jax.Array:
-            size = 0 if config.norm == "batch" else config.ghost
+            size = 0 if config.norm == "batch" else config.ghost_batch_size
             return nn.relu(GhostBatchNorm(size, config.momentum, name=name)(x, train))
 
         x = jnp.moveaxis(images, 1, -1)
@@ -151,8 +156,8 @@ class DenseNet(nn.Module):
                 x = conv(norm_relu(x, f"{name}_norm"), half, 1, f"{name}_conv")
                 x = nn.avg_pool(x, (2, 2), (2, 2))
         features = norm_relu(x, "norm5").astype(jnp.float32).mean((1, 2))
-        hidden = nn.relu(nn.Dense(config.neck[0], name="neck1")(features))
-        embedding = nn.Dense(config.neck[1], name="neck2")(hidden)
+        hidden = nn.relu(nn.Dense(config.embedding_dims[0], name="neck1")(features))
+        embedding = nn.Dense(config.embedding_dims[1], name="neck2")(hidden)
         if config.classes:
             logits = nn.Dense(config.classes, name="classifier")(nn.relu(embedding))
             if output == "logits":

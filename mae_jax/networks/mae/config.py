@@ -15,7 +15,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 @schema
-class EncoderConfig:
+class ParallelViTConfig:
     """A vision transformer of parallel scaling blocks, over joint or single channels.
 
     Attributes:
@@ -113,7 +113,7 @@ class MAEConfig:
       fourier_weight: alpha of Equation 3; 0 leaves the Fourier loss out.
     """
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: ParallelViTConfig = ParallelViTConfig()
     decoder: DecoderConfig = DecoderConfig()
     mask_ratio: float = setting(0.75, ge=0, lt=1)
     norm_pix: bool = False
@@ -139,12 +139,12 @@ ENCODERS = {
 }
 
 
-def encoder_config(name: str, **changes: Any) -> EncoderConfig:
+def parallel_vit_config(name: str, **changes: Any) -> ParallelViTConfig:
     """The encoder of a published size: "vit_s16", "vit_b8", "vit_l16", "vit_h14", "vit_gg14" …
 
     Args:
       name: one of `ENCODERS` ("g" is ViT-g, "gg" is ViT-G).
-      **changes: fields of `EncoderConfig` to replace. A patch that does not divide 256 gets the
+      **changes: fields of `ParallelViTConfig` to replace. A patch that does not divide 256 gets the
         largest crop below 256 that it does divide, unless `crop` is given.
 
     Raises:
@@ -163,11 +163,11 @@ def encoder_config(name: str, **changes: Any) -> EncoderConfig:
         "drop_path": drop_path,
         "crop": 256 // patch * patch,
     }
-    known = [field.name for field in dataclasses.fields(EncoderConfig)]
+    known = [field.name for field in dataclasses.fields(ParallelViTConfig)]
     for key in changes:
         if key not in known:
             raise InputError(f"an encoder has no field '{key}': {nearest(key, known)}")
-    return EncoderConfig(**(values | changes))
+    return ParallelViTConfig(**(values | changes))
 
 
 def mae_config(name: str, **changes: Any) -> MAEConfig:
@@ -179,9 +179,9 @@ def mae_config(name: str, **changes: Any) -> MAEConfig:
 
     Args:
       name: one of `ENCODERS`.
-      **changes: fields of `EncoderConfig` to replace.
+      **changes: fields of `ParallelViTConfig` to replace.
     """
-    encoder = encoder_config(name, **changes)
+    encoder = parallel_vit_config(name, **changes)
     decoder = DecoderConfig(norm_eps=1e-5 if encoder.channel_agnostic else 1e-6)
     large = encoder.channel_agnostic and encoder.width >= 1024
     return MAEConfig(encoder=encoder, decoder=decoder, mask_ratio=0.85 if large else 0.75)

@@ -9,9 +9,9 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from mae_jax.networks.mae.config import DecoderConfig
-from mae_jax.nn.apply_blocks import run_stack
+from mae_jax.nn.apply_blocks import apply_blocks
 from mae_jax.nn.blocks import MLP, CrossAttention, LayerNorm, PreNormBlock
-from mae_jax.nn.masking import Masking, restore_order
+from mae_jax.nn.masking import Masking, unshuffle
 
 
 class JointDecoder(nn.Module):
@@ -62,7 +62,7 @@ class JointDecoder(nn.Module):
         # The class token's row of the table is zero.
         patches = jnp.concatenate([tokens[:, 1:].astype(jnp.float32), filler], axis=1) + positions
         x = jnp.concatenate([tokens[:, :1].astype(jnp.float32), patches], axis=1)
-        x = run_stack(
+        x = apply_blocks(
             lambda params, x, _: self.block.apply({"params": params}, x),
             self.block_params,
             x,
@@ -131,7 +131,7 @@ class ChannelDecoder(nn.Module):
           channels: the place of each given channel among the config's.
         """
         batch, count = kept.shape[0], len(channels)
-        x = restore_order(kept.astype(jnp.float32), self.mask_token[0, 0], masking)
+        x = unshuffle(kept.astype(jnp.float32), self.mask_token[0, 0], masking)
         x = rearrange(x, "b (c n) d -> b c n d", c=count)
         x = x + positions + self._select(self.channel_tokens, channels)[:, None]
         x = rearrange(x, "b c n d -> b (c n) d")
@@ -147,7 +147,7 @@ class ChannelDecoder(nn.Module):
             jax.tree.map(lambda leaf: self._select(leaf, channels), block)
             for block in self.block_params
         ]
-        u = run_stack(
+        u = apply_blocks(
             lambda params, u, _: apply(params, u), params, u, remat=self.remat, scan=self.scan
         )
         return rearrange(u, "c b n d -> b (c n) d", b=batch)

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Num
 from mae_jax.config import to_dict
 from mae_jax.errors import InputError
 from mae_jax.networks.encoder import Encoder
-from mae_jax.networks.mae.config import EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAE
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels, reconstruct
 from mae_jax.nn.pooling import pool
 from mae_jax.nn.standardize import self_standardize
@@ -34,7 +34,7 @@ class MAEEncoder(Encoder):
 
     def __init__(
         self,
-        config: MAEConfig | EncoderConfig,
+        config: MAEConfig | ParallelViTConfig,
         params: dict[str, Any],
         preprocessing: Preprocessing,
         *,
@@ -52,7 +52,7 @@ class MAEEncoder(Encoder):
             self.params = params
         kind = "CA-MAE" if self.encoder_config.channel_agnostic else "MAE"
         self.name = name or f"{kind} {self.encoder_config.width}/{self.encoder_config.patch}"
-        self.model = ViT(self.encoder_config)
+        self.model = ParallelViT(self.encoder_config)
 
     def forward(
         self,
@@ -89,7 +89,7 @@ class MAEEncoder(Encoder):
         """Softmax weights [query, key] of one block; token 0 is the class token."""
         images = self_standardize(pixels, self.preprocessing.scale)
         maps: Any = self.model.apply(
-            {"params": params}, images, block=block, method=ViT.attention_maps
+            {"params": params}, images, block=block, method=ParallelViT.attention_maps
         )
         return maps
 
@@ -99,7 +99,7 @@ class MAEEncoder(Encoder):
         repeats = channels if pooling == "channel" and self.encoder_config.channel_agnostic else 1
         return repeats * self.encoder_config.width
 
-    def piece(self, channels: int, height: int, width: int) -> int:
+    def microbatch_size(self, channels: int, height: int, width: int) -> int:
         """About a thousand tokens: with fewer, products are too small to be quick."""
         patches = height * width // self.encoder_config.patch**2
         tokens = 1 + patches * (channels if self.encoder_config.channel_agnostic else 1)

@@ -13,17 +13,17 @@ from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.mae.decoders import ChannelDecoder, JointDecoder
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.nn.blocks import Dense, decoder_init
 from mae_jax.nn.masking import (
     Masking,
-    kept_count,
-    mask_by_noise,
-    noise_of_keep_mask,
+    noise_from_mask,
+    num_keep,
+    random_masking,
     take_tokens,
 )
-from mae_jax.nn.patches import grid_of
-from mae_jax.nn.pos_embed import position_table
+from mae_jax.nn.patches import patch_grid
+from mae_jax.nn.pos_embed import sincos_pos_embed
 
 
 class MAEOutput(NamedTuple):
@@ -32,30 +32,30 @@ class MAEOutput(NamedTuple):
     Attributes:
       prediction: predicted patches.
       target: the same patches of the standardised image.
-      weight: 1 where a predicted patch was masked, 0 where the encoder saw it.
+      loss_mask: 1 where a predicted patch was masked, 0 where the encoder saw it.
       mask: over all tokens in position order, 1 where masked.
-      ids: the position of each predicted patch.
+      patch_ids: the position of each predicted patch.
     """
 
     prediction: Float[Array, "batch predicted pixels"]
     target: Float[Array, "batch predicted pixels"]
-    weight: Float[Array, "batch predicted"]
+    loss_mask: Float[Array, "batch predicted"]
     mask: Float[Array, "batch tokens"]
-    ids: Int[Array, "batch predicted"]
+    patch_ids: Int[Array, "batch predicted"]
 
 
 class MAE(nn.Module):
     """Encoder, decoder and prediction head.
 
-    Parameters: `encoder/…` (a `ViT`'s, usable alone), `encoder_decoder_proj`, `decoder/…` and
-    `decoder_pred`.
+    Parameters: `encoder/…` (those of a `ParallelViT`, usable alone), `encoder_decoder_proj`,
+    `decoder/…` and `decoder_pred`.
     """
 
     config: MAEConfig
 
     def setup(self) -> None:
         encoder, decoder = self.config.encoder, self.config.decoder
-        self.encoder = ViT(encoder)
+        self.encoder = ParallelViT(encoder)
         self.encoder_decoder_proj = Dense(
             decoder.width, dtype=encoder.dtype, kernel_init=decoder_init
         )
@@ -80,7 +80,7 @@ class MAE(nn.Module):
         channels: Sequence[str] | None = None,
         noise: Float[Array, "batch tokens"] | Float[np.ndarray, "batch tokens"] | None = None,
         mask_ratio: float | None = None,
-        keep: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"] | None = None,
+        keep_mask: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"] | None = None,
         predict: Literal["masked", "all"] = "masked",
         train: bool = False,
     ) -> MAEOutput:
@@ -96,8 +96,8 @@ class MAE(nn.Module):
             config's. Channel-agnostic models take any part of them in any order.
           noise: uniform noise that orders the tokens; None draws it from the rng "mask".
           mask_ratio: replaces the config's.
-          keep: a mask of the caller's own, True where the encoder may see the token. Every sample
-            must keep the same number; under `jax.jit` give `mask_ratio` too.
+          keep_mask: a given mask, True where the encoder may see the token. Every sample must
+            keep the same number; under `jax.jit` give `mask_ratio` too.
           predict: "masked" predicts no more than the loss needs (the joint decoder's masked
             tail; the channel-agnostic one predicts all in any case), "all" predicts every token.
           train: stochastic depth, from the rng "drop_path".
@@ -106,33 +106,35 @@ class MAE(nn.Module):
           InputError: sizes, channels or a keep mask that do not fit.
         """
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        places = self._places(channels, images.shape[1])
-        patches, positions = self.encoder.cut(images)
+        places = self._channel_indices(channels, images.shape[1])
+        patches, positions = self.encoder.patchify(images)
         batch, count = patches.shape[:2]
-        if keep is not None:
-            noise, kept = noise_of_keep_mask(keep, mask_ratio)
+        if keep_mask is not None:
+            noise, kept = noise_from_mask(keep_mask, mask_ratio)
         else:
-            kept = kept_count(count, ratio)
+            kept = num_keep(count, ratio)
             if noise is None:
                 noise = jax.random.uniform(self.make_rng("mask"), (batch, count))
-        masking = mask_by_noise(jnp.asarray(noise), kept)
+        masking = random_masking(jnp.asarray(noise), kept)
         if self.config.encoder.channel_agnostic:
-            prediction = self._by_channel(images, patches, positions, masking, kept, places, train)
+            prediction = self._forward_channel_agnostic(
+                images, patches, positions, masking, kept, places, train
+            )
             ids = jnp.broadcast_to(jnp.arange(count), (batch, count))
             return MAEOutput(prediction, patches, masking.mask, masking.mask, ids)
         first = 0 if predict == "all" else kept
-        patches = take_tokens(patches, masking.order)
-        prediction = self._joint(images, patches, positions, masking, kept, first, train)
+        patches = take_tokens(patches, masking.ids_shuffle)
+        prediction = self._forward_joint(images, patches, positions, masking, kept, first, train)
         weight = jnp.broadcast_to(jnp.arange(first, count) >= kept, (batch, count - first))
         return MAEOutput(
             prediction,
             patches[:, first:],
             weight.astype(jnp.float32),
             masking.mask,
-            masking.order[:, first:],
+            masking.ids_shuffle[:, first:],
         )
 
-    def _joint(
+    def _forward_joint(
         self,
         images: jax.Array,
         patches: jax.Array,
@@ -142,14 +144,16 @@ class MAE(nn.Module):
         first: int,
         train: bool,
     ) -> Float[Array, "batch predicted pixels"]:
-        seen = jnp.asarray(positions)[masking.order[:, :kept]]
-        tokens = self.encoder.run(self.encoder.embed(patches[:, :kept], seen), train=train)
-        rows, columns = grid_of(images.shape[2], images.shape[3], self.config.encoder.patch)
-        table = jnp.asarray(position_table(rows, columns, self.config.decoder.width))
-        decoded = self.decoder(self.encoder_decoder_proj(tokens), table[masking.order])
+        seen = jnp.asarray(positions)[masking.ids_shuffle[:, :kept]]
+        tokens = self.encoder.encode(
+            self.encoder.embed_patches(patches[:, :kept], seen), train=train
+        )
+        rows, columns = patch_grid(images.shape[2], images.shape[3], self.config.encoder.patch)
+        table = jnp.asarray(sincos_pos_embed(rows, columns, self.config.decoder.width))
+        decoded = self.decoder(self.encoder_decoder_proj(tokens), table[masking.ids_shuffle])
         return self.decoder_pred(decoded[:, first:]).astype(jnp.float32)
 
-    def _by_channel(
+    def _forward_channel_agnostic(
         self,
         images: jax.Array,
         patches: jax.Array,
@@ -159,17 +163,17 @@ class MAE(nn.Module):
         places: tuple[int, ...],
         train: bool,
     ) -> Float[Array, "batch predicted pixels"]:
-        ids = masking.order[:, :kept]
-        tokens = self.encoder.embed(take_tokens(patches, ids), jnp.asarray(positions)[ids])
-        tokens = self.encoder.run(tokens, train=train)
-        rows, columns = grid_of(images.shape[2], images.shape[3], self.config.encoder.patch)
-        table = jnp.asarray(position_table(rows, columns, self.config.decoder.width))
+        ids = masking.ids_shuffle[:, :kept]
+        tokens = self.encoder.embed_patches(take_tokens(patches, ids), jnp.asarray(positions)[ids])
+        tokens = self.encoder.encode(tokens, train=train)
+        rows, columns = patch_grid(images.shape[2], images.shape[3], self.config.encoder.patch)
+        table = jnp.asarray(sincos_pos_embed(rows, columns, self.config.decoder.width))
         projected = self.encoder_decoder_proj(tokens[:, 1:])
         return self.decoder_pred(self.decoder(projected, masking, table, places)).astype(
             jnp.float32
         )
 
-    def _places(self, channels: Sequence[str] | None, given: int) -> tuple[int, ...]:
+    def _channel_indices(self, channels: Sequence[str] | None, given: int) -> tuple[int, ...]:
         known = self.config.encoder.channels
         names = known if channels is None else tuple(channels)
         if len(names) != given:

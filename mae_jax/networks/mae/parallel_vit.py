@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import EncoderConfig
-from mae_jax.nn.apply_blocks import run_stack
+from mae_jax.networks.mae.config import ParallelViTConfig
+from mae_jax.nn.apply_blocks import apply_blocks
 from mae_jax.nn.blocks import Dense, ParallelBlock
-from mae_jax.nn.patches import grid_of, patchify
-from mae_jax.nn.pos_embed import position_table
-from mae_jax.nn.sharding_context import by_samples
+from mae_jax.nn.patches import patch_grid, patchify
+from mae_jax.nn.pos_embed import sincos_pos_embed
+from mae_jax.nn.sharding_context import shard_batch
 
 # PyTorch's default for a convolution's kernel, which the reference keeps for the patches.
 patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-class ViT(nn.Module):
+class ParallelViT(nn.Module):
     """Self-standardised images to tokens: one class token, then the patches, channel-major.
 
     Parameters: `patch_embed/{kernel, bias}`, `cls_token` and `block_00`, `block_01`, … The table
     of positions is no parameter: it is made for the grid and the channels of each call.
     """
 
-    config: EncoderConfig
+    config: ParallelViTConfig
 
     def setup(self) -> None:
         config = self.config
@@ -69,10 +69,12 @@ class ViT(nn.Module):
           InputError: a size that the patch does not divide, a wrong number of channels, or no
             such block.
         """
-        patches, positions = self.cut(images)
-        return self.run(self.embed(patches, jnp.asarray(positions)), train=train, block=block)
+        patches, positions = self.patchify(images)
+        return self.encode(
+            self.embed_patches(patches, jnp.asarray(positions)), train=train, block=block
+        )
 
-    def cut(
+    def patchify(
         self, images: Float[Array, "batch channels height width"]
     ) -> tuple[
         Float[Array, "batch tokens pixels"], Float[np.ndarray, "tokens {self.config.width}"]
@@ -85,12 +87,12 @@ class ViT(nn.Module):
                 f"this encoder takes {len(config.channels)} channels "
                 f"({', '.join(config.channels)}), not {channels}."
             )
-        rows, columns = grid_of(height, width, config.patch)
+        rows, columns = patch_grid(height, width, config.patch)
         patches = patchify(images, config.patch, channel_agnostic=config.channel_agnostic)
         repeats = channels if config.channel_agnostic else 1
-        return patches, position_table(rows, columns, config.width, channels=repeats)
+        return patches, sincos_pos_embed(rows, columns, config.width, channels=repeats)
 
-    def embed(
+    def embed_patches(
         self,
         patches: Float[Array, "batch tokens pixels"],
         positions: Float[Array, "tokens dim"] | Float[Array, "batch tokens dim"],
@@ -98,9 +100,9 @@ class ViT(nn.Module):
         """Projects patches, adds their positions, puts the class token in front."""
         tokens = self.patch_embed(patches).astype(jnp.float32) + positions
         first = jnp.broadcast_to(self.cls_token, (tokens.shape[0], 1, self.config.width))
-        return by_samples(jnp.concatenate([first, tokens], axis=1))
+        return shard_batch(jnp.concatenate([first, tokens], axis=1))
 
-    def run(
+    def encode(
         self,
         tokens: Float[Array, "batch tokens dim"],
         *,
@@ -110,7 +112,7 @@ class ViT(nn.Module):
         """The blocks up to and with `block`; there is no final norm (as in the reference)."""
         count = self.config.depth if block is None else self._index(block) + 1
         drop = self._drop_path(tokens.shape[0])[:count] if train and self.config.drop_path else None
-        return run_stack(
+        return apply_blocks(
             self._apply,
             self.block_params[:count],
             tokens,
@@ -124,8 +126,8 @@ class ViT(nn.Module):
     ) -> Float[Array, "batch {self.config.heads} tokens tokens"]:
         """Softmax weights [query, key] of one block; token 0 is the class token."""
         index = self._index(block)
-        patches, positions = self.cut(images)
-        tokens = self.embed(patches, jnp.asarray(positions))
+        patches, positions = self.patchify(images)
+        tokens = self.embed_patches(patches, jnp.asarray(positions))
         for params in self.block_params[:index]:
             tokens = self._apply(params, tokens, None)
         weights = self.block.apply(

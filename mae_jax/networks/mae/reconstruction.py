@@ -42,25 +42,25 @@ def reconstruct(
     rng: jax.Array | None = None,
     noise: Float[Array, "batch tokens"] | Float[np.ndarray, "batch tokens"] | None = None,
     mask_ratio: float | None = None,
-    keep: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"] | None = None,
+    keep_mask: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"] | None = None,
 ) -> Reconstruction:
-    """Masks and reconstructs standardised images; the mask comes from `keep`, `noise` or `rng`.
+    """Masks and reconstructs standardised images by `keep_mask`, `noise` or `rng`.
 
     A model trained on targets normalised per patch (`norm_pix`) predicts those; its prediction is
     brought back with the true mean and deviation of each patch.
 
     Raises:
-      InputError: none of `rng`, `noise` and `keep` is given, or an argument does not fit.
+      InputError: none of `rng`, `noise` and `keep_mask` is given, or an argument does not fit.
     """
-    if rng is None and noise is None and keep is None:
-        raise InputError("reconstruct needs rng, noise or keep to know what to mask.")
+    if rng is None and noise is None and keep_mask is None:
+        raise InputError("reconstruct needs rng, noise or keep_mask to know what to mask.")
     output: Any = model.apply(
         {"params": params},
         images,
         channels=None if channels is None else tuple(channels),
         noise=noise,
         mask_ratio=mask_ratio,
-        keep=keep,
+        keep_mask=keep_mask,
         predict="all",
         rngs=None if rng is None else {"mask": rng},
     )
@@ -70,7 +70,7 @@ def reconstruct(
         mean = output.target.mean(axis=-1, keepdims=True)
         variance = output.target.var(axis=-1, ddof=1, keepdims=True)
         prediction = prediction * jnp.sqrt(variance + 1e-6) + mean
-    prediction = take_tokens(prediction, jnp.argsort(output.ids, axis=1))
+    prediction = take_tokens(prediction, jnp.argsort(output.patch_ids, axis=1))
 
     def to_image(patches: jax.Array) -> jax.Array:
         return unpatchify(
@@ -137,6 +137,6 @@ def predict_channels(
     tokens = (height // config.patch) * (width // config.patch)
     keep = np.repeat([[True] * len(given) + [False] * len(missing)], batch, axis=0)
     result = reconstruct(
-        model, params, filled, channels=given + missing, keep=np.repeat(keep, tokens, axis=1)
+        model, params, filled, channels=given + missing, keep_mask=np.repeat(keep, tokens, axis=1)
     )
     return result.prediction[:, len(given) :]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.registry import param_shapes
-from mae_jax.nn.pos_embed import position_table
+from mae_jax.nn.pos_embed import sincos_pos_embed
 from mae_jax.weights.key_map import KeyMapEntry, export_tensors, import_tensors
 
 _BACKBONE = "encoder.vit_backbone"
@@ -64,7 +64,7 @@ def openphenom_config(
     head_dim = shape(f"{_BACKBONE}.blocks.0.q_norm.weight")[0] if qk_norm else 64
     decoder_width = shape("decoder.mask_token")[-1]
     return MAEConfig(
-        encoder=EncoderConfig(
+        encoder=ParallelViTConfig(
             patch=patch,
             width=width,
             depth=blocks,
@@ -125,7 +125,7 @@ def _linear(
     )
 
 
-def _encoder_entries(config: EncoderConfig) -> list[KeyMapEntry]:
+def _encoder_entries(config: ParallelViTConfig) -> list[KeyMapEntry]:
     channels = 1 if config.channel_agnostic else len(config.channels)
     repeats = max(len(config.channels), _TABLE_CHANNELS) if config.channel_agnostic else 1
     side = config.crop // config.patch
@@ -134,7 +134,7 @@ def _encoder_entries(config: EncoderConfig) -> list[KeyMapEntry]:
         KeyMapEntry(f"{_BACKBONE}.cls_token", "encoder.cls_token"),
         KeyMapEntry(
             f"{_BACKBONE}.pos_embed",
-            default=lambda: position_table(
+            default=lambda: sincos_pos_embed(
                 side, side, config.width, channels=repeats, class_token=True
             )[None],
         ),
@@ -182,7 +182,7 @@ def _decoder_entries(config: MAEConfig) -> list[KeyMapEntry]:
     repeats = len(encoder.channels) if encoder.channel_agnostic else 1
 
     def table() -> np.ndarray:
-        return position_table(side, side, decoder.width, channels=repeats, class_token=True)[None]
+        return sincos_pos_embed(side, side, decoder.width, channels=repeats, class_token=True)[None]
 
     entries = [
         *_linear("encoder_decoder_proj", "encoder_decoder_proj"),

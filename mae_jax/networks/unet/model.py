@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from mae_jax.config import distinct, schema, setting
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import CELL_PAINTING, Dtype
-from mae_jax.nn.masking import kept_count, mask_by_noise
-from mae_jax.nn.patches import grid_of
+from mae_jax.nn.masking import num_keep, random_masking
+from mae_jax.nn.patches import patch_grid
 
 _kernel_init = nn.initializers.he_normal()
 
@@ -40,7 +40,6 @@ class UNetConfig:
     crop: int = setting(256, ge=1)
     patch: int = setting(16, ge=1)
     mask_ratio: float = setting(0.25, ge=0, lt=1)
-    fourier_weight: float = setting(0.0, ge=0, le=1)
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -48,6 +47,11 @@ class UNetConfig:
             raise InputError(f"kernel must be odd, not {self.kernel}.")
         if len(self.convolutions) != len(self.widths) or len(self.widths) < 2:
             raise InputError("convolutions must name a number for each of two or more widths.")
+
+    @staticmethod
+    def upgrade_saved(values: dict[str, Any]) -> dict[str, Any]:
+        """Version 0.1 had a key `fourier_weight` without effect."""
+        return {key: value for key, value in values.items() if key != "fourier_weight"}
 
     @property
     def stride(self) -> int:
@@ -100,11 +104,11 @@ class MUNet(nn.Module):
           InputError: a wrong number of channels, or a size that does not divide.
         """
         batch, _, height, width = self._checked(images).shape
-        rows, columns = grid_of(height, width, self.config.patch)
+        rows, columns = patch_grid(height, width, self.config.patch)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         if noise is None:
             noise = jax.random.uniform(self.make_rng("mask"), (batch, rows * columns))
-        masking = mask_by_noise(jnp.asarray(noise), kept_count(rows * columns, ratio))
+        masking = random_masking(jnp.asarray(noise), num_keep(rows * columns, ratio))
         mask = masking.mask.reshape(batch, 1, rows, columns)
         mask = mask.repeat(self.config.patch, axis=2).repeat(self.config.patch, axis=3)
         levels = self._encode(images * (1 - mask))

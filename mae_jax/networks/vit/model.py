@@ -15,20 +15,20 @@ from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import CELL_PAINTING, Attention, Dtype, Remat
 from mae_jax.networks.mae.parallel_vit import patch_init
-from mae_jax.nn.apply_blocks import run_stack
+from mae_jax.nn.apply_blocks import apply_blocks
 from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init
-from mae_jax.nn.patches import grid_of, patchify
+from mae_jax.nn.patches import patch_grid, patchify
 
 
 @schema
-class PlainViTConfig:
+class ViTConfig:
     """An ordinary ViT.
 
     Attributes:
       grid: side of the learned table of positions, in patches; other grids interpolate it.
       channels: names of the channels that it takes, in order.
       classes: outputs of the classifier; 0 for none.
-      The others as in `EncoderConfig`.
+      The others as in `ParallelViTConfig`.
     """
 
     patch: int = setting(16, ge=1)
@@ -49,7 +49,7 @@ class PlainViTConfig:
             raise InputError(f"width {self.width} must be a multiple of heads {self.heads}.")
 
 
-PLAIN_VITS: dict[str, dict[str, int]] = {
+VIT_SIZES: dict[str, dict[str, int]] = {
     "vit_s16": {"patch": 16, "width": 384, "depth": 12, "heads": 6},
     "vit_b16": {"patch": 16, "width": 768, "depth": 12, "heads": 12},
     "vit_b8": {"patch": 8, "width": 768, "depth": 12, "heads": 12},
@@ -57,22 +57,22 @@ PLAIN_VITS: dict[str, dict[str, int]] = {
 }
 
 
-def plain_vit_config(name: str, **changes: Any) -> PlainViTConfig:
+def vit_config(name: str, **changes: Any) -> ViTConfig:
     """An ordinary ViT of a published size: "vit_s16", "vit_b16", "vit_b8" or "vit_l16".
 
     Raises:
       InputError: an unknown name.
     """
-    if name not in PLAIN_VITS:
-        raise InputError(f"no plain ViT is called '{name}': {nearest(name, list(PLAIN_VITS))}")
-    size = PLAIN_VITS[name]
-    return PlainViTConfig(**({**size, "grid": 256 // size["patch"]} | changes))
+    if name not in VIT_SIZES:
+        raise InputError(f"no plain ViT is called '{name}': {nearest(name, list(VIT_SIZES))}")
+    size = VIT_SIZES[name]
+    return ViTConfig(**({**size, "grid": 256 // size["patch"]} | changes))
 
 
-class PlainViT(nn.Module):
+class ViT(nn.Module):
     """Standardised images to tokens (class token first, after the final norm) or logits."""
 
-    config: PlainViTConfig
+    config: ViTConfig
 
     def setup(self) -> None:
         config = self.config
@@ -115,12 +115,12 @@ class PlainViT(nn.Module):
             )
         if block is not None and not -config.depth <= block < config.depth:
             raise InputError(f"there is no block {block}: blocks are 0 to {config.depth - 1}.")
-        rows, columns = grid_of(images.shape[2], images.shape[3], config.patch)
+        rows, columns = patch_grid(images.shape[2], images.shape[3], config.patch)
         patches = patchify(images, config.patch, channel_agnostic=False)
         x = self.patch_embed(patches).astype(jnp.float32)
         first = jnp.broadcast_to(self.cls_token, (x.shape[0], 1, config.width))
         x = jnp.concatenate([first, x], axis=1) + self._positions(rows, columns)
-        x = run_stack(
+        x = apply_blocks(
             lambda params, x, _: self.block.apply({"params": params}, x),
             self.block_params[: config.depth if block is None else block % config.depth + 1],
             x,

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import DecoderConfig, EncoderConfig, MAEConfig
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.reconstruction import predict_channels, reconstruct
 from mae_jax.nn.losses import mae_loss
-from mae_jax.nn.masking import mask_by_noise
+from mae_jax.nn.masking import random_masking
 from mae_jax.nn.patches import patchify
-from mae_jax.nn.pos_embed import position_table
+from mae_jax.nn.pos_embed import sincos_pos_embed
 
 CHANNELS = ("a", "b", "c")
 
 
 def tiny(channel_agnostic, **encoder):
     return MAEConfig(
-        encoder=EncoderConfig(
+        encoder=ParallelViTConfig(
             patch=8,
             width=32,
             depth=2,
@@ -74,18 +74,18 @@ def plain_loss(model, config, params, x, noise):
         agnostic = config.encoder.channel_agnostic
         patches = patchify(x, 8, channel_agnostic=agnostic)
         repeats = 3 if agnostic else 1
-        table = position_table(4, 4, 32, channels=repeats, class_token=True)
+        table = sincos_pos_embed(4, 4, 32, channels=repeats, class_token=True)
         kept = int(patches.shape[1] * (1 - config.mask_ratio))
-        masking = mask_by_noise(jnp.asarray(noise), kept)
-        tokens = mae.encoder.embed(patches, jnp.asarray(table[1:]))
-        seen = jnp.take_along_axis(tokens[:, 1:], masking.order[:, :kept, None], axis=1)
-        tokens = mae.encoder.run(jnp.concatenate([tokens[:, :1], seen], axis=1))
+        masking = random_masking(jnp.asarray(noise), kept)
+        tokens = mae.encoder.embed_patches(patches, jnp.asarray(table[1:]))
+        seen = jnp.take_along_axis(tokens[:, 1:], masking.ids_shuffle[:, :kept, None], axis=1)
+        tokens = mae.encoder.encode(jnp.concatenate([tokens[:, :1], seen], axis=1))
         y = mae.encoder_decoder_proj(tokens)
         fill = jnp.broadcast_to(
             mae.decoder.mask_token, (x.shape[0], patches.shape[1] - kept, y.shape[-1])
         )
         whole = jnp.concatenate([y[:, 1:], fill], axis=1)
-        whole = jnp.take_along_axis(whole, masking.rank[..., None], axis=1)
+        whole = jnp.take_along_axis(whole, masking.ids_restore[..., None], axis=1)
         decoder = mae.decoder
         if agnostic:
             whole = whole + table[1:] + jnp.repeat(decoder.channel_tokens, 16, axis=0)
@@ -155,10 +155,12 @@ def test_shapes_masks_and_targets(built):
     masked = tokens - tokens // 4
     assert out.prediction.shape == (3, tokens if agnostic else masked, patches.shape[2])
     np.testing.assert_array_equal(out.mask.sum(axis=1), masked)
-    np.testing.assert_array_equal(out.weight.sum(axis=1), masked)
-    expected = np.take_along_axis(np.asarray(patches), np.asarray(out.ids)[..., None], axis=1)
+    np.testing.assert_array_equal(out.loss_mask.sum(axis=1), masked)
+    expected = np.take_along_axis(np.asarray(patches), np.asarray(out.patch_ids)[..., None], axis=1)
     np.testing.assert_array_equal(out.target, expected)
-    np.testing.assert_array_equal(np.take_along_axis(out.mask, out.ids, axis=1), out.weight)
+    np.testing.assert_array_equal(
+        np.take_along_axis(out.mask, out.patch_ids, axis=1), out.loss_mask
+    )
     every = run(model, params, x, noise, predict="all")
     assert every.prediction.shape == patches.shape
     np.testing.assert_array_equal(every.mask, out.mask)
@@ -243,12 +245,14 @@ def test_missing_stains_are_predicted_from_the_given_ones_alone():
     predicted = predict_channels(model, params, x[:, :2], given=("a", "c"))
     assert predicted.shape == (3, 1, 32, 32)
     keep = np.repeat([[True, False, True]], 3, axis=0).repeat(16, axis=1)
-    whole = reconstruct(model, params, x[:, jnp.array([0, 2, 1])], keep=keep)
-    by_keep = reconstruct(model, params, jnp.stack([x[:, 0], x[:, 2], x[:, 1]], axis=1), keep=keep)
+    whole = reconstruct(model, params, x[:, jnp.array([0, 2, 1])], keep_mask=keep)
+    by_keep = reconstruct(
+        model, params, jnp.stack([x[:, 0], x[:, 2], x[:, 1]], axis=1), keep_mask=keep
+    )
     np.testing.assert_array_equal(whole.mask[:, 1], 1)
     np.testing.assert_array_equal(whole.prediction, by_keep.prediction)
     filled = jnp.stack([x[:, 0], jnp.zeros_like(x[:, 0]), x[:, 1]], axis=1)
-    same = reconstruct(model, params, filled, keep=keep).prediction[:, 1:2]
+    same = reconstruct(model, params, filled, keep_mask=keep).prediction[:, 1:2]
     np.testing.assert_allclose(predicted, same, atol=2e-5)
     with pytest.raises(InputError, match="did you mean"):
         predict_channels(model, params, x[:, :1], given=("a",), missing=("bb",))

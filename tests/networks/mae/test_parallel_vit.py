@@ -7,12 +7,12 @@ import pytest
 import scipy.stats
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import ENCODERS, EncoderConfig, encoder_config, mae_config
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.config import ENCODERS, ParallelViTConfig, mae_config, parallel_vit_config
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.nn.blocks import gelu
 from mae_jax.nn.pooling import pool
 
-CONFIG = EncoderConfig(
+CONFIG = ParallelViTConfig(
     patch=8, width=32, depth=2, heads=2, crop=16, channels=("a", "b"), layer_scale=0.3
 )
 
@@ -24,13 +24,13 @@ def images(channels=2, height=16, width=16, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    fresh = jax.jit(ViT(CONFIG).init)(jax.random.key(0), images())["params"]
+    fresh = jax.jit(ParallelViT(CONFIG).init)(jax.random.key(0), images())["params"]
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), fresh)
 
 
 def apply(params, x, block=None, **changes):
-    model = ViT(dataclasses.replace(CONFIG, **changes))
+    model = ParallelViT(dataclasses.replace(CONFIG, **changes))
     return jax.jit(lambda p, x: model.apply({"params": p}, x, block=block))(params, x)
 
 
@@ -59,10 +59,10 @@ def test_any_crop_that_the_patch_divides(params):
 
 def test_a_joint_encoder_wants_its_channels():
     joint = dataclasses.replace(CONFIG, channel_agnostic=False)
-    fresh = jax.jit(ViT(joint).init)(jax.random.key(0), images())["params"]
+    fresh = jax.jit(ParallelViT(joint).init)(jax.random.key(0), images())["params"]
     assert fresh["patch_embed"]["kernel"].shape == (128, 32)
     with pytest.raises(InputError, match=r"2 channels \(a, b\), not 3"):
-        ViT(joint).apply({"params": fresh}, images(3))
+        ParallelViT(joint).apply({"params": fresh}, images(3))
 
 
 def test_features_of_every_block(params):
@@ -77,7 +77,9 @@ def test_features_of_every_block(params):
 
 
 def test_attention_maps_are_weights(params):
-    maps = ViT(CONFIG).apply({"params": params}, images(), block=1, method=ViT.attention_maps)
+    maps = ParallelViT(CONFIG).apply(
+        {"params": params}, images(), block=1, method=ParallelViT.attention_maps
+    )
     assert maps.shape == (2, 2, 9, 9)
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
 
@@ -91,7 +93,7 @@ def test_options_change_no_value_and_no_gradient(params, changes):
     x = images()
 
     def loss(config):
-        model = ViT(config)
+        model = ParallelViT(config)
         rngs = {"drop_path": jax.random.key(3)}
         return jax.jit(
             jax.value_and_grad(
@@ -108,7 +110,7 @@ def test_options_change_no_value_and_no_gradient(params, changes):
 
 def test_remat_recomputes_and_scan_loops(params):
     def text(**changes):
-        model = ViT(dataclasses.replace(CONFIG, attention="xla", **changes))
+        model = ParallelViT(dataclasses.replace(CONFIG, attention="xla", **changes))
         step = jax.grad(lambda p: model.apply({"params": p}, images()).sum())
         return str(jax.make_jaxpr(step)(params))
 
@@ -147,14 +149,14 @@ def test_gelu_is_the_exact_one():
 def test_named_sizes():
     assert {"vit_s16", "vit_s8", "vit_b16", "vit_b8", "vit_l16", "vit_l8"} < set(ENCODERS)
     for name in ENCODERS:
-        encoder_config(name)
-    assert encoder_config("vit_h14").crop == 252
-    assert encoder_config("vit_l8").drop_path == 0.3
+        parallel_vit_config(name)
+    assert parallel_vit_config("vit_h14").crop == 252
+    assert parallel_vit_config("vit_l8").drop_path == 0.3
     assert mae_config("vit_l16").mask_ratio == 0.85
     assert mae_config("vit_l16", channel_agnostic=False).mask_ratio == 0.75
     with pytest.raises(InputError, match="did you mean 'vit_s16'"):
-        encoder_config("vit_s_16")
+        parallel_vit_config("vit_s_16")
     with pytest.raises(InputError, match="did you mean 'width'"):
-        encoder_config("vit_s16", widht=3)
+        parallel_vit_config("vit_s16", widht=3)
     with pytest.raises(InputError, match="multiple of patch"):
-        encoder_config("vit_s16", crop=250)
+        parallel_vit_config("vit_s16", crop=250)

@@ -11,13 +11,13 @@ import safetensors.numpy
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import (
     DecoderConfig,
-    EncoderConfig,
     MAEConfig,
-    encoder_config,
+    ParallelViTConfig,
     mae_config,
+    parallel_vit_config,
 )
 from mae_jax.networks.mae.model import MAE
-from mae_jax.networks.mae.parallel_vit import ViT
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.mae.torch_keys import (
     export_openphenom,
     import_openphenom,
@@ -25,7 +25,7 @@ from mae_jax.networks.mae.torch_keys import (
     openphenom_key_map,
 )
 from mae_jax.networks.registry import init_params, param_shapes
-from mae_jax.nn.masking import mask_by_noise
+from mae_jax.nn.masking import random_masking
 from mae_jax.nn.pooling import pool
 from mae_jax.weights.key_map import source_shapes
 from mae_jax.weights.pytree_paths import flatten
@@ -40,7 +40,7 @@ SIZES = {  # width, depth, heads, patch, decoder heads; head_dim 64 as in every 
 def small(agnostic, size, bias_layout="fixed"):
     width, depth, heads, patch, decoder_heads = SIZES[size]
     return MAEConfig(
-        encoder=EncoderConfig(
+        encoder=ParallelViTConfig(
             patch=patch,
             width=width,
             depth=depth,
@@ -122,7 +122,7 @@ def test_encoder_and_decoder_agree_with_torch(torch_reference, agnostic, size):
     backbone = timm_encoder(torch_reference, config)
     theirs = timm_tokens(backbone, state, config, torch.from_numpy(x))
 
-    ours = jax.jit(ViT(config.encoder).apply)({"params": params["encoder"]}, jnp.asarray(x))
+    ours = jax.jit(ParallelViT(config.encoder).apply)({"params": params["encoder"]}, jnp.asarray(x))
     close(ours, theirs.numpy())
     close(pool(ours, "class"), theirs[:, 0].numpy())
     close(pool(ours, "mean"), theirs[:, 1:].mean(dim=1).numpy())
@@ -137,14 +137,14 @@ def test_encoder_and_decoder_agree_with_torch(torch_reference, agnostic, size):
         params, jnp.asarray(x)
     )
     kept = int(noise.shape[1] * 0.25)
-    masking = mask_by_noise(jnp.asarray(noise), kept)
+    masking = random_masking(jnp.asarray(noise), kept)
     with torch.no_grad():
         whole = embedded(backbone, state, config, torch.from_numpy(x))
-        order = torch.from_numpy(np.array(masking.order[:, :kept])).long()
+        order = torch.from_numpy(np.array(masking.ids_shuffle[:, :kept])).long()
         seen = torch.stack([whole[b, 1:][order[b]] for b in range(2)])
         tokens = backbone.blocks(torch.cat([whole[:, :1], seen], dim=1))
         p = {name: torch.from_numpy(value) for name, value in state.items()}
-        rank = torch.from_numpy(np.array(masking.rank)).long()
+        rank = torch.from_numpy(np.array(masking.ids_restore)).long()
         options = {"depth": 2, "heads": config.decoder.heads, "eps": config.decoder.norm_eps}
         positions = p["decoder.pos_embeddings"]
         if agnostic:
@@ -155,7 +155,7 @@ def test_encoder_and_decoder_agree_with_torch(torch_reference, agnostic, size):
             expected = torch_reference.transcribe_joint_decoder(
                 p, tokens, rank, positions, **options
             )
-    order = np.argsort(np.asarray(out.ids), axis=1)
+    order = np.argsort(np.asarray(out.patch_ids), axis=1)
     close(np.take_along_axis(np.asarray(out.prediction), order[..., None], 1), expected.numpy())
 
 
@@ -211,10 +211,10 @@ def test_the_legacy_bias_as_a_bias_over_all_outputs(torch_reference):
     with torch.no_grad():
         tokens = timm_tokens_without_blocks(backbone, state, config, torch.from_numpy(x))
         theirs = backbone.blocks(tokens)
-    ours = jax.jit(ViT(config.encoder).apply)({"params": params["encoder"]}, jnp.asarray(x))
+    ours = jax.jit(ParallelViT(config.encoder).apply)({"params": params["encoder"]}, jnp.asarray(x))
     close(ours, theirs.numpy())
     fixed = dataclasses.replace(config.encoder, bias_layout="fixed")
-    other = jax.jit(ViT(fixed).apply)({"params": params["encoder"]}, jnp.asarray(x))
+    other = jax.jit(ParallelViT(fixed).apply)({"params": params["encoder"]}, jnp.asarray(x))
     assert np.abs(np.asarray(other) - np.asarray(ours)).max() > 1e-2
 
 
@@ -258,7 +258,7 @@ def test_the_released_layout_has_765_keys():
     ],
 )
 def test_parameter_counts_of_the_paper(name, millions):
-    encoder = encoder_config(name, channel_agnostic=False, channels=tuple("abcdef"))
+    encoder = parallel_vit_config(name, channel_agnostic=False, channels=tuple("abcdef"))
     config = MAEConfig(encoder=encoder, decoder=DecoderConfig())
     shapes = source_shapes(openphenom_key_map(config), param_shapes(config))
     count = sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith("encoder.vit"))
@@ -269,7 +269,7 @@ def test_parameter_counts_of_the_paper(name, millions):
     ("name", "millions"), [("vit_h14", 632), ("vit_g14", 1011), ("vit_gg14", 1843)]
 )
 def test_sizes_beyond_the_paper_are_near_those_published(name, millions):
-    config = encoder_config(name, channel_agnostic=False, channels=("red", "green", "blue"))
+    config = parallel_vit_config(name, channel_agnostic=False, channels=("red", "green", "blue"))
     shapes = jax.tree.leaves(param_shapes(config))
     assert abs(sum(int(np.prod(leaf.shape)) for leaf in shapes) / 1e6 / millions - 1) < 5e-3
 
