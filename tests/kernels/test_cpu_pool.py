@@ -92,7 +92,9 @@ def test_an_encoder_gives_what_one_large_batch_gives(monkeypatch: pytest.MonkeyP
     params = jax.tree.map(lambda p: p + 0.05, init_params(config, jax.random.key(0)))
     encoder = MAEEncoder(config, params, Preprocessing(tuple("abc"), any_channels=True, crop=32))
     assert encoder.microbatch_size(3, 32, 32) == 1280 // 49
-    monkeypatch.setattr(encoder, "microbatch_size", lambda *shape: 4)  # of ten, the last four overlap
+    monkeypatch.setattr(
+        encoder, "microbatch_size", lambda *shape: 4
+    )  # of ten, the last four overlap
     wanted = jax.jit(encoder.forward)(params, CROPS)
     np.testing.assert_allclose(encoder.embed(CROPS), wanted, atol=1e-5, rtol=1e-5)
     runner = BatchEncoder(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, encoder_config
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, parallel_vit_config
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.saved_model import load_model, save_model
 from mae_jax.weights.preprocessing import Preprocessing
@@ -58,7 +58,9 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 @pytest.fixture(scope="module")
 def model():
     config = MAEConfig(
-        encoder=encoder_config("vit_s16", width=16, depth=2, heads=2, crop=32, channels=("a", "b")),
+        encoder=parallel_vit_config(
+            "vit_s16", width=16, depth=2, heads=2, crop=32, channels=("a", "b")
+        ),
         decoder=DecoderConfig(width=16, depth=1, heads=2, cross_heads=2),
     )
     params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(0))
