@@ -3,8 +3,11 @@
 import http.client
 import json
 import shutil
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -172,6 +175,9 @@ def test_a_port_that_is_taken(server: ViewServer) -> None:
         ("/../secret", 404, "there is no"),
         ("/api/well", 400, "well must be a number below 48"),
         ("/api/well?well=48", 400, "well must be"),
+        ("/api/well?well=%C2%B2", 400, "well must be"),
+        ("/api/well?well=" + "9" * 5000, 400, "well must be"),
+        ("/api/image?well=0&size=9x", 400, "size must be"),
         ("/api/image?well=-1", 400, "well must be"),
         ("/api/image?well=0&site=7", 400, "2 sites"),
         ("/api/image?well=0&channel=Golgi", 400, "no channel 'Golgi'"),
@@ -198,6 +204,43 @@ def test_without_an_index_there_are_no_images() -> None:
     assert not any(screen.summary()["images"])
     with pytest.raises(InputError, match="--index"):
         screen.image(0)
+
+
+@pytest.fixture
+def small_server(index: Index) -> Iterator[ViewServer]:
+    screen = Screen(make_profiles(), index, method="pca")
+    with ViewServer(screen, max_connections=4, request_timeout=1.0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_half_open_connections_are_bounded_and_closed(small_server: ViewServer) -> None:
+    before = threading.active_count()
+    address = ("127.0.0.1", small_server.server_port)
+    connections = [socket.create_connection(address, timeout=10) for _ in range(40)]
+    try:
+        for connection in connections[:4]:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: ")  # and never the rest
+        answers = [connection.recv(100) for connection in connections[4:]]
+        assert all(answer.startswith(b"HTTP/1.0 503") for answer in answers)
+        assert threading.active_count() <= before + 4
+        # Bytes that trickle in do not extend the deadline.
+        deadline = time.monotonic() + 5
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() < deadline:
+                connections[0].sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() < deadline
+        deadline = time.monotonic() + 5
+        while get(small_server, "/")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
