@@ -11,29 +11,33 @@ The page is served on this machine's loopback interface only; to look from elsew
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
+    """Declare the command's options."""
     add = parser.add_argument
-    what = "an embeddings folder, or profiles as parquet, CSV or .h5ad"
-    add("--embeddings", required=True, metavar="WHERE", help=what)
+    embeddings = "an embeddings folder, or profiles as Parquet, CSV or .h5ad"
+    add("--embeddings", required=True, metavar="PATH", help=embeddings)
+    incomplete = "show the finished shards of a job that is still running"
+    add("--allow-incomplete", action="store_true", help=incomplete)
     add("--index", help="the screen's index, for images")
-    add("--port", type=int, default=0, help="the port (a free one)")
-    method = "how wells are laid flat: auto, umap, tsne or pca (auto)"
+    add("--port", type=int, default=0, help="the port (default: a free one)")
+    method = "projection to two dimensions: auto, umap, tsne or pca (auto)"
     add("--method", default="auto", choices=("auto", "umap", "tsne", "pca"), help=method)
-    limit = "show at most so many wells, drawn as whole plates (20000)"
+    limit = "the maximum number of wells, drawn as whole plates (20000)"
     add("--limit", type=int, default=20000, metavar="N", help=limit)
-    add("--seed", type=int, default=0, help="of the map (0)")
+    add("--seed", type=int, default=0, help="of the projection (0)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Lays the wells flat, then serves the page until it is interrupted."""
+    """Project the wells to two dimensions, then serve the page until interrupted."""
     from mae_jax.data.readers.open_screen import read_source
+    from mae_jax.evaluation.columns import ReadOptions
     from mae_jax.evaluation.profiles import Profiles
     from mae_jax.view.screen import Screen
     from mae_jax.view.server import ViewServer
 
-    profiles = Profiles.read(args.embeddings)
+    options = ReadOptions(allow_incomplete=args.allow_incomplete)
+    profiles = Profiles.read(args.embeddings, options=options, notes=print)
     index = read_source(args.index) if args.index else None
-    print(f"laying {len(profiles)} wells flat …", flush=True)
+    print(f"projecting {len(profiles)} wells …", flush=True)
     screen = Screen(profiles, index, method=args.method, limit=args.limit, seed=args.seed)
     if len(screen) < screen.total:
         print(f"showing {len(screen)} of {screen.total} wells (--limit)")
