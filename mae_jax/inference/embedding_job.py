@@ -100,7 +100,7 @@ def embed_index(
     elif isinstance(task, str):
         task = parse_task_slice(task)
     plan = make_plan(index, wells_per_shard, channels, crop)
-    check_crop(encoder, plan.crop)
+    encoder.check_crop(plan.crop or encoder.preprocessing.crop)
     plan, width = resolve_channels(encoder, plan, pooling)
     store = OutputStore(out)
     outputs = [name for name, saved in (("crops", save_crops), ("tokens", save_tokens)) if saved]
@@ -171,20 +171,6 @@ def embed_index(
     }
     store.write(NAME, replace(manifest, counts=counts).encode())
     return replace(report, complete=True)
-
-
-def check_crop(encoder: Encoder, crop: int | None) -> None:
-    """Refuse crops so large that attention over their tokens would not end.
-
-    Raises:
-      InputError: a crop of more than 4 times the side of those in training.
-    """
-    trained = encoder.preprocessing.crop
-    if encoder.params and crop is not None and crop > 4 * trained:
-        raise InputError(
-            f"crops of {crop}² pixels are more than 16 times the {trained}² of the encoder's "
-            "training; leave --crop out, and the fields are tiled."
-        )
 
 
 def resolve_channels(

@@ -109,9 +109,11 @@ class Encoder:
         On a processor, crops are taken few at a time in parallel (`mae_jax.kernels.cpu_pool`).
 
         Raises:
-          InputError: a pooling that this encoder does not have.
+          InputError: a pooling that this encoder does not have, or pixels that are not a batch of
+            crops of its channels; see `check_pixels`.
         """
         self.check_pooling(pooling)
+        self.check_pixels(np.shape(pixels))
         if jax.default_backend() == "cpu" and not isinstance(pixels, jax.core.Tracer):
             kind = (pooling, block)
             if kind not in self._streams:
@@ -128,6 +130,37 @@ class Encoder:
             raise InputError(
                 f"the encoder '{self.name}' has the poolings {', '.join(self.poolings)}, "
                 f"not '{pooling}'."
+            )
+
+    def check_pixels(self, shape: Sequence[int]) -> None:
+        """Raise InputError where `shape` is not (batch, channels, height, width) of its crops.
+
+        Whole fields are refused where attention over their tokens would take forever: more than 4
+        times the side of the crops in training.
+        """
+        if len(shape) != 4:
+            hint = "; give a single crop as pixels[None]" if len(shape) == 3 else ""
+            raise InputError(
+                f"pixels must have the axes (batch, channels, height, width), not the shape "
+                f"{tuple(shape)}{hint}."
+            )
+        _, channels, height, width = shape
+        known = self.preprocessing.channels
+        if not self.preprocessing.any_channels and channels != len(known):
+            raise InputError(
+                f"the encoder '{self.name}' takes the {len(known)} channels {', '.join(known)}, in "
+                f"this order, not {channels} channels."
+            )
+        self.check_crop(max(height, width))
+
+    def check_crop(self, side: int) -> None:
+        """Raise InputError where crops of `side` pixels are too large for attention to end."""
+        trained = self.preprocessing.crop
+        if hasattr(self, "tokens") and side > 4 * trained:
+            raise InputError(
+                f"crops of {side} pixels per side are more than 4 times those of the encoder's "
+                f"training ({trained}): tile them (`mae_jax.data.tile_offsets`; `mae-jax embed` "
+                "without --crop does)."
             )
 
     @cached_property

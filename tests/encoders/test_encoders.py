@@ -201,3 +201,17 @@ def test_forward_is_pure_under_every_transformation(name, encoder):
     if name == "mae":
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(by_params))
         assert np.abs(by_pixels).max() > 0
+
+
+def test_pixels_that_are_no_batch_of_crops_are_refused(encoder, params):
+    with pytest.raises(InputError, match=r"\(3, 16, 16\); give a single crop as pixels\[None\]"):
+        encoder.embed(crops()[0])
+    with pytest.raises(InputError, match=r"not the shape \(16, 16\)"):
+        encoder.embed(crops()[0, 0])
+    with pytest.raises(InputError, match=r"crops of 68 pixels .* tile them"):
+        encoder.embed(np.zeros((1, 3, 68, 68), np.uint16))
+    fixed = dataclasses.replace(PREPROCESSING, any_channels=False)
+    with pytest.raises(InputError, match="takes the 3 channels a, b, c, in this order, not 2"):
+        MAEEncoder(CONFIG, params, fixed).embed(crops(channels=2))
+    baseline = IntensityEncoder()
+    assert baseline.embed(np.ones((1, 2, 1080, 1080), np.uint16)).shape[0] == 1

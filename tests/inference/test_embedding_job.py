@@ -310,3 +310,13 @@ def test_a_baseline_takes_small_fields_whole(make_screen, tmp_path: Path) -> Non
 def test_crops_of_another_size(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path) -> None:
     index = make_screen(wells=1, sites=1)
     assert embed_index(tiny_encoder, index, tmp_path / "out", crop=16).crops == 9
+
+
+def test_crops_too_large_for_attention_are_refused(
+    make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
+) -> None:
+    index = make_screen(wells=1, sites=1, size=140)
+    with pytest.raises(InputError, match="crops of 129 pixels"):
+        embed_index(tiny_encoder, index, tmp_path / "out", crop=129)
+    assert not (tmp_path / "out").exists()
+    assert embed_index(tiny_encoder, index, tmp_path / "out").crops == 25  # tiled
