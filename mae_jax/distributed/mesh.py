@@ -10,11 +10,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mae_jax.config import nearest
+from mae_jax.distributed.config import AXES, MeshConfig, ShardingRule
 from mae_jax.errors import InputError
-from mae_jax.networks.sharding_rules import Rule
-from mae_jax.train.config import MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
 # The batch is divided over both: an FSDP part of the parameters is not a copy of the work.
 BATCH_AXES = ("data", "fsdp")
 
@@ -62,7 +60,7 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def state_sharding(state: Any, mesh: Mesh | AbstractMesh, rules: Sequence[Rule]) -> Any:
+def state_sharding(state: Any, mesh: Mesh | AbstractMesh, rules: Sequence[ShardingRule]) -> Any:
     """A sharding for every array of `state` (arrays or shapes).
 
     The first rule counts whose pattern is found in the array's path and which names no more

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mae_jax.config import nearest
+from mae_jax.distributed.sharding_context import platform
 from mae_jax.errors import InputError
 from mae_jax.kernels.attention_tpu import flash_attention, splash_attention
-from mae_jax.nn.sharding_context import platform
 
 BACKENDS = ("auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked")
 

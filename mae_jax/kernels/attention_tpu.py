@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from mae_jax.nn import sharding_context as placement
+from mae_jax.distributed import sharding_context as placement
 
 _LANES = 128
 

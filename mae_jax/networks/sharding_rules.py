@@ -6,11 +6,11 @@ the hidden layer on each device), the second by its inputs ("rows"), so that bet
 nothing is exchanged. The dimension that is left is divided over fsdp, for storing.
 """
 
-Rule = tuple[str, tuple[str, ...]]
+from mae_jax.distributed.config import ShardingRule
 
 COLUMN_PARALLEL, ROW_PARALLEL = ("fsdp", "tensor"), ("tensor", "fsdp")
 
-_BLOCKS: tuple[Rule, ...] = (
+_BLOCKS: tuple[ShardingRule, ...] = (
     (r"/in_proj$", COLUMN_PARALLEL),
     (r"/(qkv|q|kv|fc1)/kernel$", COLUMN_PARALLEL),
     (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROW_PARALLEL),
@@ -22,7 +22,7 @@ _BLOCKS: tuple[Rule, ...] = (
     (r"/decoder_pred/kernel$", ("", "")),
 )
 
-RULES: dict[str, tuple[Rule, ...]] = {
+RULES: dict[str, tuple[ShardingRule, ...]] = {
     "mae": _BLOCKS,
     "vit": _BLOCKS,
     # Convolutions (height, width, in, out) are stored in parts, but not computed in parts: divided

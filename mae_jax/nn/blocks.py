@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mae_jax.distributed.sharding_context import platform, shard_batch
 from mae_jax.kernels.attention import attention, attention_weights
-from mae_jax.nn.sharding_context import platform, shard_batch
 
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)

@@ -10,10 +10,10 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 
 from mae_jax.distributed import mesh as meshes
+from mae_jax.distributed.sharding_context import activation_sharding
 from mae_jax.errors import InputError
 from mae_jax.networks.sharding_rules import RULES
 from mae_jax.networks.tasks import Batch, Task, task_of
-from mae_jax.nn.sharding_context import activation_sharding
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule
 from mae_jax.train.step import TrainState, initial_state, train_step

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from mae_jax.config import nearest, regular_expressions, schema, setting
+from mae_jax.distributed.config import MeshConfig
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNetConfig
 from mae_jax.networks.mae import MAEConfig
@@ -104,37 +105,6 @@ class OptimizerConfig:
     final_lr: float = setting(0.0, ge=0, le=1)
     grad_accum_steps: int = setting(1, ge=1, renamed_from="accumulate")
     ema_decay: float = setting(0.0, ge=0, lt=1, renamed_from="ema")
-
-
-def _sharding_rules(rules: tuple[tuple[str, tuple[str, ...]], ...]) -> str | None:
-    axes = ("data", "fsdp", "tensor")
-    for _, names in rules:
-        for name in names:
-            if name and name not in axes:
-                return f"must name mesh axes, but there is no '{name}': {nearest(name, axes)}"
-    return regular_expressions([pattern for pattern, _ in rules])
-
-
-@schema
-class MeshConfig:
-    """How many ways the devices are divided; `data = -1` takes all that the others leave.
-
-    Attributes:
-      data: copies of the model, each with its part of the batch.
-      fsdp: parts of every parameter; each part's device also has its part of the batch.
-      tensor: parts of every matrix product.
-      layout: "auto" divides parameters as `mae_jax.networks.sharding_rules` says for the network;
-        "largest" divides each over fsdp along its largest dimension.
-      rules: (regular expression on a parameter's path, mesh axes of its last dimensions), which
-        come before those of the layout. The first that matches counts; "" leaves a dimension
-        whole.
-    """
-
-    data: int = setting(-1, ge=1, allow=(-1,))
-    fsdp: int = setting(1, ge=1)
-    tensor: int = setting(1, ge=1)
-    layout: Literal["auto", "largest"] = "auto"
-    rules: tuple[tuple[str, tuple[str, ...]], ...] = setting((), check=_sharding_rules)
 
 
 @schema

@@ -120,7 +120,7 @@ TPU_PROGRAM = """
     from jax.experimental import topologies
     from jax.sharding import NamedSharding, PartitionSpec
     from mae_jax.kernels.attention import attention
-    from mae_jax.nn.sharding_context import activation_sharding
+    from mae_jax.distributed.sharding_context import activation_sharding
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = jax.sharding.Mesh(devices, ("data",))
     batch = NamedSharding(mesh, PartitionSpec("data"))

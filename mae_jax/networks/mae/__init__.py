@@ -1,4 +1,4 @@
-"""Networks: pure functions of parameters and images; nothing here knows of training or files."""
+"""Masked autoencoders, joint and channel-agnostic (MAE and CA-MAE)."""
 
 from mae_jax.networks.mae.config import (
     DecoderConfig,
@@ -7,6 +7,7 @@ from mae_jax.networks.mae.config import (
     mae_config,
     parallel_vit_config,
 )
+from mae_jax.networks.mae.losses import mae_loss
 from mae_jax.networks.mae.model import MAE, MAEOutput
 from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels, reconstruct
@@ -21,6 +22,7 @@ __all__ = [
     "ParallelViTConfig",
     "Reconstruction",
     "mae_config",
+    "mae_loss",
     "parallel_vit_config",
     "predict_channels",
     "reconstruct",

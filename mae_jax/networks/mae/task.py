@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mae_jax.networks.mae import MAE, MAEConfig, reconstruct, self_standardize
+from mae_jax.networks.mae.losses import mae_loss
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.task import Batch, Scalars, Task
-from mae_jax.nn.losses import mae_loss
 from mae_jax.weights.preprocessing import Preprocessing
 
 

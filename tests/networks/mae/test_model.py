@@ -9,9 +9,9 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
+from mae_jax.networks.mae.losses import mae_loss
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.reconstruction import predict_channels, reconstruct
-from mae_jax.nn.losses import mae_loss
 from mae_jax.nn.masking import random_masking
 from mae_jax.nn.patches import patchify
 from mae_jax.nn.pos_embed import sincos_pos_embed

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from mae_jax.distributed.sharding_context import activation_sharding, platform, shard_batch
 from mae_jax.networks.mae import ParallelViT, ParallelViTConfig
-from mae_jax.nn.sharding_context import activation_sharding, platform, shard_batch
 
 
 def mesh_of_eight():

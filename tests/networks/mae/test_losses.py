@@ -7,8 +7,8 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
+from mae_jax.networks.mae.losses import fourier_error, mae_loss, normalize_patches
 from mae_jax.networks.mae.model import MAEOutput
-from mae_jax.nn.losses import fourier_error, mae_loss, normalize_patches
 
 PATCH = 8
 CHANNELS = ("a", "b", "c")
