@@ -6,7 +6,6 @@ The folder holds the files that the data set publishes: `experiment-metadata.tsv
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,8 @@ CONTROLS = "Metadata_control_type=negcon"
 SCHEMA = ColumnSchema(
     experiment="Metadata_Condition", perturbation="Metadata_broad_sample", controls=CONTROLS
 )
-# Siblings are sought among the treated wells alone, without positive controls.
-TREATED = replace(SCHEMA, controls=f"{CONTROLS}|poscon_cp|poscon_diverse|poscon_orf")
+# Random rankings of the siblings' null, as published.
+SIBLING_NULL_SIZE = 100_000
 
 
 def select_plates(folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -125,6 +124,7 @@ def benchmark(
     *,
     rule: str = "2023",
     null_size: int = 10_000,
+    sibling_null_size: int = SIBLING_NULL_SIZE,
     seed: int = 0,
     correct: Callable[[Profiles], Profiles] | None = None,
     progress: Callable[[str], None] = lambda message: None,
@@ -135,6 +135,7 @@ def benchmark(
       profiles: `annotate`d wells.
       rule: "2023" (default: the tables used it) or "copairs".
       null_size, seed: of the null.
+      sibling_null_size: of the siblings' null.
       correct: a batch correction, run on each condition's wells (the paper's is TVN on the
         negative controls); None if the profiles are corrected already.
       progress: is told the condition.
@@ -165,9 +166,11 @@ def benchmark(
             passed.tolist(),
             by="Metadata_broad_sample",
             absolute=modality == "compound",
-            schema=TREATED,
+            # As published: guides alone are left out, compounds stay among the negatives.
+            drop_without_sibling=modality == "crispr",
+            schema=SCHEMA,
             rule=rule,
-            null_size=null_size,
+            null_size=sibling_null_size,
             seed=seed,
         )
         results[condition, "perturbation"], results[condition, "siblings"] = found, kin

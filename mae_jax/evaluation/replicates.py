@@ -1,17 +1,28 @@
-"""Replicate consistency and perturbation strength, with permutation p-values.
+"""Replicate consistency and perturbation strength, with permutation p-values that respect plates.
 
-Both are those of the maps-of-biology literature (Celik et al.): do a perturbation's replicates
-agree more than wells drawn at random, and does it move away from the negative controls?
+Both scores are those of the maps-of-biology literature (Celik et al. and EFAAR): do a
+perturbation's replicates agree more than wells drawn at random, and does it move away from the
+negative controls? Every null keeps the wells on their plates, so that differences between plates
+make no perturbation look consistent or strong.
+
+The p-values of strength hold for controls that no correction was fitted on: a correction shrinks
+the controls of its fit. `holdout.correct_with_holdout` gives such wells.
 """
+
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import benjamini_hochberg
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+
+MAX_CONTROLS = 1000  # controls per perturbation, drawn plate by plate where there are more (EFAAR)
+_CHUNK = 1 << 24  # numbers held at a time
 
 
 def mean_cosine(rows: Float32[np.ndarray, "rows features"]) -> float:
@@ -22,6 +33,15 @@ def mean_cosine(rows: Float32[np.ndarray, "rows features"]) -> float:
     return float((total @ total - own) / (n * (n - 1)))
 
 
+def energy_distance(
+    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]
+) -> float:
+    """2 E|x − y| − E|x − x'| − E|y − y'|, Euclidean, each row with itself included (EFAAR)."""
+    distances = _distances(np.concatenate([x, y]).astype(np.float64))
+    member = np.arange(len(distances)) < len(x)
+    return float(_energy(distances, member[None])[0])
+
+
 def replicate_consistency(
     profiles: Profiles,
     *,
@@ -30,10 +50,11 @@ def replicate_consistency(
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Do the replicates of each perturbation agree more than as many treated wells at random?
+    """Do the replicates of each perturbation agree more than treated wells of the same plates?
 
-    The statistic is the mean cosine among the replicates; the null draws that many wells from all
-    treated wells, without replacement. p = (1 + #{null ≥ statistic})/(1 + permutations).
+    The statistic is the mean cosine among the replicates. The null draws as many treated wells
+    from each plate as the perturbation has there, without replacement.
+    p = (1 + #{null ≥ statistic})/(1 + permutations).
 
     Returns:
       One row per perturbation with two or more wells: replicates, consistency, null_mean, p, q.
@@ -45,21 +66,26 @@ def replicate_consistency(
     treated = profiles.take(~profiles.controls(schema.controls))
     treated = treated.take((treated.column(by) != "").to_numpy(dtype=bool))
     rows = l2_normalize(treated.features)
-    names, codes = np.unique(treated.metadata[by].to_numpy(dtype=str), return_inverse=True)
-    members = {n: np.flatnonzero(codes == i) for i, n in enumerate(names)}
-    members = {n: m for n, m in members.items() if len(m) > 1}
-    if not members:
-        raise InputError(f"No value of {by} has two treated wells, so there are no replicates.")
-    nulls = {
-        size: _null_consistency(rows, size, permutations, seed)
-        for size in {len(m) for m in members.values()}
-    }
-    found = []
-    for name, mine in members.items():
-        value, null = mean_cosine(rows[mine]), nulls[len(mine)]
-        p = (1 + int((null >= value).sum())) / (1 + permutations)
-        found.append((str(name), len(mine), value, float(null.mean()), p))
-    table = pd.DataFrame(found, columns=[by, "replicates", "consistency", "null_mean", "p"])
+    plates = _plates(treated, schema)
+    wells_of = [np.flatnonzero(plates == p) for p in range(plates.max(initial=-1) + 1)]
+    nulls: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+    results = []
+    for name, wells in _groups(treated, by):
+        if len(wells) < 2:
+            continue
+        counts = np.unique(plates[wells], return_counts=True)
+        layout = tuple((int(p), int(c)) for p, c in zip(*counts, strict=True))
+        if layout not in nulls:
+            rng = np.random.default_rng([seed, *(n for pair in layout for n in pair)])
+            draws = [
+                wells_of[p][_subsets(rng, len(wells_of[p]), c, permutations)] for p, c in layout
+            ]
+            nulls[layout] = _mean_cosines(rows, np.concatenate(draws, axis=1))
+        value, null = mean_cosine(rows[wells]), nulls[layout]
+        results.append((name, len(wells), value, float(null.mean()), _p_value(value, null)))
+    if not results:
+        raise InputError(f"no value of {by} has two treated wells, so there are no replicates.")
+    table = pd.DataFrame(results, columns=[by, "replicates", "consistency", "null_mean", "p"])
     return table.assign(q=benjamini_hochberg(table["p"].to_numpy()))
 
 
@@ -71,67 +97,179 @@ def perturbation_strength(
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Is each perturbation's mean farther from the controls' mean than that of control wells?
+    """Is each perturbation farther from the negative controls of its plates than chance has it?
 
-    The statistic is the Euclidean distance between the mean of the perturbation's wells and the
-    mean of the negative controls. The null takes, for as many wells, random sets of controls and
-    their distance to the mean of the other controls, which has the same noise.
-    p = (1 + #{null ≥ statistic})/(1 + permutations).
+    Two statistics. `strength` is the length of the mean difference between the perturbation's
+    wells and the controls, taken plate by plate and weighted by the wells on each plate, so that
+    offsets between plates cancel. `energy` is EFAAR's energy distance between the perturbation's
+    wells and the controls of its plates. Both nulls exchange the labels "perturbation" and
+    "control" at random within each plate. p = (1 + #{null ≥ statistic})/(1 + permutations).
+
+    With few replicates and controls p cannot be small: one well among 8 controls gives 1/9.
 
     Returns:
-      One row per perturbation: replicates, strength, null_mean, p, q; p is NaN where there are
-      not more controls than replicates.
+      One row per perturbation: replicates (on plates with controls), controls, strength,
+      null_mean, p, q, energy, energy_p, energy_q; NaN where no plate has controls.
 
     Raises:
       InputError: no controls or no treated well.
     """
     schema = schema or ColumnSchema()
-    mask = profiles.controls(schema.controls)
-    controls = profiles.features[mask].astype(np.float64)
-    treated = profiles.take(~mask)
-    treated = treated.take((treated.column(by) != "").to_numpy(dtype=bool))
-    if not len(treated):
-        raise InputError(f"No treated row has a value in {by}.")
-    names, codes = np.unique(treated.metadata[by].to_numpy(dtype=str), return_inverse=True)
-    centre = controls.mean(axis=0)
-    sizes = np.bincount(codes)
-    nulls = {
-        int(size): _null_strength(controls, int(size), permutations, seed)
-        for size in set(sizes)
-        if size < len(controls)
-    }
-    found = []
-    for i, name in enumerate(names):
-        mean = treated.features[codes == i].mean(axis=0, dtype=np.float64)
-        value = float(np.linalg.norm(mean - centre))
-        null = nulls.get(int(sizes[i]))
-        p, middle = float("nan"), float("nan")
-        if null is not None:
-            p = (1 + int((null >= value).sum())) / (1 + permutations)
-            middle = float(null.mean())
-        found.append((str(name), int(sizes[i]), value, middle, p))
-    table = pd.DataFrame(found, columns=[by, "replicates", "strength", "null_mean", "p"])
-    valid = table["p"].notna().to_numpy()
-    q = np.full(len(table), np.nan)
-    q[valid] = benjamini_hochberg(table.loc[valid, "p"].to_numpy())
-    return table.assign(q=q)
+    is_control = profiles.controls(schema.controls)
+    plates = _plates(profiles, schema)
+    controls_of = [
+        np.flatnonzero(is_control & (plates == p)) for p in range(plates.max(initial=-1) + 1)
+    ]
+    treated = ~is_control & (profiles.column(by) != "").to_numpy(dtype=bool)
+    if not treated.any():
+        raise InputError(f"no treated row has a value in {by}.")
+    results = []
+    for name, wells in _groups(profiles, by, treated):
+        wells = wells[[len(controls_of[p]) > 0 for p in plates[wells]]]
+        if not len(wells):
+            results.append((name, 0, 0, *[float("nan")] * 5))
+            continue
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        own_plates, counts = np.unique(plates[wells], return_counts=True)
+        share = min(1.0, MAX_CONTROLS / sum(len(controls_of[p]) for p in own_plates))
+        pool, block = [], []
+        for plate in own_plates:
+            controls = controls_of[plate]
+            if share < 1:
+                kept = max(1, int(share * len(controls)))
+                controls = np.sort(rng.choice(controls, kept, replace=False))
+            pool += [wells[plates[wells] == plate], controls]
+            block.append(len(controls))
+        features = profiles.features[np.concatenate(pool)].astype(np.float64)
+        members = _memberships(rng, counts, np.array(block), permutations)
+        strength = _stratified_difference(features, members, counts, np.array(block))
+        energy = _energy(_distances(features), members)
+        results.append(
+            (
+                name,
+                len(wells),
+                int(sum(block)),
+                float(strength[0]),
+                float(strength[1:].mean()),
+                _p_value(float(strength[0]), strength[1:]),
+                float(energy[0]),
+                _p_value(float(energy[0]), energy[1:]),
+            )
+        )
+    names = ["replicates", "controls", "strength", "null_mean", "p", "energy", "energy_p"]
+    table = pd.DataFrame(results, columns=[by, *names])
+    table.insert(6, "q", _adjusted(table["p"]))
+    return table.assign(energy_q=_adjusted(table["energy_p"]))
 
 
-def _null_consistency(
-    rows: Float32[np.ndarray, "rows features"], size: int, permutations: int, seed: int
-) -> Float[np.ndarray, " permutations"]:
-    rng = np.random.default_rng([seed, size])
-    draws = (rng.choice(len(rows), size, replace=False) for _ in range(permutations))
-    return np.array([mean_cosine(rows[d]) for d in draws])
+def _plates(profiles: Profiles, schema: ColumnSchema) -> Int[np.ndarray, " rows"]:
+    """The plate of every row as a number; one plate where the table names none."""
+    if schema.plate not in profiles.metadata:
+        return np.zeros(len(profiles), np.int64)
+    _, codes = np.unique(profiles.batches("plate", schema).astype(str), return_inverse=True)
+    return codes.reshape(-1).astype(np.int64)
 
 
-def _null_strength(
-    controls: Float[np.ndarray, "rows features"], size: int, permutations: int, seed: int
-) -> Float[np.ndarray, " permutations"]:
-    rng = np.random.default_rng([seed, size])
-    total, n = controls.sum(axis=0), len(controls)
-    out = np.empty(permutations)
-    for i in range(permutations):
-        drawn = controls[rng.choice(n, size, replace=False)].sum(axis=0)
-        out[i] = np.linalg.norm(drawn / size - (total - drawn) / (n - size))
-    return out
+def _groups(
+    profiles: Profiles, by: str, mask: Bool[np.ndarray, " rows"] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every value of `by` with the row numbers (of `mask`) that have it."""
+    rows = np.arange(len(profiles)) if mask is None else np.flatnonzero(mask)
+    names, codes = np.unique(profiles.metadata[by].to_numpy(dtype=str)[rows], return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    for name, part in zip(names, np.split(rows[order], ends[:-1]), strict=True):
+        yield str(name), part
+
+
+def _subsets(
+    rng: np.random.Generator, n: int, size: int, count: int
+) -> Int[np.ndarray, "count size"]:
+    """Random subsets of range(n), without replacement within each."""
+    if size == 1:
+        return rng.integers(0, n, (count, 1))
+    keys = rng.random((count, n), dtype=np.float32)
+    return np.argpartition(keys, size - 1, axis=1)[:, :size] if size < n else np.argsort(keys, 1)
+
+
+def _mean_cosines(
+    rows: Float32[np.ndarray, "rows features"], draws: Int[np.ndarray, "count size"]
+) -> Float[np.ndarray, " count"]:
+    """`mean_cosine` of every draw of unit rows."""
+    count, size = draws.shape
+    own = (rows.astype(np.float64) ** 2).sum(axis=1)
+    step = max(1, _CHUNK // (size * rows.shape[1]))
+    lengths = np.empty(count)
+    for start in range(0, count, step):
+        totals = rows[draws[start : start + step]].sum(axis=1, dtype=np.float64)
+        lengths[start : start + step] = (totals**2).sum(axis=1)
+    return (lengths - own[draws].sum(axis=1)) / (size * (size - 1))
+
+
+def _memberships(
+    rng: np.random.Generator,
+    counts: Int[np.ndarray, " plates"],
+    controls: Int[np.ndarray, " plates"],
+    permutations: int,
+) -> Bool[np.ndarray, "draws pool"]:
+    """Who counts as the perturbation: first as it is, then with labels exchanged within plates.
+
+    The pool is ordered by plate, and within each the perturbation's wells come first.
+    """
+    blocks = []
+    for own, others in zip(counts, controls, strict=True):
+        block = np.zeros((1 + permutations, own + others), bool)
+        block[0, :own] = True
+        drawn = _subsets(rng, int(own + others), int(own), permutations)
+        np.put_along_axis(block[1:], drawn, True, axis=1)
+        blocks.append(block)
+    return np.concatenate(blocks, axis=1)
+
+
+def _stratified_difference(
+    features: Float[np.ndarray, "pool features"],
+    members: Bool[np.ndarray, "draws pool"],
+    counts: Int[np.ndarray, " plates"],
+    controls: Int[np.ndarray, " plates"],
+) -> Float[np.ndarray, " draws"]:
+    """|Σ_p (c_p/Σc) (mean of members on p − mean of the others on p)| of every draw."""
+    sizes = counts + controls
+    weights = counts / counts.sum()
+    member = np.repeat(weights * (1 / counts + 1 / controls), sizes)
+    constant = np.repeat(weights / controls, sizes) @ features
+    difference = (members * member) @ features - constant
+    return np.sqrt((difference**2).sum(axis=1))
+
+
+def _distances(features: Float[np.ndarray, "pool features"]) -> Float[np.ndarray, "pool pool"]:
+    from scipy.spatial.distance import pdist, squareform
+
+    return squareform(pdist(features))
+
+
+def _energy(
+    distances: Float[np.ndarray, "pool pool"], members: Bool[np.ndarray, "draws pool"]
+) -> Float[np.ndarray, " draws"]:
+    """The energy distance between the members and the others, of every draw."""
+    weights = members.astype(np.float64)
+    n = weights.sum(axis=1)
+    m = members.shape[1] - n
+    from_members = weights @ distances
+    within = (from_members * weights).sum(axis=1)
+    reached = from_members.sum(axis=1)
+    between, others = reached - within, distances.sum() - 2 * reached + within
+    return 2 * between / (n * m) - within / n**2 - others / m**2
+
+
+def _p_value(value: float, null: Float[np.ndarray, " draws"]) -> float:
+    # A draw that is the perturbation itself equals it but for rounding.
+    slack = 1e-9 * max(abs(value), 1e-300)
+    return (1 + int((null >= value - slack).sum())) / (1 + len(null))
+
+
+def _adjusted(p: "pd.Series[float]") -> np.ndarray:
+    """Benjamini–Hochberg over those that could be tested."""
+    valid = p.notna().to_numpy()
+    q = np.full(len(p), np.nan)
+    q[valid] = benjamini_hochberg(p.to_numpy()[valid])
+    return q

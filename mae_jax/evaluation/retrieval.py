@@ -112,6 +112,7 @@ def sibling_retrieval(
     by: str = "Metadata_Perturbation",
     siblings: str = "Metadata_Gene",
     absolute: bool = False,
+    drop_without_sibling: bool = False,
     schema: ColumnSchema | None = None,
     rule: str = "copairs",
     null_size: int = 10_000,
@@ -131,6 +132,8 @@ def sibling_retrieval(
       by: the column of the perturbation.
       siblings: the column of the sibling labels.
       absolute: rank by |cosine|: compounds of one target may act in opposite ways.
+      drop_without_sibling: leave perturbations without a surviving sibling out of the rankings
+        too, where they would be negatives (published for guides, not for compounds).
       schema, rule, null_size, seed, q: as in `perturbation_retrieval`.
 
     Returns:
@@ -150,6 +153,13 @@ def sibling_retrieval(
     every = sorted(set().union(*labels))
     holds = np.array([[label in own for label in every] for own in labels], bool)
     holds = holds.reshape(len(labels), len(every))
+    if drop_without_sibling:
+        related = (holds.astype(np.int64) @ holds.T.astype(np.int64)) > 0
+        kept = np.flatnonzero(related.sum(axis=1) > 1)
+        medians, names, holds = medians.take(kept), names[kept], holds[kept]
+        if not len(kept):
+            why = f"none of the {len(labels)} retrieved perturbations has a sibling among them"
+            return _nothing("label", why)
     rows = l2_normalize(medians.features)
     cosines = rows @ np.ascontiguousarray(rows.T)
     if absolute:

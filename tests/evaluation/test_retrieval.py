@@ -109,6 +109,20 @@ def test_opposite_compounds_are_siblings_by_absolute_cosine() -> None:
     assert max(ap[False].values()) < 0.5
 
 
+def test_guides_without_a_sister_are_no_negatives() -> None:
+    """As published: a gene with one retrieved guide is left out before ranking."""
+    rng = np.random.default_rng(3)
+    profiles = kin(["", "A", "A", "B", "B", "C", "D"], rng.standard_normal((7, 3)))
+    names = [f"p{i:02d}" for i in range(7)]
+    every = sibling_retrieval(profiles, names, null_size=50).queries
+    sisters = sibling_retrieval(profiles, names, drop_without_sibling=True, null_size=50).queries
+    assert set(every["negatives"]) == {4}
+    assert set(sisters["negatives"]) == {2}
+    assert list(every["label"]) == list(sisters["label"]) == ["A", "A", "B", "B"]
+    lone = sibling_retrieval(profiles, names[5:], drop_without_sibling=True)
+    assert "none of the 2 retrieved perturbations has a sibling" in lone.note
+
+
 def test_no_siblings_is_a_result() -> None:
     profiles = kin(["", "A", "B", "C"], np.eye(4)[:, :3])
     none = sibling_retrieval(profiles, ["p01", "p02", "p03"])
@@ -184,6 +198,33 @@ def test_cpjump1_benchmark_end_to_end(shared_data: Path) -> None:
     assert summary.loc["perturbation", "std"] == pytest.approx(values.std(ddof=1))
     assert summary.loc["siblings", "conditions"] == 1
     assert ("compound_A549_short", "siblings") in results
+
+
+def test_cpjump1_siblings_keep_positive_controls(shared_data: Path) -> None:
+    """Published siblings leave out negative controls and empty wells alone."""
+    folder = shared_data / "cpjump1_design"
+    known = cpjump1.wells(folder)
+    condition = "crispr_U2OS_long"
+    known = known[known["Metadata_Condition"] == condition].reset_index(drop=True)
+    assert (known["Metadata_broad_sample"] != "").all()
+    rng = np.random.default_rng(0)
+    effect = {g: rng.standard_normal(16) for g in set(known["Metadata_Gene"])}
+    x = 0.1 * rng.standard_normal((len(known), 16))
+    acts = (known["Metadata_control_type"] != "negcon").to_numpy()
+    x += np.stack([effect[g] for g in known["Metadata_Gene"]]) * acts[:, None]
+    names = tuple(f"f{i}" for i in range(16))
+    profiles = Profiles(known, x.astype(np.float32), names)
+    table, results = cpjump1.benchmark(profiles, null_size=500, sibling_null_size=500)
+    positive = known["Metadata_control_type"].str.startswith("poscon")
+    reagents = set(known.loc[positive, "Metadata_broad_sample"])
+    assert len(reagents) > 10
+    siblings = results[condition, "siblings"].queries
+    genes = known.drop_duplicates("Metadata_broad_sample").set_index("Metadata_broad_sample")
+    counts = genes.loc[genes["Metadata_control_type"] != "negcon", "Metadata_Gene"].value_counts()
+    paired = {r for r in reagents if counts[genes.loc[r, "Metadata_Gene"]] > 1}
+    assert paired
+    assert paired <= set(siblings["Metadata_broad_sample"])
+    assert table["siblings"].iloc[0] > 0.9
 
 
 def test_cpjump1_wants_its_own_plates(shared_data: Path, screen: Profiles) -> None:

@@ -27,7 +27,10 @@ def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:
     """Tables `consistency` and `strength`: one row per perturbation and embeddings."""
     result = Result(settings=spec.settings(), main="strength.csv")
     scores = {"consistency": replicate_consistency, "strength": perturbation_strength}
-    words = {"consistency": "consistent", "strength": "strong"}
+    words = {
+        "consistency": {"q": "consistent"},
+        "strength": {"q": "strong by the mean", "energy_q": "strong by the energy distance"},
+    }
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in scores}
     for name, profiles in spec.load(progress).items():
         progress(name)
@@ -41,8 +44,9 @@ def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:
                 seed=spec.seed,
             )
             tables[score].append(table.assign(embeddings=name))
-            share = (table["q"] < 0.05).mean()
-            result.summary.append(f"{name}: {share:.3f} of {len(table)} {words[score]} (q < 0.05)")
+            for q, word in words[score].items():
+                share = (table[q] < 0.05).mean()
+                result.summary.append(f"{name}: {share:.3f} of {len(table)} {word} (q < 0.05)")
     result.tables = {name: pd.concat(parts) for name, parts in tables.items()}
     result.summary.append(describe(spec.holdout_controls))
     return result
