@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load encoder and index, and do this process's slice."""
-    from mae_jax.data.readers.open_screen import read_source
+    from mae_jax.data.readers.open_screen import open_screen
     from mae_jax.encoders import load_encoder
     from mae_jax.errors import InputError
     from mae_jax.inference import detect_task_slice, embed_index, parse_task_slice
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"task {task} ({launcher})", file=sys.stderr)
     report = embed_index(
         load_encoder(args.encoder, dtype=args.dtype),
-        read_source(args.index),
+        open_screen(args.index),
         args.out,
         pooling=args.pooling,
         block=args.block,

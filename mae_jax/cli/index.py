@@ -77,13 +77,13 @@ def run(args: argparse.Namespace) -> None:
     """Makes the index, splits it, writes it and checks it, as the options say."""
     from mae_jax.data.illumination import with_illumination
     from mae_jax.data.index import Index, with_split
-    from mae_jax.data.readers.open_screen import read_source
+    from mae_jax.data.readers.open_screen import open_screen
 
     if not (args.out or args.check or args.problems):
         raise InputError("nothing to do: give --out to write an index, or --check to check one.")
-    index = read_source(
+    index = open_screen(
         args.source,
-        kind=args.format,
+        format=args.format,
         images=args.images,
         channel_names=args.channel_names,
         fixed=_fixed(args.set),

@@ -28,11 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws the pictures and prints the path of the page."""
-    from mae_jax.data.readers.open_screen import read_source
+    from mae_jax.data.readers.open_screen import open_screen
     from mae_jax.encoders import load_encoder
     from mae_jax.inference.reconstruction_job import reconstruct_index
 
-    index = read_source(args.index)
+    index = open_screen(args.index)
     if args.split:
         index = index.select(Split=args.split)
     page = reconstruct_index(

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Project the wells to two dimensions, then serve the page until interrupted."""
-    from mae_jax.data.readers.open_screen import read_source
+    from mae_jax.data.readers.open_screen import open_screen
     from mae_jax.evaluation.columns import ReadOptions
     from mae_jax.evaluation.profiles import Profiles
     from mae_jax.view.screen import Screen
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     options = ReadOptions(allow_incomplete=args.allow_incomplete)
     profiles = Profiles.read(args.embeddings, options=options, notes=print)
-    index = read_source(args.index) if args.index else None
+    index = open_screen(args.index) if args.index else None
     print(f"projecting {len(profiles)} wells …", flush=True)
     screen = Screen(profiles, index, method=args.method, limit=args.limit, seed=args.seed)
     if len(screen) < screen.total:

@@ -1,6 +1,6 @@
 """Tiles in ArrayRecord files: one record holds all channels of one tile, as the bytes of an .npy.
 
-A place is `tiles.array_record#record=17&channel=2`.
+A uri is `tiles.array_record#record=17&channel=2`.
 """
 
 import threading
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data.image_uri import Locator
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.errors import InputError
 
 _local = threading.local()  # readers are not shared between threads
 _OPEN = 64  # files that a thread keeps open
 
 
-def in_record(place: Locator) -> bool:
-    """Whether the place is in an ArrayRecord file."""
-    return place.part("record") is not None
+def in_record(uri: ImageURI) -> bool:
+    """Whether the uri is in an ArrayRecord file."""
+    return uri.get("record") is not None
 
 
 def encode(tile: Shaped[np.ndarray, "channels height width"]) -> bytes:
@@ -30,20 +30,20 @@ def encode(tile: Shaped[np.ndarray, "channels height width"]) -> bytes:
     return file.getvalue()
 
 
-def read_planes_of_records(places: Sequence[Locator]) -> list[np.ndarray]:
-    """The planes at the given places of one file, each record read once.
+def read_record_planes(uris: Sequence[ImageURI]) -> list[np.ndarray]:
+    """The planes at the given uris of one file, each record read once.
 
     Raises:
       InputError: the file is missing or broken, or has no such record or channel.
     """
     tiles: dict[int, np.ndarray] = {}
     planes = []
-    for place in places:
-        number, channel = place.number("record") or 0, place.number("channel") or 0
+    for uri in uris:
+        number, channel = uri.get_int("record") or 0, uri.get_int("channel") or 0
         if number not in tiles:
-            tiles[number] = _read(place.path, number)
+            tiles[number] = _read(uri.path, number)
         if channel >= len(tiles[number]):
-            raise InputError(f"{place}: the tile has {len(tiles[number])} channels only.")
+            raise InputError(f"{uri}: the tile has {len(tiles[number])} channels only.")
 
         planes.append(tiles[number][channel])
     return planes

@@ -1,4 +1,4 @@
-"""The iterator over training batches: what it delivers, counts, leaves out and stops at."""
+"""The iterator over training batches, which counts what it delivers and what it leaves out."""
 
 import logging
 import re
@@ -6,112 +6,127 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from mae_jax.data.collate import FillBatch
-from mae_jax.data.crash_log import left_notes
-from mae_jax.data.mixture import CropSet, Numbering
-from mae_jax.errors import InputError
+import numpy as np
+
+from mae_jax.data.collate import BatchLoader
+from mae_jax.data.crash_log import files_open_at_crash
+from mae_jax.data.mixture import DatasetSpec, LabelEncoding
+from mae_jax.errors import InputError, MachineError
 
 log = logging.getLogger(__name__)
 
 
-class CropBatches:
-    """Iterator over batches that counts and names what it had to leave out.
+class TrainBatch(TypedDict):
+    """A batch of crops of one dataset; see `crop_batches`."""
+
+    pixels: np.ndarray
+    channels: tuple[str, ...]
+    dataset: str
+    row: np.ndarray
+    label: np.ndarray
+    plate: np.ndarray
+
+
+class BatchIterator:
+    """Iterator over batches that counts and names the sites that it left out.
 
     Attributes:
-      sets: the screens, with names and channels; a batch's "set" is the name of one.
-      labels: names of the labels; a batch's "label" holds places in them.
-      domains: names of the plates ('source/experiment/plate') that a batch's "domain" counts in.
-      step: the number of the batch that comes next.
+      datasets: the screens, with names and channels; a batch's "dataset" is the name of one.
+      labels: names of the labels; a batch's "label" holds indices into them.
+      plates: names of the plates ('source/experiment/plate'); a batch's "plate" indexes them.
+      step: the number of the next batch.
       crops: crops delivered so far by this iterator.
-      broken: how many sites drawn could not be read and were replaced by another one.
-      problems: the distinct reasons, each naming its file, with how often each was met.
-      data_wait: seconds that the last `next` took: what the device may have waited for.
+      unreadable: how many sampled sites could not be read and were replaced by another one.
+      errors: the distinct reasons, each naming its file, with the number of times each occurred.
+      data_wait: seconds that the last `next` took: how long the device may have waited for data.
     """
 
     def __init__(
         self,
         batches: Any,
         *,
-        sets: tuple[CropSet, ...],
-        labels: Numbering,
-        domains: Numbering,
+        datasets: tuple[DatasetSpec, ...],
+        labels: LabelEncoding,
+        plates: LabelEncoding,
         sites: int,
         start_step: int,
         max_unreadable_fraction: float,
-        notes: Path,
-        fill: FillBatch,
+        crash_log: Path,
+        loader: BatchLoader,
     ) -> None:
-        self._notes, self._fill = notes, fill
+        self._crash_log, self._loader = crash_log, loader
         self._iterator = iter(batches)
         self._sites = sites
         self._max_unreadable_fraction = max_unreadable_fraction
-        self.sets = sets
-        self.labels, self.domains = labels.names, domains.names
-        self._numbers = labels.numbers, domains.numbers
+        self.datasets = datasets
+        self.labels, self.plates = labels.names, plates.names
+        self._label_codes, self._plate_codes = labels.codes, plates.codes
         self.step = start_step
         self.crops = 0
-        self.broken = 0
-        self.problems: dict[str, int] = {}
+        self.unreadable = 0
+        self.errors: dict[str, int] = {}
         self.data_wait = 0.0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[TrainBatch]:
         return self
 
-    def __next__(self) -> dict[str, Any]:
-        started = time.perf_counter()
+    def __next__(self) -> TrainBatch:
+        start = time.perf_counter()
         try:
             batch = next(self._iterator)
-        except InputError:
+        except (InputError, MachineError):
             raise
-        except Exception as problem:
-            self._explain(problem)
+        except Exception as error:
+            self._raise_worker_error(error)
             raise
-        self.data_wait = time.perf_counter() - started
+        self.data_wait = time.perf_counter() - start
         self.step += 1
-        rows, number = batch["row"], int(batch["set"])
-        self._count(len(rows), batch["problems"])
-        labels, domains = self._numbers
+        rows, number = batch["row"], int(batch["dataset"])
+        self._count(len(rows), batch["errors"])
         return {
             "pixels": batch["pixels"],
-            "channels": self.sets[number].channels,
-            "set": self.sets[number].name,
+            "channels": self.datasets[number].channels,
+            "dataset": self.datasets[number].name,
             "row": rows,
-            "label": labels[number][rows],
-            "domain": domains[number][rows],
+            "label": self._label_codes[number][rows],
+            "plate": self._plate_codes[number][rows],
         }
 
     def close(self) -> None:
         """Stops the reading threads and worker processes; the iterator must not be used after."""
         self._iterator.close()
-        self._fill.close()
-        shutil.rmtree(self._notes, ignore_errors=True)
+        self._loader.close()
+        shutil.rmtree(self._crash_log, ignore_errors=True)
 
-    def _explain(self, problem: Exception) -> None:
-        """Raises what a worker process has to say, if it was that which failed."""
-        said = re.search(r"InputError: (.*)", str(problem))
-        if said:
-            raise InputError(said[1]) from None
-        files = left_notes(self._notes)
+    def _raise_worker_error(self, error: Exception) -> None:
+        """Raises the error of a worker process in place of grain's report of it, if it was one."""
+        message = re.search(r"\b(InputError|MachineError): (.*)", str(error))
+        if message:
+            raise {"InputError": InputError, "MachineError": MachineError}[message[1]](
+                message[2]
+            ) from None
+        files = files_open_at_crash(self._crash_log)
         if files:
             raise InputError(
                 f"a reading process died while it read {' or '.join(files)}; the image may be "
                 "broken in a way that crashes its decoder: leave it out of the index."
-            ) from problem
+            ) from error
 
-    def _count(self, crops: int, problems: Sequence[Sequence[str]]) -> None:
+    def _count(self, crops: int, errors: Sequence[Sequence[str]]) -> None:
         self.crops += crops
-        self.broken += len(problems)
-        for problem in (sentence for met in problems for sentence in met):
-            if problem not in self.problems:
-                log.warning("left out, another site taken in its place: %s", problem)
-            self.problems[problem] = self.problems.get(problem, 0) + 1
-        # Judged on a thousand crops or one epoch at least: one bad file early is no share.
-        if self.broken > self._max_unreadable_fraction * max(self.crops, min(1000, self._sites)):
+        self.unreadable += len(errors)
+        for message in (message for of_site in errors for message in of_site):
+            if message not in self.errors:
+                log.warning("unreadable site, replaced by another one: %s", message)
+            self.errors[message] = self.errors.get(message, 0) + 1
+        # Judged on a thousand crops or one epoch at least: one bad file early is no fraction.
+        judged = max(self.crops, min(1000, self._sites))
+        if self.unreadable > self._max_unreadable_fraction * judged:
             raise InputError(
-                f"{self.broken} of {self.crops} sites drawn could not be read, more than the "
-                f"share of {self._max_unreadable_fraction:.1%} allowed; the first because: "
-                f"{next(iter(self.problems))} "
+                f"{self.unreadable} of {self.crops} sampled sites could not be read, more than the "
+                f"allowed fraction of {self._max_unreadable_fraction:.1%}; the first because: "
+                f"{next(iter(self.errors))} "
                 "See them all with `mae-jax index --check`."
             )

@@ -1,4 +1,4 @@
-"""Filling batches: from plans, with all random numbers already drawn, to arrays of crops."""
+"""Filling batches: from requests, with all random numbers already drawn, to arrays of crops."""
 
 import functools
 import threading
@@ -6,47 +6,56 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
-from mae_jax.data.crops import CropReader, Draws, Memory
+from mae_jax.data.crops import Allocate, CropReader, Draws
 from mae_jax.errors import InputError
 
-ATTEMPTS = 20  # sites tried in place of a broken one
-IN_FLIGHT = 128  # sites asked for before the first of them is waited for
+ATTEMPTS = 20  # sites tried as replacements of an unreadable one
+MAX_IN_FLIGHT = 128  # sites requested before the first of them is waited for
+
+
+class RawBatch(TypedDict):
+    """A filled batch: crops, row numbers, the number of the dataset, and errors by replaced site."""
+
+    pixels: np.ndarray
+    row: np.ndarray
+    dataset: np.ndarray
+    errors: list[list[str]]
 
 
 @dataclass(frozen=True)
-class Planned:
+class CropRequest:
     """A site to cut crops from, with all random numbers that this needs already drawn."""
 
-    set: int
+    dataset: int
     row: int
     draws: Draws
-    spare: int  # seeds the choice of another site, should this one be broken
+    fallback_seed: int  # seeds the choice of a replacement, should the site be unreadable
 
 
 @dataclass(frozen=True)
-class PlanCrops:
-    """grain's random map: a row, or a set and a row of it, becomes a plan of crops."""
+class SampleCrops:
+    """grain's random map: a row, or a dataset and a row of it, becomes a request for crops."""
 
     crops_per_site: int = 1
 
-    def random_map(self, element: Any, rng: np.random.Generator) -> Planned:
-        number, row = element if isinstance(element, tuple) else (0, element)
+    def random_map(self, element: int | tuple[int, int], rng: np.random.Generator) -> CropRequest:
+        dataset, row = element if isinstance(element, tuple) else (0, element)
         draws = rng.random((self.crops_per_site, 4))
-        return Planned(int(number), int(row), draws, int(rng.integers(2**62)))
+        return CropRequest(int(dataset), int(row), draws, int(rng.integers(2**62)))
 
     __call__ = random_map
 
 
-class FillBatch:
-    """Reads the crops of a batch's plans side by side, straight into the batch's array.
+class BatchLoader:
+    """Reads the crops of a batch's requests concurrently, straight into the batch's array.
 
-    What needs decoding is decoded in `threads` threads of this process. A site that cannot be read
-    gives way to another one of its set, drawn by the plan's own random number, so that it is the
+    Formats that need decoding are decoded in `threads` threads of this process. An unreadable site
+    is replaced by another one of its dataset, drawn by the request's own seed, so that it is the
     same one on any number of hosts and workers.
     """
 
@@ -59,121 +68,133 @@ class FillBatch:
         self.readers, self.rows, self.threads = list(readers), list(rows), threads
         self._pool: ThreadPoolExecutor | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FillBatch, (self.readers, self.rows, self.threads)
+    def __reduce__(self) -> tuple[object, ...]:
+        return BatchLoader, (self.readers, self.rows, self.threads)
 
-    def __call__(self, plans: Sequence[Planned]) -> dict[str, Any]:
-        """{"pixels", "row", "set"} of the batch, and "problems": sentences on broken sites.
+    def __call__(self, requests: Sequence[CropRequest]) -> RawBatch:
+        """The crops of all requests, in their order.
 
         Raises:
-          InputError: no readable site is found in `ATTEMPTS` attempts, or types are mixed.
+          InputError: no readable site in `ATTEMPTS` attempts, or pixel types are mixed.
+          MachineError: images are out of reach.
         """
-        reader, each = self.readers[plans[0].set], len(plans[0].draws)
-        memory = _BatchMemory(len(plans), each, len(reader.channels), reader.crop)
-        rows = np.array([plan.row for plan in plans], np.int64)
-        started: deque[tuple[int, Callable[[], None]]] = deque()
-        broken: dict[int, str] = {}
+        reader, crops_per_site = self.readers[requests[0].dataset], len(requests[0].draws)
+        buffer = BatchBuffer(len(requests), crops_per_site, len(reader.channels), reader.crop)
+        rows = np.array([request.row for request in requests], np.int64)
+        in_flight: deque[tuple[int, Callable[[], None]]] = deque()
+        unreadable: dict[int, str] = {}
 
-        def finish() -> None:
-            number, wait = started.popleft()
+        def wait_for_oldest() -> None:
+            position, wait = in_flight.popleft()
             try:
                 wait()
-            except InputError as problem:
-                broken[number] = str(problem)
+            except InputError as error:
+                unreadable[position] = str(error)
 
-        for number, plan in enumerate(plans):
-            if len(started) == IN_FLIGHT:
-                finish()
-            started.append((number, self._started(plan, functools.partial(memory.part, number))))
-        while started:
-            finish()
-        problems: list[list[str]] = []
-        if broken:
-            memory.leave()
-        for number, problem in broken.items():
-            into = functools.partial(memory.part, number)
-            rows[number], met = self._instead(plans[number], problem, into)
-            problems.append(met)
+        for position, request in enumerate(requests):
+            if len(in_flight) == MAX_IN_FLIGHT:
+                wait_for_oldest()
+            allocate = functools.partial(buffer.slot, position)
+            in_flight.append((position, self._start(request, allocate)))
+        while in_flight:
+            wait_for_oldest()
+        errors: list[list[str]] = []
+        if unreadable:
+            buffer.detach()
+        for position, message in unreadable.items():
+            allocate = functools.partial(buffer.slot, position)
+            rows[position], messages = self._replacement_site(requests[position], message, allocate)
+            errors.append(messages)
         return {
-            "pixels": memory.whole(),
-            "row": np.repeat(rows, each),
-            "set": np.array(plans[0].set),
-            "problems": problems,
+            "pixels": buffer.array(),
+            "row": np.repeat(rows, crops_per_site),
+            "dataset": np.array(requests[0].dataset),
+            "errors": errors,
         }
 
     def close(self) -> None:
-        """Ends the reading threads of this process."""
+        """Stops the reading threads of this process."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
-    def _started(self, plan: Planned, into: Memory) -> Callable[[], None]:
-        """Starts to read a plan's crops; what goes wrong is raised when they are waited for."""
-        reader = self.readers[plan.set]
-        if self.threads > 1 and reader.waits(plan.row):
+    def _start(self, request: CropRequest, allocate: Allocate) -> Callable[[], None]:
+        """Starts to read a request's crops; errors are raised by the function that waits."""
+        reader = self.readers[request.dataset]
+        if self.threads > 1 and reader.blocks(request.row):
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads)
-            future = self._pool.submit(reader.start, plan.row, plan.draws, into)
+            future = self._pool.submit(reader.start, request.row, request.draws, allocate)
             return lambda: future.result()()
         try:
-            return reader.start(plan.row, plan.draws, into)
-        except InputError as problem:
-            return functools.partial(_raise, problem)
+            return reader.start(request.row, request.draws, allocate)
+        except InputError as error:
+            return functools.partial(_raise, error)
 
-    def _instead(self, plan: Planned, problem: str, into: Memory) -> tuple[int, list[str]]:
-        reader, rows, problems = self.readers[plan.set], self.rows[plan.set], [problem]
-        rng = np.random.default_rng(plan.spare)
+    def _replacement_site(
+        self, request: CropRequest, message: str, allocate: Allocate
+    ) -> tuple[int, list[str]]:
+        reader, rows, messages = (
+            self.readers[request.dataset],
+            self.rows[request.dataset],
+            [message],
+        )
+        rng = np.random.default_rng(request.fallback_seed)
         for _ in range(ATTEMPTS - 1):
             row = int(rows[rng.integers(len(rows))])
             try:
-                reader.start(row, plan.draws, into)()
-                return row, problems
-            except InputError as another:
-                problems.append(str(another))
+                reader.start(row, request.draws, allocate)()
+                return row, messages
+            except InputError as error:
+                messages.append(str(error))
         raise InputError(
-            f"{ATTEMPTS} sites in a row could not be read, the last because: {problems[-1]} "
+            f"{ATTEMPTS} sites in a row could not be read, the last because: {messages[-1]} "
             "See them all with `mae-jax index --check`."
         )
 
 
-class _BatchMemory:
-    """The array of a batch, made when the first site says of which type its pixels are."""
+class BatchBuffer:
+    """The array of a batch, allocated when the first site's pixel type is known."""
 
-    def __init__(self, sites: int, each: int, channels: int, crop: int) -> None:
-        self._shape, self._each = (sites * each, channels, crop, crop), each
+    def __init__(self, sites: int, crops_per_site: int, channels: int, crop: int) -> None:
+        self._shape, self._crops_per_site = (
+            (sites * crops_per_site, channels, crop, crop),
+            (crops_per_site),
+        )
         self._pixels: np.ndarray | None = None
-        self._kinds: set[str] = set()
+        self._dtypes: set[str] = set()
         self._lock = threading.Lock()
 
-    def part(self, site: int, kind: np.dtype) -> np.ndarray:
-        """The part of the array that belongs to one site."""
+    def slot(self, site: int, dtype: np.dtype) -> Shaped[np.ndarray, "crops channels crop crop"]:
+        """The slice of the array that belongs to one site."""
         with self._lock:
-            self._kinds.add(str(kind))
+            self._dtypes.add(str(dtype))
             if self._pixels is None:
-                self._pixels = np.empty(self._shape, kind)
-        if self._pixels.dtype != kind:
-            return np.empty((self._each, *self._shape[1:]), kind)  # `whole` will refuse the batch
-        return self._pixels[site * self._each : (site + 1) * self._each]
+                self._pixels = np.empty(self._shape, dtype)
+        if self._pixels.dtype != dtype:  # `array` will refuse the batch
+            return np.empty((self._crops_per_site, *self._shape[1:]), dtype)
+        start = site * self._crops_per_site
+        return self._pixels[start : start + self._crops_per_site]
 
-    def leave(self) -> None:
-        """Moves elsewhere, so that a read which was given up can no longer write into the batch."""
+    def detach(self) -> None:
+        """Copies the array, so that an abandoned read can no longer write into the batch."""
         if self._pixels is not None:
             self._pixels = self._pixels.copy()
 
-    def whole(self) -> np.ndarray:
-        """The array, once all its parts are filled.
+    def array(self) -> Shaped[np.ndarray, "batch channels crop crop"]:
+        """The array, once all its slots are filled.
 
         Raises:
-          InputError: the sites have pixels of unlike types.
+          InputError: the sites have pixels of different types.
         """
-        if self._pixels is None or len(self._kinds) > 1:
+        if self._pixels is None or len(self._dtypes) > 1:
             raise InputError(
-                f"a batch mixes images of types {', '.join(sorted(self._kinds))}, whose grey "
+                f"a batch mixes images of types {', '.join(sorted(self._dtypes))}, whose gray "
                 "values mean different things; convert the screen to one type with `mae-jax pack`, "
                 "or train on one type only."
             )
         return self._pixels
 
 
-def _raise(problem: InputError) -> None:
-    raise problem
+def _raise(error: InputError) -> None:
+    raise error

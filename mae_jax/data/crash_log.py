@@ -1,8 +1,8 @@
-"""Naming the file that has killed a worker process.
+"""Names the file that crashed a worker process.
 
-A broken image can crash a decoder written in C, and the process with it. Before a thread of a
-worker opens an image it notes the path in a small file of its own; the parent reads the notes of
-the dead.
+A damaged image can crash a decoder written in C, and the process with it. Before a thread of a
+worker opens an image, it writes the path to a small file of its own; the parent reads the files
+that dead processes left.
 """
 
 import os
@@ -12,50 +12,50 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _local = threading.local()
-_folder: Path | None = None  # where this process keeps its notes; None: it keeps none
+_folder: Path | None = None  # the log folder of this process; None: nothing is logged
 
 
-def keep_notes(folder: Path) -> None:
-    """From now on, notes in `folder` what each thread of this process is reading."""
+def enable(folder: Path) -> None:
+    """Logs in `folder`, from now on, which file each thread of this process has open."""
     global _folder
     _folder = folder
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Notes `path` while the body runs, where notes are kept."""
+def track_open_file(path: str) -> Iterator[None]:
+    """Logs `path` as open while the body runs, if `enable` was called in this process."""
     if _folder is None:
         yield
         return
-    note = getattr(_local, "note", None)
-    if note is None:  # open as long as the thread lives
+    file = getattr(_local, "file", None)
+    if file is None:  # open as long as the thread lives
         name = f"{os.getpid()}-{threading.get_ident()}"
-        note = _local.note = os.open(_folder / name, os.O_CREAT | os.O_WRONLY)
-    _write(note, path)
+        file = _local.file = os.open(_folder / name, os.O_CREAT | os.O_WRONLY)
+    _write(file, path)
     try:
         yield
-    finally:  # which a process that crashes does not reach
-        _write(note, "")
+    finally:  # not reached when the process crashes
+        _write(file, "")
 
 
-def left_notes(folder: Path) -> list[str]:
-    """The paths that processes which are gone were reading when they ended."""
-    found = []
-    for note in sorted(folder.iterdir()):
-        pid = int(note.name.partition("-")[0])
-        text = note.read_bytes().decode("utf-8", "replace").strip()
-        if text and not _alive(pid):
-            found.append(text)
-    return found
+def files_open_at_crash(folder: Path) -> list[str]:
+    """The paths that processes which no longer run had open when they ended."""
+    paths = []
+    for entry in sorted(folder.iterdir()):
+        pid = int(entry.name.partition("-")[0])
+        text = entry.read_bytes().decode("utf-8", "replace").strip()
+        if text and not _is_running(pid):
+            paths.append(text)
+    return paths
 
 
 def _write(file: int, text: str) -> None:
-    raw = text.encode()
+    raw = text.encode("utf-8", "surrogateescape")
     os.ftruncate(file, 0)
     os.pwrite(file, raw, 0)
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] != b"Z"

@@ -3,15 +3,13 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from mae_jax.data import array_record as records
-from mae_jax.data import zarr_reader as arrays
-from mae_jax.data.crash_log import reading
-from mae_jax.data.image_uri import Locator
+from mae_jax.data import array_record, zarr_reader
+from mae_jax.data.crash_log import track_open_file
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.index import Index
 from mae_jax.errors import InputError
@@ -19,43 +17,44 @@ from mae_jax.errors import InputError
 Crop = Shaped[np.ndarray, "channels crop crop"]
 Draws = Float[np.ndarray, "crops 4"]
 # Given the pixels' type, the memory for a site's crops: (crops, channels, crop, crop).
-Memory = Callable[[np.dtype], Shaped[np.ndarray, "crops channels crop crop"]]
+Allocate = Callable[[np.dtype], Shaped[np.ndarray, "crops channels crop crop"]]
+_Site = np.ndarray | list[np.ndarray]  # (channels, height, width), or its planes
 
 
 class SiteCache:
-    """Decoded sites by row, up to a number of bytes; safe between threads.
+    """Decoded sites by row, up to a number of bytes; thread-safe.
 
-    Once full it keeps what it holds: training visits every site once an epoch in a new random
-    order, where throwing out the oldest would throw out what comes next as often as not.
+    Nothing is evicted once it is full: training visits every site once an epoch in a new random
+    order, where evicting the oldest would as often as not evict the next one needed.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._sites: dict[Any, np.ndarray] = {}
+        self._sites: dict[int, _Site] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Any) -> np.ndarray | None:
-        """The site kept under `key`, or None."""
-        return self._sites.get(key)
+    def get(self, row: int) -> _Site | None:
+        """The site stored under `row`, or None."""
+        return self._sites.get(row)
 
-    def keep(self, key: Any, site: np.ndarray) -> bool:
-        """Keeps `site`, if there is room for it; says whether it is kept."""
+    def put(self, row: int, site: np.ndarray) -> bool:
+        """Stores `site` if there is room for it; returns whether it is stored."""
         with self._lock:
-            if key not in self._sites and self.bytes + site.nbytes <= self.max_bytes:
-                self._sites[key] = site
+            if row not in self._sites and self.bytes + site.nbytes <= self.max_bytes:
+                self._sites[row] = site
                 self.bytes += site.nbytes
-        return self._sites.get(key) is site
+        return self._sites.get(row) is site
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return SiteCache, (self.max_bytes,)  # a worker process starts with an empty one
 
 
 @dataclass
 class CropReader:
-    """Cuts crops out of an index's sites; goes to worker processes by pickling.
+    """Cuts crops out of an index's sites; picklable for worker processes.
 
-    Sites in Zarr arrays are read by windows, asynchronously, and tensorstore keeps their chunks in
+    Sites in Zarr arrays are read by windows, asynchronously, and tensorstore caches their chunks in
     as many bytes as `cache` may hold; all others are decoded whole and kept in `cache`.
     """
 
@@ -64,79 +63,81 @@ class CropReader:
     crop: int
     cache: SiteCache = field(default_factory=lambda: SiteCache(0))
 
-    def start(self, row: int, draws: Draws, into: Memory) -> Callable[[], None]:
-        """Begins to read one crop for each row of `draws`, into memory that `into` gives.
+    def start(self, row: int, draws: Draws, allocate: Allocate) -> Callable[[], None]:
+        """Starts to read one crop for each row of `draws`, into memory from `allocate`.
 
         The four draws from [0, 1) of a crop place it uniformly over the field (top, left) and
         flip it or not (up and down, left and right).
 
-        Returns: a function that waits until the crops are in place.
+        Returns: a function that waits until the crops are filled.
 
         Raises (also when waiting):
           InputError: the site cannot be read, or is smaller than a crop.
+          MachineError: the site is out of reach.
         """
-        site: Any = self.cache.get(row)
+        site = self.cache.get(row)
         if site is None:
-            places = self.index.locators(row, self.channels)
-            with reading(places[0].path):
-                if all(arrays.in_array(place) and place.part("light") is None for place in places):
-                    return self._windows(row, places, draws, into)
-                if all(map(records.in_record, places)) and not self.cache.max_bytes:
-                    site = read_planes(places)  # views of one record
+            uris = self.index.image_uris(row, self.channels)
+            with track_open_file(uris[0].path):
+                in_zarr = all(map(zarr_reader.in_array, uris))
+                if in_zarr and all(uri.get("illumination") is None for uri in uris):
+                    return self._start_windows(row, uris, draws, allocate)
+                if all(map(array_record.in_record, uris)) and not self.cache.max_bytes:
+                    site = read_planes(uris)  # views of one record
                 else:
                     site = read_site(self.index, row, self.channels)
-                    self.cache.keep(row, site)
-        crops = into(site[0].dtype)
+                    self.cache.put(row, site)
+        crops = allocate(site[0].dtype)
         for crop, draw in zip(crops, draws, strict=True):
             top, left = self._corner(row, site[0].shape, draw)
-            for plane, source in zip(crop, site, strict=True):
-                plane[...] = source[top : top + self.crop, left : left + self.crop]
+            for target, plane in zip(crop, site, strict=True):
+                target[...] = plane[top : top + self.crop, left : left + self.crop]
             _flip(crop, draw)
         return _nothing
 
-    def waits(self, row: int) -> bool:
-        """Whether to start reading the site takes time, be it for its bytes or for decoding."""
+    def blocks(self, row: int) -> bool:
+        """Whether `start` takes long for a row, since the site is read or decoded in it."""
         return self.cache.get(row) is None and not self.index.zarr_metadata(row)
 
-    def centre(self, row: int) -> Crop:
+    def center(self, row: int) -> Crop:
         """The crop in the middle of the field."""
         crops: list[np.ndarray] = []
 
-        def into(kind: np.dtype) -> np.ndarray:
-            crops.append(np.empty((1, len(self.channels), self.crop, self.crop), kind))
+        def allocate(dtype: np.dtype) -> np.ndarray:
+            crops.append(np.empty((1, len(self.channels), self.crop, self.crop), dtype))
             return crops[0]
 
-        self.start(row, np.array([[0.5, 0.5, 1.0, 1.0]]), into)()
+        self.start(row, np.array([[0.5, 0.5, 1.0, 1.0]]), allocate)()
         return crops[0][0]
 
-    def _windows(
-        self, row: int, places: Sequence[Locator], draws: Draws, into: Memory
+    def _start_windows(
+        self, row: int, uris: Sequence[ImageURI], draws: Draws, allocate: Allocate
     ) -> Callable[[], None]:
-        paths = [place.path for place in places]
+        paths = [uri.path for uri in uris]
         metadata = self.index.zarr_metadata(row)
-        opened = {
-            path: arrays.open_array(path, self.cache.max_bytes, metadata)
+        handles = {
+            path: zarr_reader.open_array(path, self.cache.max_bytes, metadata)
             for path in dict.fromkeys(paths)
         }
-        kinds = {(array.shape[-2:], array.dtype) for array in opened.values()}
-        if len(kinds) > 1:
+        sizes = {(handle.shape[-2:], handle.dtype) for handle in handles.values()}
+        if len(sizes) > 1:
             raise InputError(f"{self.index.describe(row)} has channels of unlike sizes or types.")
-        (shape, kind), *_ = kinds
+        (shape, dtype), *_ = sizes
         corners = [self._corner(row, shape, draw) for draw in draws]
-        crops = into(kind)
+        crops = allocate(dtype)
         # All channels of one array are one request.
-        step = len(paths) if len(opened) == 1 else 1
-        requests = [slice(first, first + step) for first in range(0, len(paths), step)]
-        waiting = [
-            arrays.start_window(places[here], opened[paths[here.start]], top, left, crop[here])
+        step = len(paths) if len(handles) == 1 else 1
+        slices = [slice(first, first + step) for first in range(0, len(paths), step)]
+        pending = [
+            zarr_reader.read_window_async(uris[s], handles[paths[s.start]], top, left, crop[s])
             for crop, (top, left) in zip(crops, corners, strict=True)
-            for here in requests
+            for s in slices
         ]
 
         def wait() -> None:
-            with reading(places[0].path):
-                for written in waiting:
-                    written()
+            with track_open_file(uris[0].path):
+                for wait_for_window in pending:
+                    wait_for_window()
             for crop, draw in zip(crops, draws, strict=True):
                 _flip(crop, draw)
 
@@ -147,17 +148,17 @@ class CropReader:
         if height < self.crop or width < self.crop:
             raise InputError(
                 f"{self.index.describe(row)} has {height} × {width} pixels, less than a crop of "
-                f"{self.crop} ({self.index.locators(row, self.channels)[0]})."
+                f"{self.crop} ({self.index.image_uris(row, self.channels)[0]})."
             )
         return int(draw[0] * (height - self.crop + 1)), int(draw[1] * (width - self.crop + 1))
 
 
 def _nothing() -> None:
-    """What is left to wait for once crops are in place."""
+    """Waits for crops that are filled already."""
 
 
 def _flip(crop: Crop, draw: np.ndarray) -> None:
-    """Flips in place, as the last two draws say."""
+    """Flips in place, by the last two draws."""
     if draw[2] < 0.5:
         crop[...] = crop[:, ::-1]
     if draw[3] < 0.5:

@@ -2,7 +2,7 @@
 
 CellProfiler's Cell Painting pipelines write one per plate and channel as .npy, with values around
 1, and divide images by it. An image that is to be divided names its function in its locator,
-`image.tiff#light=illum%2FP1_IllumDNA.npy`, so that all that reads it divides alike.
+`image.tiff#illumination=illum%2FP1_IllumDNA.npy`, so that all that reads it divides alike.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 
-from mae_jax.data import image_uri as locators
+from mae_jax.data import image_uri
 from mae_jax.data.index import Index
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
@@ -29,36 +29,36 @@ def with_illumination(index: Index) -> Index:
             "FileName_Illum<Channel> or URL_Illum<Channel>."
         )
     images = []
-    for row, (names, places) in enumerate(index.sites):
+    for row, (names, uris) in enumerate(index.sites):
         divided = []
-        for name, place, light in zip(
-            names, places, index.table["Illumination"].iloc[row], strict=True
+        for name, uri, light in zip(
+            names, uris, index.table["Illumination"].iloc[row], strict=True
         ):
             if not light:
                 raise InputError(
                     f"{index.describe(row)}, channel {name}: no illumination function."
                 )
-            joint = "&" if locators.parse(place).parts else "#"
-            divided.append(f"{place}{joint}light={quote(light, safe='')}")
+            joint = "&" if image_uri.parse(uri).fragment else "#"
+            divided.append(f"{uri}{joint}illumination={quote(light, safe='')}")
         images.append(divided)
     return Index(index.table.assign(Images=pd.Series(images, index=index.table.index)), index.root)
 
 
-def divide(plane: np.ndarray, place: locators.Locator) -> np.ndarray:
-    """The plane divided by the function that its place names, in the plane's own type.
+def divide(plane: np.ndarray, uri: image_uri.ImageURI) -> np.ndarray:
+    """The plane divided by the function that its uri names, in the plane's own type.
 
     Integers are rounded and kept within their type's range.
 
     Raises:
       InputError: the function is missing, no array, of another size or not positive.
     """
-    light = place.part("light")
+    light = uri.get("illumination")
     if light is None:
         return plane
     function = _function(unquote(light))
     if function.shape != plane.shape:
         raise InputError(
-            f"{unquote(light)} has {function.shape} pixels, the image {place.path} {plane.shape}."
+            f"{unquote(light)} has {function.shape} pixels, the image {uri.path} {plane.shape}."
         )
     divided = plane / function
     if plane.dtype.kind in "iu":

@@ -1,7 +1,16 @@
-"""Where one channel's plane lies: a path or URL, with a fragment that says which part of it.
+"""Image URIs: a path or URL, with a fragment that selects one plane of the file.
 
 `plate/r01c02.tiff` is a whole file, `well.ome.tiff#channel=3` a plane of it,
-`s3://bucket/rxrx3.parquet#row=17` a cell of a table. Relative paths count from the index's root.
+`s3://bucket/rxrx3.parquet#row=17` a cell of a table. Relative paths are relative to the index's
+root. The keys of a fragment:
+
+  page           a page of a TIFF, from 0
+  channel, z, t  a plane of a stack by its axes, from 0; `channel` also selects a color or an axis of
+                 a tile
+  index          the leading indices of a plane of a Zarr array, such as 0,2,0
+  record         a record of an ArrayRecord file, from 0
+  row            a row of a parquet table, from 0
+  illumination   the illumination function that the plane is divided by: a quoted path
 """
 
 import os
@@ -10,43 +19,75 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mae_jax.config import nearest
+from mae_jax.errors import InputError
+
+KEYS = ("page", "channel", "z", "t", "index", "record", "row", "illumination")
+_NUMBERS = ("page", "channel", "z", "t", "record", "row")
+_OLD_KEYS = {"at": "index", "light": "illumination"}  # as indexes of earlier versions have them
+
 _FRAGMENT = re.compile(r"#((?:[a-z]+=[^#&=]*)(?:&[a-z]+=[^#&=]*)*)$")
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"(?i)\b([\w-]*(?:token|signature|secret|password|passwd|credential|api_?key|access_?key|sig)"
+    r"[\w-]*)=[^&\s'\")]+"
+)
+_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@")
 
 
 @dataclass(frozen=True)
-class Locator:
-    """A file or store, and the named parts of the fragment, such as (('page', '2'),)."""
+class ImageURI:
+    """A file or store, and the pairs of the fragment, such as (('page', '2'),)."""
 
     path: str
-    parts: tuple[tuple[str, str], ...] = ()
+    fragment: tuple[tuple[str, str], ...] = ()
 
-    def part(self, name: str) -> str | None:
-        """The value of the fragment's part `name`, or None where it has none."""
-        for key, value in self.parts:
-            if key == name:
+    def get(self, key: str) -> str | None:
+        """The value of `key` in the fragment, or None where it has none."""
+        for name, value in self.fragment:
+            if name == key:
                 return value
         return None
 
-    def number(self, name: str) -> int | None:
-        """The fragment's part `name` as an integer, or None where it has none."""
-        value = self.part(name)
+    def get_int(self, key: str) -> int | None:
+        """The value of `key` in the fragment as an integer, or None where it has none."""
+        value = self.get(key)
         return None if value is None else int(value)
 
+    def without(self, *keys: str) -> "ImageURI":
+        """The same URI without some keys of its fragment."""
+        return ImageURI(self.path, tuple(pair for pair in self.fragment if pair[0] not in keys))
+
     def __str__(self) -> str:
-        tail = "&".join(f"{key}={value}" for key, value in self.parts)
-        return f"{self.path}#{tail}" if tail else self.path
+        tail = "&".join(f"{key}={value}" for key, value in self.fragment)
+        return redact(f"{self.path}#{tail}" if tail else self.path)
 
 
 @lru_cache(maxsize=65536)
-def parse(text: str) -> Locator:
-    """Splits a locator into path and fragment; any other '#' is part of the path."""
+def parse(text: str) -> ImageURI:
+    """Splits a URI into path and fragment; any other '#' is part of the path.
+
+    Raises:
+      InputError: the fragment has an unknown key, a key twice, or a value that is not a whole
+        number from 0 where one is needed.
+    """
     match = _FRAGMENT.search(text)
     if not match:
-        return Locator(text)
+        return ImageURI(text)
     pairs = (item.partition("=") for item in match[1].split("&"))
-    parts = tuple((name, value) for name, _, value in pairs)
-    return Locator(text[: match.start()], parts)
+    fragment = tuple((_OLD_KEYS.get(key, key), value) for key, _, value in pairs)
+    names = [key for key, _ in fragment]
+    for key, value in fragment:
+        if key not in KEYS:
+            raise InputError(f"{redact(text)} has an unknown key '{key}': {nearest(key, KEYS)}")
+        if names.count(key) > 1:
+            raise InputError(f"{redact(text)} has the key '{key}' twice; keep one.")
+        whole = value.isascii() and value.isdigit() and len(value) < 19
+        if key in _NUMBERS and not whole:
+            raise InputError(
+                f"{redact(text)} has {key}={value}; expected a whole number from 0 on."
+            )
+    return ImageURI(text[: match.start()], fragment)
 
 
 def is_url(path: str) -> bool:
@@ -54,8 +95,22 @@ def is_url(path: str) -> bool:
     return bool(_URL.match(path))
 
 
+def protocol(path: str) -> str:
+    """The protocol of a URL in lower case, 'file' for a local path."""
+    return path.partition("://")[0].lower() if is_url(path) else "file"
+
+
+def redact(text: str) -> str:
+    """The text with the credentials of URLs in it replaced by '…', for messages and logs.
+
+    User names and passwords (`https://user:password@host`) and the values of query parameters
+    that are named as secrets (`X-Amz-Signature=…`, `sig=…`, `token=…`) are replaced.
+    """
+    return _SECRETS.sub(r"\1=…", _USERINFO.sub(r"\1…@", text))
+
+
 def resolve(root: str, path: str) -> str:
-    """`path` counted from `root`, both local or URLs; `file:` URLs become local paths."""
+    """`path` joined to `root`, both local or URLs; `file:` URLs become local paths."""
     if path.startswith("file:"):
         path = re.sub(r"^file:(//)?", "", path)
     if is_url(path) or os.path.isabs(path):
@@ -68,7 +123,7 @@ def resolve(root: str, path: str) -> str:
 def relative(root: str, path: str) -> str:
     """`path` as written in an index with that root: relative where it lies inside the root."""
     if is_url(root) or is_url(path):
-        inside = root.rstrip("/") + "/"
-        return path[len(inside) :] if path.startswith(inside) else path
+        prefix = root.rstrip("/") + "/"
+        return path[len(prefix) :] if path.startswith(prefix) else path
     shorter = os.path.relpath(path, root)
     return os.path.abspath(path) if shorter.startswith("..") else shorter.replace(os.sep, "/")

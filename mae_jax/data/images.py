@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from mae_jax.data import array_record as records
 from mae_jax.data import illumination
 from mae_jax.data import zarr_reader as arrays
-from mae_jax.data.image_uri import Locator
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.index import Index
 from mae_jax.data.readers import parquet_images as tables
 from mae_jax.data.storage import read_bytes
@@ -39,52 +39,52 @@ def read_site(
       InputError: a channel that the site lacks, a file that is missing or broken, or planes of
         unlike sizes or types; the message names site and file.
     """
-    places = index.locators(row, channels)
+    uris = index.image_uris(row, channels)
     names = channels if channels is not None else index.sites[row][0]
-    planes = read_planes(places)
+    planes = read_planes(uris)
     for name, plane in zip(names, planes, strict=True):
         if plane.shape != planes[0].shape or plane.dtype != planes[0].dtype:
             raise InputError(
                 f"{index.describe(row)} has channels of unlike sizes or types: {names[0]} is "
-                f"{_size(planes[0])}, {name} is {_size(plane)} ({places[list(names).index(name)]})."
+                f"{_size(planes[0])}, {name} is {_size(plane)} ({uris[list(names).index(name)]})."
             )
     return np.stack(planes)
 
 
-def read_planes(places: Sequence[Locator]) -> list[Shaped[np.ndarray, "height width"]]:
-    """The planes at the given places, each file opened once however many planes it gives.
+def read_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height width"]]:
+    """The planes at the given uris, each file opened once however many planes it gives.
 
     Raises:
-      InputError: a file is missing or broken, or a place names no single plane of it.
+      InputError: a file is missing or broken, or a uri names no single plane of it.
     """
-    planes: list[np.ndarray | None] = [None] * len(places)
-    for path in dict.fromkeys(place.path for place in places):
-        wanted = [number for number, place in enumerate(places) if place.path == path]
-        here = [places[number] for number in wanted]
+    planes: list[np.ndarray | None] = [None] * len(uris)
+    for path in dict.fromkeys(uri.path for uri in uris):
+        wanted = [number for number, uri in enumerate(uris) if uri.path == path]
+        here = [uris[number] for number in wanted]
         if all(map(arrays.in_array, here)):
-            found = list(arrays.read_planes_of_array(here))
+            found = list(arrays.read_array_planes(here))
         elif all(map(records.in_record, here)):
-            found = records.read_planes_of_records(here)
+            found = records.read_record_planes(here)
         elif all(map(tables.in_table, here)):
             found = [_decode(tables.read_cell(p), str(p), [_without_row(p)])[0] for p in here]
         else:
             found = _decode(read_bytes(path), path, here)
         for number, plane in zip(wanted, found, strict=True):
-            planes[number] = illumination.divide(plane, places[number])
+            planes[number] = illumination.divide(plane, uris[number])
     return [plane for plane in planes if plane is not None]
 
 
-def _without_row(place: Locator) -> Locator:
-    return Locator(place.path, tuple(part for part in place.parts if part[0] != "row"))
+def _without_row(uri: ImageURI) -> ImageURI:
+    return ImageURI(uri.path, tuple(part for part in uri.fragment if part[0] != "row"))
 
 
-def _decode(raw: bytes, path: str, places: Sequence[Locator]) -> list[np.ndarray]:
-    """The planes that `places` name in the file whose bytes are `raw`."""
+def _decode(raw: bytes, path: str, uris: Sequence[ImageURI]) -> list[np.ndarray]:
+    """The planes that `uris` name in the file whose bytes are `raw`."""
     import imagecodecs
 
     try:
         if raw.startswith(_TIFF):
-            return _tiff_planes(raw, places)
+            return _tiff_planes(raw, uris)
         if raw.startswith(_PNG):
             image = imagecodecs.png_decode(raw)
         elif raw.startswith(_JPEG2000):
@@ -94,7 +94,7 @@ def _decode(raw: bytes, path: str, places: Sequence[Locator]) -> list[np.ndarray
         else:
             what = "is empty" if not raw else "is no TIFF, PNG, JPEG-2000 or NPY image"
             raise InputError(f"{path} {what}; copy it again.")
-        return [_plane(image, place) for place in places]
+        return [_plane(image, uri) for uri in uris]
     except (InputError, MemoryError):
         raise
     except Exception as problem:  # decoders raise whatever they like on broken files
@@ -102,52 +102,52 @@ def _decode(raw: bytes, path: str, places: Sequence[Locator]) -> list[np.ndarray
         raise InputError(f"{path} is broken or truncated ({says}); copy it again.") from None
 
 
-def _tiff_planes(raw: bytes, places: Sequence[Locator]) -> list[np.ndarray]:
+def _tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
     import tifffile
 
     found = []
     with tifffile.TiffFile(BytesIO(raw)) as file:
         if not len(file.pages):
             raise ValueError("there is no image in it")
-        for place in places:
-            page = place.number("page")
-            if page is None and place.part("channel") is not None:
-                page = _page_of_channel(file, place)
+        for uri in uris:
+            page = uri.get_int("page")
+            if page is None and uri.get("channel") is not None:
+                page = _page_of_channel(file, uri)
             if page is None and len(file.pages) > 1:
                 raise InputError(
-                    f"{place} holds {len(file.pages)} planes; say which with #page=0 or #channel=0."
+                    f"{uri} holds {len(file.pages)} planes; say which with #page=0 or #channel=0."
                 )
             if (page or 0) >= len(file.pages):
-                raise InputError(f"{place} names a page beyond the {len(file.pages)} of the file.")
-            found.append(_plane(file.pages[page or 0].asarray(), Locator(place.path)))
+                raise InputError(f"{uri} names a page beyond the {len(file.pages)} of the file.")
+            found.append(_plane(file.pages[page or 0].asarray(), ImageURI(uri.path)))
     return found
 
 
-def _page_of_channel(file: object, place: Locator) -> int:
+def _page_of_channel(file: object, uri: ImageURI) -> int:
     """The page of a channel in an OME-TIFF or ImageJ stack; z and t count from 0."""
     series = file.series[0]  # type: ignore[attr-defined]
     axes, shape = series.axes, series.shape
-    at = {"C": place.number("channel"), "Z": place.number("z"), "T": place.number("t")}
+    at = {"C": uri.get_int("channel"), "Z": uri.get_int("z"), "T": uri.get_int("t")}
     page = 0
     for axis, length in zip(axes, shape, strict=True):
         if axis in "YX":
             continue
         number = at.get(axis) or 0
         if number >= length:
-            raise InputError(f"{place} names {axis} = {number}, but the file has {length} of it.")
+            raise InputError(f"{uri} names {axis} = {number}, but the file has {length} of it.")
         page = page * length + number
     return page
 
 
-def _plane(image: np.ndarray, place: Locator) -> np.ndarray:
-    channel = place.number("channel")
+def _plane(image: np.ndarray, uri: ImageURI) -> np.ndarray:
+    channel = uri.get_int("channel")
     image = np.asarray(image)
     if image.ndim == 3 and channel is not None and channel < image.shape[-1]:
         image = image[..., channel]
     image = image.reshape([n for n in image.shape if n != 1]) if image.ndim > 2 else image
     if image.ndim != 2:
         raise InputError(
-            f"{place} is an image of shape {image.shape}, not a plane; "
+            f"{uri} is an image of shape {image.shape}, not a plane; "
             "say which channel with #channel=0."
         )
     if image.dtype == bool:

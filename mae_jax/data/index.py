@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.config import nearest
-from mae_jax.data import image_uri as locators
+from mae_jax.data import image_uri
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
 from mae_jax.files import replacing
@@ -43,8 +43,8 @@ class Index:
     """A table with one row per site, and the folder or URL that its relative paths count from.
 
     Columns: the strings named in `METADATA` and any further `Metadata_*`; `Channels`, the names
-    of the site's channels; `Images`, one locator each (see `mae_jax.data.image_uri`); and, where
-    the source has them, `Illumination`, one locator each ("" for none). An index of a packed store
+    of the site's channels; `Images`, one image URI each (see `mae_jax.data.image_uri`); and, where
+    the source has them, `Illumination`, one image URI each ("" for none). An index of a packed store
     also has `Zarr`, the text of the `zarr.json` of the array that a site's images lie in: with it
     arrays are opened without reading anything.
     """
@@ -85,10 +85,10 @@ class Index:
         import pyarrow.parquet as parquet
 
         where = os.fspath(path)
-        if os.path.isdir(where) or (locators.is_url(where) and not where.endswith(".parquet")):
+        if os.path.isdir(where) or (image_uri.is_url(where) and not where.endswith(".parquet")):
             where = posixpath.join(where, "index.parquet")  # of a store
         try:
-            source = BytesIO(read_bytes(where)) if locators.is_url(where) else where
+            source = BytesIO(read_bytes(where)) if image_uri.is_url(where) else where
             read = parquet.read_table(source)
         except FileNotFoundError:
             raise InputError(f"{where} does not exist; make it with `mae-jax index`.") from None
@@ -111,7 +111,7 @@ class Index:
 
         path = Path(path)
         record = {"root": self.root}
-        if not locators.is_url(self.root):
+        if not image_uri.is_url(self.root):
             record = {
                 "root": os.path.abspath(self.root),
                 "relative": os.path.relpath(self.root, path.absolute().parent),
@@ -193,8 +193,10 @@ class Index:
         ]
         return first.assign(rows=pd.Series(rows, index=first.index)).reset_index(drop=True)
 
-    def locators(self, row: int, channels: Sequence[str] | None = None) -> list[locators.Locator]:
-        """Full locators of the named channels of a row, in the order asked (None: all, as listed).
+    def image_uris(
+        self, row: int, channels: Sequence[str] | None = None
+    ) -> list[image_uri.ImageURI]:
+        """Full image URIs of the named channels of a row, in the order asked (None: all, as listed).
 
         Raises:
           InputError: the site lacks one of the channels.
@@ -204,18 +206,20 @@ class Index:
         resolved: dict[str, str] = {}  # channels often lie in one file
         found = []
         for place in places:
-            locator = locators.parse(images[place])
+            locator = image_uri.parse(images[place])
             path = resolved.get(locator.path)
             if path is None:
-                path = resolved[locator.path] = locators.resolve(self.root, locator.path)
-            found.append(locators.Locator(path, self._lit(locator.parts)))
+                path = resolved[locator.path] = image_uri.resolve(self.root, locator.path)
+            found.append(image_uri.ImageURI(path, self._resolve_illumination(locator.fragment)))
         return found
 
-    def _lit(self, parts: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    def _resolve_illumination(
+        self, parts: tuple[tuple[str, str], ...]
+    ) -> tuple[tuple[str, str], ...]:
         """A locator's parts; an illumination function among them is a path too."""
         return tuple(
-            (key, quote(locators.resolve(self.root, unquote(value)), safe=""))
-            if key == "light"
+            (key, quote(image_uri.resolve(self.root, unquote(value)), safe=""))
+            if key == "illumination"
             else (key, value)
             for key, value in parts
         )
@@ -240,7 +244,7 @@ def _place(index: Index, row: int, channel: str) -> int:
 
 def _root(record: Mapping[str, Any], path: str) -> str:
     """Where the paths of the index at `path` count from."""
-    if locators.is_url(path):  # copied there together with what it names, as a store is
+    if image_uri.is_url(path):  # copied there together with what it names, as a store is
         if not record.get("relative", "..").startswith(".."):
             return posixpath.join(posixpath.dirname(path), record["relative"]).removesuffix("/.")
     elif "relative" in record:

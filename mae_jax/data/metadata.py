@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mae_jax.data.index import METADATA
-from mae_jax.data.well_names import normal_well, well_name
+from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError
 
 # The first of these that has a value in a row gives the row's value.
@@ -96,7 +96,7 @@ def complete(
     wells = {}
     for name in table["Metadata_Well"].unique():
         try:
-            wells[name] = normal_well(name)
+            wells[name] = normalize_well_name(name)
         except InputError as problem:
             row = int((table["Metadata_Well"] == name).to_numpy().argmax())
             raise InputError(f"row {row + 1} of {where}: {problem}") from None
@@ -112,7 +112,7 @@ def complete(
 def _from_row_column(row: str, column: str, where: str) -> str:
     try:
         number = int(row) if row.isdigit() else None
-        return well_name(number, int(column)) if number else normal_well(row + column)
+        return well_name(number, int(column)) if number else normalize_well_name(row + column)
     except ValueError as problem:  # InputError is one too
         raise InputError(
             f"{where}: row '{row}', column '{column}' is no well ({problem})."
@@ -136,7 +136,7 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     if "Metadata_Well" not in extra.columns:
         raise InputError(f"{where} names no wells; it needs a column Metadata_Well.")
     extra = extra.fillna("").astype(str)
-    extra["Metadata_Well"] = [normal_well(name) for name in extra["Metadata_Well"]]
+    extra["Metadata_Well"] = [normalize_well_name(name) for name in extra["Metadata_Well"]]
     order = ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
     # A well's plate as the images tell it counts only where the annotation names plates too.
     keys = [c for c in order if c in extra.columns and (extra[c] != "").any()]

@@ -1,4 +1,4 @@
-"""What a run trains on: screens with channels of their own, their rows, labels and domains."""
+"""Mixtures of screens: their channels, rows of a split, labels and plates as codes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,33 +14,34 @@ from mae_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class CropSet:
+class DatasetSpec:
     """One of several screens that are trained on together, each with channels of its own.
 
     Attributes:
-      name: tells it from the others; batches carry it.
+      name: a unique name, which batches carry.
       index: its sites.
       channels: their names, in the order in which batches hold them; () for all of the index.
-      share: of the steps; None for its number of sites.
+      weight: share of the training steps, relative to the other datasets; None for its number of
+        sites.
     """
 
     name: str
     index: Index
     channels: tuple[str, ...] = ()
-    share: float | int | None = None
+    weight: float | int | None = None
 
 
-def sets_by_channels(
+def datasets_by_channels(
     index: Index, channels: Sequence[str] = (), split: str | None = "train"
-) -> list[CropSet]:
-    """One set for each combination of channels that the sites of an index have.
+) -> list[DatasetSpec]:
+    """One dataset for each combination of channels that the sites of an index have.
 
     Args:
       index: the index of a screen, or of several.
-      channels: the channels to use; () for all. Their order holds in every set.
-      split: combinations that no site of this split has make no set; None keeps all.
+      channels: the channels to use; () for all. Their order holds in every dataset.
+      split: combinations that no site of this split has are left out; None keeps all.
 
-    Returns: the sets, named by their channels ('DNA+ER+Mito'), the largest first.
+    Returns: the datasets, named by their channels ('DNA+ER+Mito'), the largest first.
 
     Raises:
       InputError: no site of the split has any of the channels.
@@ -48,36 +49,38 @@ def sets_by_channels(
     wanted = channels or index.channels
     groups: dict[tuple[str, ...], list[int]] = {}
     for row, (names, _) in enumerate(index.sites):
-        have = tuple(name for name in wanted if name in names)
-        if have:
-            groups.setdefault(have, []).append(row)
-    wished = set(rows_of(index, split).tolist())
-    groups = {names: rows for names, rows in groups.items() if not wished.isdisjoint(rows)}
+        present = tuple(name for name in wanted if name in names)
+        if present:
+            groups.setdefault(present, []).append(row)
+    in_split = set(rows_of(index, split).tolist())
+    groups = {names: rows for names, rows in groups.items() if not in_split.isdisjoint(rows)}
     if not groups:
-        raise InputError(f"no site to use has any of the channels {', '.join(wanted)}.")
-    found = sorted(groups.items(), key=lambda item: -len(item[1]))
+        raise InputError(f"no site of the index has any of the channels {', '.join(wanted)}.")
+    largest_first = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [
-        CropSet("+".join(names), Index(index.table.iloc[rows], index.root), names)
-        for names, rows in found
+        DatasetSpec("+".join(names), Index(index.table.iloc[rows], index.root), names)
+        for names, rows in largest_first
     ]
 
 
-def resolved(
-    sets: Sequence[CropSet], split: str | None
-) -> tuple[tuple[CropSet, ...], list[Int[np.ndarray, " _"]]]:
-    """The sets with their channels spelled out, and the rows of the split in each.
+def resolve_channels(
+    datasets: Sequence[DatasetSpec], split: str | None
+) -> tuple[tuple[DatasetSpec, ...], list[Int[np.ndarray, " _"]]]:
+    """The datasets with their channels spelled out, and the rows of the split in each.
 
     Raises:
-      InputError: no sets, two of one name, one without rows, or a channel that sites lack.
+      InputError: no datasets, two of one name, one without rows, or a channel that sites lack.
     """
-    if not sets or len({one.name for one in sets}) != len(sets):
-        raise InputError("sets that are mixed need names of their own, and there must be one.")
-    rows = [rows_of(one.index, split) for one in sets]
-    named = tuple(
-        dataclasses.replace(one, channels=channels_of(one.index, of_set, one.channels))
-        for one, of_set in zip(sets, rows, strict=True)
+    if not datasets or len({dataset.name for dataset in datasets}) != len(datasets):
+        raise InputError("datasets need unique names, and there must be at least one.")
+    rows = [rows_of(dataset.index, split) for dataset in datasets]
+    resolved = tuple(
+        dataclasses.replace(
+            dataset, channels=channels_of(dataset.index, dataset_rows, dataset.channels)
+        )
+        for dataset, dataset_rows in zip(datasets, rows, strict=True)
     )
-    return named, rows
+    return resolved, rows
 
 
 def rows_of(index: Index, split: str | None) -> Int[np.ndarray, " rows"]:
@@ -97,19 +100,19 @@ def rows_of(index: Index, split: str | None) -> Int[np.ndarray, " rows"]:
 def channels_of(
     index: Index, rows: Sequence[int] | Int[np.ndarray, " rows"], channels: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The channels asked for, or all of the index, after a check that every row has them.
+    """The requested channels, or all of the index, after a check that every row has them.
 
     Raises:
-      InputError: a row lacks one; the message says what to ask for instead.
+      InputError: a row lacks one; the message names the channels that all rows have.
     """
     names = tuple(channels) if channels else index.channels
-    sets: dict[tuple[str, ...], int] = {}
+    first_rows: dict[tuple[str, ...], int] = {}
     for row in rows:
-        sets.setdefault(index.sites[int(row)][0], int(row))
-    for have, row in sets.items():
-        lacking = [name for name in names if name not in have]
+        first_rows.setdefault(index.sites[int(row)][0], int(row))
+    for present, row in first_rows.items():
+        lacking = [name for name in names if name not in present]
         if lacking:
-            shared = [c for c in index.channels if all(c in other for other in sets)]
+            shared = [c for c in index.channels if all(c in other for other in first_rows)]
             raise InputError(
                 f"{index.describe(row)} lacks the channel '{lacking[0]}'; "
                 f"all sites have {', '.join(shared) or 'no channel in common'}: "
@@ -119,41 +122,44 @@ def channels_of(
 
 
 @dataclass(frozen=True)
-class Numbering:
-    """Classes of sites, numbered: the same over all sets and in every split.
+class LabelEncoding:
+    """Classes of sites as integer codes: the same over all datasets and in every split.
 
     Attributes:
-      names: the classes, sorted; a site's number is a place in them.
-      numbers: for each set, the number of each row of its index.
+      names: the classes, sorted; a site's code is an index into them.
+      codes: for each dataset, the code of each row of its index.
     """
 
     names: tuple[str, ...]
-    numbers: tuple[Int[np.ndarray, " _"], ...]
+    codes: tuple[Int[np.ndarray, " _"], ...]
 
 
-def labels_of(sets: Sequence[CropSet], column: str = "Metadata_Perturbation") -> Numbering:
-    """The values of a metadata column as classes, such as perturbations to recognise.
+def label_codes(
+    datasets: Sequence[DatasetSpec], column: str = "Metadata_Perturbation"
+) -> LabelEncoding:
+    """Encodes the values of a metadata column, such as the perturbations to classify.
 
     Raises:
-      InputError: a set's index has no such column (names its nearest neighbour).
+      InputError: a dataset's index has no such column (names its nearest neighbor).
     """
     values = []
-    for one in sets:
-        if column not in one.index.table.columns:
-            known = [c for c in one.index.table.columns if c.startswith("Metadata_")]
+    for dataset in datasets:
+        table = dataset.index.table
+        if column not in table.columns:
+            known = [c for c in table.columns if c.startswith("Metadata_")]
             raise InputError(f"the index has no column '{column}': {nearest(column, known)}")
-        values.append(one.index.table[column])
-    return _numbered(values)
+        values.append(table[column])
+    return _encode(values)
 
 
-def domains_of(sets: Sequence[CropSet]) -> Numbering:
-    """Plates as classes, named 'source/experiment/plate': what batch effects are shared within."""
+def plate_codes(datasets: Sequence[DatasetSpec]) -> LabelEncoding:
+    """Encodes the plates, named 'source/experiment/plate': the domains of batch effects."""
     source, experiment, plate = WELL[:3]
-    tables = [one.index.table for one in sets]
-    return _numbered([t[source] + "/" + t[experiment] + "/" + t[plate] for t in tables])
+    tables = [dataset.index.table for dataset in datasets]
+    return _encode([t[source] + "/" + t[experiment] + "/" + t[plate] for t in tables])
 
 
-def _numbered(values: Sequence[pd.Series]) -> Numbering:
-    numbers, names = pd.factorize(np.concatenate([v.to_numpy(object) for v in values]), sort=True)
+def _encode(values: Sequence[pd.Series]) -> LabelEncoding:
+    codes, names = pd.factorize(np.concatenate([v.to_numpy(object) for v in values]), sort=True)
     ends = np.cumsum([len(v) for v in values])[:-1]
-    return Numbering(tuple(map(str, names)), tuple(np.split(numbers.astype(np.int64), ends)))
+    return LabelEncoding(tuple(map(str, names)), tuple(np.split(codes.astype(np.int64), ends)))

@@ -30,7 +30,7 @@ from mae_jax.data.image_uri import is_url
 from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.data.quantize import plate_ranges, to_uint8
-from mae_jax.data.writers import write_field, write_plate, write_tiles
+from mae_jax.data.writers import write_ome_zarr_image, write_plate, write_tiles
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
 
@@ -224,7 +224,7 @@ def _write_unit(index: Index, store: Path, settings: PackSettings, unit: Unit) -
             if ranges is not None:
                 own["grey_range"] = ranges
             folder = store / str(entry["place"])
-            write_field(folder, site, channels, settings.chunk, own)
+            write_ome_zarr_image(folder, site, channels, settings.chunk, own)
         else:
             pixels.append(site)
         written.append(entry)
@@ -318,7 +318,7 @@ def _finish(
                 unit = next(u for u in units if rows[row]["unit"] == u.name)
                 _marker(store, unit).unlink()
                 raise InputError(
-                    f"{packed.locators(row)[0].path} is damaged ({says}); its unit has been "
+                    f"{packed.image_uris(row)[0].path} is damaged ({says}); its unit has been "
                     "unmarked: run the same command again to write it anew."
                 )
     for folder, (name, wells) in plates.items():
@@ -338,7 +338,7 @@ def _rows_of(
     metadata = _metadata(index, entry["row"])
     common = {**metadata, "Channels": list(channels), "unit": unit.name}
     if "tiles" not in entry:
-        images = [f"{entry['place']}/0#at={c}" for c in range(len(channels))]
+        images = [f"{entry['place']}/0#index={c}" for c in range(len(channels))]
         metadata = read_json(store / entry["place"] / "0" / "zarr.json")
         found = {**common, "Images": images, "Zarr": json.dumps(metadata)}
         return [{**found, "sha256": entry["sha256"]}]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mae_jax.data.image_uri import Locator
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.images import read_planes
 from mae_jax.data.index import SITE, WELL, Index
 from mae_jax.errors import InputError
@@ -100,7 +100,7 @@ def _measured(index: Index, threads: int, progress: bool) -> Iterator[Plane]:
 
     def measure(row: int) -> list[Plane]:
         names = index.sites[row][0]
-        places = index.locators(row)
+        places = index.image_uris(row)
         return [_measure(row, c, place) for c, place in zip(names, places, strict=True)]
 
     with ThreadPoolExecutor(threads) as pool:
@@ -110,7 +110,7 @@ def _measured(index: Index, threads: int, progress: bool) -> Iterator[Plane]:
             yield from planes
 
 
-def _measure(row: int, channel: str, place: Locator) -> Plane:
+def _measure(row: int, channel: str, place: ImageURI) -> Plane:
     try:
         plane = read_planes([place])[0]
     except InputError as problem:

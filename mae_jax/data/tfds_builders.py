@@ -26,7 +26,7 @@ from mae_jax.data.index import METADATA, Index
 from mae_jax.data.metadata import complete, join
 from mae_jax.data.readers.filename_patterns import PATTERNS, RXRX_CHANNELS, read_folder
 from mae_jax.data.readers.loaddata import read_csv, read_loaddata
-from mae_jax.data.readers.single_file import read_rxrx3_core
+from mae_jax.data.readers.rxrx3_core import read_rxrx3_core
 from mae_jax.errors import InputError
 
 TEXTS = {column: column.removeprefix("Metadata_").lower() for column in METADATA[:-1]}

@@ -8,7 +8,7 @@ import numpy as np
 from mae_jax.data.crops import CropReader
 from mae_jax.data.index import Index
 from mae_jax.data.mixture import channels_of, rows_of
-from mae_jax.data.pipeline import check_shares
+from mae_jax.data.pipeline import check_batch_size
 from mae_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def validation_crops(
     world: int = 1,
     rank: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The centre crops of the validation sites, in batches that all hosts have equally many of.
+    """The center crops of the validation sites, in batches that all hosts have equally many of.
 
     Args:
       index, crop, batch, channels, world, rank: as for `crop_batches`.
@@ -40,7 +40,7 @@ def validation_crops(
     Raises:
       InputError: sizes that do not divide, a channel that sites lack, or no site can be read.
     """
-    check_shares(batch, world, rank, 1)
+    check_batch_size(batch, world, rank, 1)
     try:
         rows = rows_of(index, split)
     except InputError:
@@ -57,7 +57,7 @@ def validation_crops(
         crops: list[np.ndarray | None] = [None] * local
         for place, row in enumerate(mine):
             try:
-                crops[place] = blank = reader.centre(int(row))
+                crops[place] = blank = reader.center(int(row))
                 mask[place] = True
             except InputError as problem:
                 log.warning("left out of validation: %s", problem)
@@ -76,7 +76,7 @@ def _first_readable(reader: CropReader, rows: np.ndarray) -> np.ndarray:
     problem: InputError | None = None
     for row in rows:
         try:
-            return reader.centre(int(row))
+            return reader.center(int(row))
         except InputError as error:
             problem = error
     raise InputError(f"no validation site can be read, the last because: {problem}")

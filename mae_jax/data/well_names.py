@@ -15,7 +15,7 @@ def well_name(row: int, column: int) -> str:
     return f"{letters}{column:02d}"
 
 
-def normal_well(name: str) -> str:
+def normalize_well_name(name: str) -> str:
     """`name` in the one spelling used here: upper case, column of two digits ('a1' -> 'A01').
 
     Raises:

@@ -21,7 +21,7 @@ _AXES = [
 _COLOURS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
 
 
-def write_field(
+def write_ome_zarr_image(
     folder: Path,
     site: Site,
     channels: Sequence[str],

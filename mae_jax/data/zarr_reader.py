@@ -1,8 +1,8 @@
 """Zarr arrays (versions 2 and 3, sharded or not) by tensorstore: planes and windows of planes.
 
-A place in an array is a locator with the fragment `at`: `plate.zarr/A/1/0/0#at=2` is channel 2 of
-an array with the axes channel, y, x; `#at=0,2,0` counts through t, c and z first. Reads are
-asynchronous: `start_window` asks for the chunks; what it returns waits until they are in place.
+A uri in an array is a locator with the fragment `index`: `plate.zarr/A/1/0/0#index=2` is channel 2 of
+an array with the axes channel, y, x; `#index=0,2,0` counts through t, c and z first. Reads are
+asynchronous: `read_window_async` asks for the chunks; what it returns waits until they are in uri.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data.image_uri import Locator, is_url
+from mae_jax.data.image_uri import ImageURI, is_url
 from mae_jax.data.storage import Remote, with_retries
 from mae_jax.errors import InputError
 
@@ -24,13 +24,13 @@ _ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL
 _REQUESTS = 128  # to a remote store at once: what hides the wait for each
 
 
-def in_array(place: Locator) -> bool:
-    """Whether the place is inside a Zarr array and not in a file."""
-    return place.part("at") is not None
+def in_array(uri: ImageURI) -> bool:
+    """Whether the uri is inside a Zarr array and not in a file."""
+    return uri.get("index") is not None
 
 
 @dataclass(frozen=True)
-class Opened:
+class ZarrHandle:
     """An array that is open, and how patiently it is read."""
 
     path: str
@@ -41,7 +41,7 @@ class Opened:
 
 
 @lru_cache(maxsize=2048)
-def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> Opened:
+def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandle:
     """The array at a local path or URL, kept open in each process.
 
     Args:
@@ -57,7 +57,7 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> Opened:
     remote = Remote.from_environment()
     if is_url(path) and not path.startswith(_NATIVE):
         other = with_retries(lambda: _zarr_array(path), path, remote)
-        return Opened(path, other, other.shape, other.dtype, remote)
+        return ZarrHandle(path, other, other.shape, other.dtype, remote)
     spec: dict[str, Any] = {"driver": "auto", "kvstore": _store(path)}
     if metadata:
         known = {"metadata": json.loads(metadata), "assume_metadata": True, "open": True}
@@ -67,7 +67,7 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> Opened:
             spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
         )
         array = waiting.result(timeout=remote.timeout * remote.attempts)
-        return Opened(path, array, array.shape, array.dtype.numpy_dtype, remote)
+        return ZarrHandle(path, array, array.shape, array.dtype.numpy_dtype, remote)
     except (ValueError, OSError, TimeoutError) as problem:
         if not is_url(path) and not os.path.isdir(path):
             raise InputError(f"{path} does not exist.") from None
@@ -75,27 +75,27 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> Opened:
         raise InputError(f"{path} cannot be opened as a Zarr array ({says}).") from None
 
 
-def read_planes_of_array(places: Sequence[Locator]) -> Shaped[np.ndarray, "places height width"]:
-    """The planes at the given places of one array.
+def read_array_planes(uris: Sequence[ImageURI]) -> Shaped[np.ndarray, "uris height width"]:
+    """The planes at the given uris of one array.
 
     Raises:
       InputError: the array is missing or broken, or has no such plane.
     """
-    opened = open_array(places[0].path)
+    opened = open_array(uris[0].path)
     height, width = opened.shape[-2:]
-    planes = np.empty((len(places), height, width), opened.dtype)
-    start_window(places, opened, 0, 0, planes)()
+    planes = np.empty((len(uris), height, width), opened.dtype)
+    read_window_async(uris, opened, 0, 0, planes)()
     return planes
 
 
-def start_window(
-    places: Sequence[Locator],
-    opened: Opened,
+def read_window_async(
+    uris: Sequence[ImageURI],
+    opened: ZarrHandle,
     top: int,
     left: int,
-    out: Shaped[np.ndarray, "places height width"],
+    out: Shaped[np.ndarray, "uris height width"],
 ) -> Callable[[], None]:
-    """Asks for a window of every place of one array, to be written into `out`.
+    """Asks for a window of every uri of one array, to be written into `out`.
 
     Places that differ along one axis only (a site's channels) are one request.
 
@@ -108,9 +108,9 @@ def start_window(
     if top + height > opened.shape[-2] or left + width > opened.shape[-1]:
         raise InputError(f"{opened.path} has no window of {height} × {width} at ({top}, {left}).")
     window = (slice(top, top + height), slice(left, left + width))
-    requests = _requests(opened.shape, tuple(place.part("at") or "" for place in places))
+    requests = _requests(opened.shape, tuple(uri.get("index") or "" for uri in uris))
     if not requests:
-        named = " or ".join(map(str, places))
+        named = " or ".join(map(str, uris))
         raise InputError(f"{named} names no plane of an array of shape {opened.shape}.")
     waiting = [_start(opened, (*key, *window), out[planes]) for planes, key in requests]
 
@@ -121,7 +121,7 @@ def start_window(
     return wait
 
 
-def _start(opened: Opened, key: tuple[Any, ...], out: np.ndarray) -> Callable[[], None]:
+def _start(opened: ZarrHandle, key: tuple[Any, ...], out: np.ndarray) -> Callable[[], None]:
     """Asks for the part `key` of an array, to be written into `out`."""
     array, path, remote = opened.array, opened.path, opened.remote
     if not hasattr(array, "read"):  # zarr-python
@@ -151,19 +151,19 @@ def _requests(shape: tuple[int, ...], cells: tuple[str, ...]) -> list[tuple[Any,
 
     Nothing at all where a cell is outside of the array.
     """
-    places = [tuple(int(n) for n in cell.split(",") if n) for cell in cells]
-    for place in places:
-        if len(place) != len(shape) - 2 or any(n >= m for n, m in zip(place, shape, strict=False)):
+    uris = [tuple(int(n) for n in cell.split(",") if n) for cell in cells]
+    for uri in uris:
+        if len(uri) != len(shape) - 2 or any(n >= m for n, m in zip(uri, shape, strict=False)):
             return []
-    varying = [axis for axis in range(len(shape) - 2) if len({cell[axis] for cell in places}) > 1]
+    varying = [axis for axis in range(len(shape) - 2) if len({cell[axis] for cell in uris}) > 1]
     if len(varying) != 1:
-        return [(number, cell) for number, cell in enumerate(places)]
+        return [(number, cell) for number, cell in enumerate(uris)]
     axis = varying[0]
-    values = [cell[axis] for cell in places]
+    values = [cell[axis] for cell in uris]
     along: Any = np.array(values)
     if values == list(range(values[0], values[0] + len(values))):
         along = slice(values[0], values[0] + len(values))
-    key = tuple(along if a == axis else places[0][a] for a in range(len(shape) - 2))
+    key = tuple(along if a == axis else uris[0][a] for a in range(len(shape) - 2))
     return [(slice(None), key)]
 
 
@@ -191,7 +191,7 @@ def _store(path: str) -> Any:
 
 
 def _s3(path: str) -> dict[str, Any]:
-    """tensorstore's spec of a place in S3, with the settings that fsspec takes from variables."""
+    """tensorstore's spec of a uri in S3, with the settings that fsspec takes from variables."""
     bucket, _, inside = path.removeprefix("s3://").partition("/")
     spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": inside.rstrip("/") + "/"}
     endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")

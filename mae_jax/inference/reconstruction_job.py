@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from mae_jax.config import nearest
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
-from mae_jax.data.well_names import normal_well
+from mae_jax.data.well_names import normalize_well_name
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.errors import InputError
 from mae_jax.inference.reconstruct import predict_missing_channels, reconstruct_crops
@@ -138,7 +138,7 @@ def _choose(index: Index, names: Sequence[str], count: int, seed: int) -> list[i
     rows: list[int] = []
     for name in names:
         plate, _, well = name.rpartition("/")
-        matches = table["Metadata_Well"] == normal_well(well)
+        matches = table["Metadata_Well"] == normalize_well_name(well)
         if plate:
             matches &= table["Metadata_Plate"] == plate
         if not matches.any():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mae_jax.data import CropSet, Index, crop_batches, labels_of, validation_crops
+from mae_jax.data import DatasetSpec, Index, crop_batches, label_codes, validation_crops
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.tasks import Batch, Task
@@ -39,7 +39,7 @@ class TrainData:
         one = DatasetConfig(name="", index=data.index, channels=task.channels)
         self._places: dict[str, Channels] = {}
         self._sets = [self._open_dataset(each) for each in data.datasets or (one,)]
-        self._labels = labels_of(self._sets, data.label) if task.labelled else None
+        self._labels = label_codes(self._sets, data.label) if task.labelled else None
         if self._labels and len(self._labels.names) != task.model.classes:
             found = len(self._labels.names)
             raise InputError(
@@ -67,7 +67,7 @@ class TrainData:
         try:
             for crops in found:
                 label = crops["label"] if self._labels else None
-                yield self._to_device(crops["set"], crops["pixels"], label)
+                yield self._to_device(crops["dataset"], crops["pixels"], label)
         finally:
             found.close()
 
@@ -98,11 +98,11 @@ class TrainData:
                 # loss. Hosts leave out the same ones if they see the same files, as those of one
                 # run do.
                 if batch["mask"].all():
-                    label = self._labels.numbers[number][batch["row"]] if self._labels else None
+                    label = self._labels.codes[number][batch["row"]] if self._labels else None
                     ready.append(self._to_device(one.name, batch["pixels"], label))
         return ready
 
-    def _open_dataset(self, one: DatasetConfig) -> CropSet:
+    def _open_dataset(self, one: DatasetConfig) -> DatasetSpec:
         index = Index.read(one.index)
         channels = one.channels or index.channels
         for name in channels:
@@ -120,7 +120,7 @@ class TrainData:
                 "each of them."
             )
         self._places[one.name] = None if served == self._task.channels else served
-        return CropSet(one.name, index, channels, one.weight)
+        return DatasetSpec(one.name, index, channels, one.weight)
 
     def _to_device(self, name: str, pixels: np.ndarray, label: np.ndarray | None) -> DeviceBatch:
         arrays: dict[str, Any] = {"pixels": pixels}

@@ -13,7 +13,7 @@ from mae_jax.data.index import Index
 from mae_jax.data.pack import PackSettings, pack
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
-from mae_jax.data.readers.open_screen import read_source
+from mae_jax.data.readers.open_screen import open_screen
 
 
 def _put(system: Any, folder: Path, name: str) -> None:
@@ -51,7 +51,7 @@ def test_a_screen_in_a_bucket_is_indexed_checked_packed_and_trained_on(
         settings = {"crop": 16, "batch": 4, "seed": 0, "split": None}
         for one in zip(*[_batches(i, settings) for i in (packed, remote)], strict=True):
             assert np.array_equal(*one)
-        plate = read_source(f"{there}/store/plates/lab/E1/0001.zarr")
+        plate = open_screen(f"{there}/store/plates/lab/E1/0001.zarr")
         assert np.array_equal(read_site(plate, 1), read_site(packed, 3))
 
     bucket.rm("screens/raw/images/0000/a1_s1_DNA.tiff")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import tensorstore
 
-from mae_jax.data.collate import FillBatch, Planned
-from mae_jax.data.crops import CropReader, Draws, Memory
+from mae_jax.data.collate import BatchLoader, CropRequest
+from mae_jax.data.crops import Allocate, CropReader, Draws
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.readers.loaddata import read_loaddata
@@ -33,7 +33,7 @@ def _arrays(folder: Path, kinds: dict[str, str], side: int = 40) -> tuple[Index,
     row |= {"Metadata_Well": "A01", "Metadata_Split": "train"}
     table = pd.DataFrame([row])
     table["Channels"] = [list(kinds)]
-    table["Images"] = [[f"{name}#at=" for name in kinds]]
+    table["Images"] = [[f"{name}#index=" for name in kinds]]
     return Index(table, str(folder)), pixels
 
 
@@ -42,8 +42,8 @@ def _arrays(folder: Path, kinds: dict[str, str], side: int = 40) -> tuple[Index,
 def test_flips(kind: str, crop: int, tmp_path: Path) -> None:
     index, pixels = _arrays(tmp_path, dict.fromkeys(("DNA", "ER"), kind))
     draws = np.array([(0.3, 0.8, *flips) for flips in FLIPS])
-    plan = Planned(0, 0, draws, 0)
-    fill = FillBatch([CropReader(index, ("ER", "DNA"), crop)], [np.array([0])], 2)
+    plan = CropRequest(0, 0, draws, 0)
+    fill = BatchLoader([CropReader(index, ("ER", "DNA"), crop)], [np.array([0])], 2)
     found = fill([plan])
     fill.close()
     assert found["pixels"].dtype == kind
@@ -60,7 +60,7 @@ def test_flips(kind: str, crop: int, tmp_path: Path) -> None:
 def test_arrays_of_unlike_types_make_no_site(tmp_path: Path) -> None:
     index, _ = _arrays(tmp_path, {"DNA": "uint8", "ER": "uint16"})
     with pytest.raises(InputError, match="plate 1, well A01, site 1 has channels of unlike"):
-        CropReader(index, ("DNA", "ER"), 16).centre(0)
+        CropReader(index, ("DNA", "ER"), 16).center(0)
 
 
 def test_a_read_that_was_given_up_cannot_write_into_the_batch(screen: Callable[..., Path]) -> None:
@@ -68,21 +68,21 @@ def test_a_read_that_was_given_up_cannot_write_into_the_batch(screen: Callable[.
     late: list[np.ndarray] = []
 
     class Hanging(CropReader):
-        def start(self, row: int, draws: Draws, into: Memory) -> Callable[[], None]:
+        def start(self, row: int, draws: Draws, allocate: Allocate) -> Callable[[], None]:
             if row:
-                return super().start(row, draws, into)
-            late.append(into(np.dtype(np.uint16)))
+                return super().start(row, draws, allocate)
+            late.append(allocate(np.dtype(np.uint16)))
 
             def wait() -> None:
                 raise InputError("no answer in time.")
 
             return wait
 
-    fill = FillBatch([Hanging(index, index.channels, 24)], [np.array([0, 5])], 1)
+    fill = BatchLoader([Hanging(index, index.channels, 24)], [np.array([0, 5])], 1)
     draws = np.array([(0.5, 0.5, 1.0, 1.0)])
-    found = fill([Planned(0, 5, draws, 0), Planned(0, 0, draws, 0)])
+    found = fill([CropRequest(0, 5, draws, 0), CropRequest(0, 0, draws, 0)])
     late[0][...] = 7  # the answer comes after all
     assert found["row"].tolist() == [5, 5]
-    assert all("no answer in time." in problems for problems in found["problems"])
+    assert all("no answer in time." in problems for problems in found["errors"])
     for crop in found["pixels"]:
         assert np.array_equal(crop, read_site(index, 5))

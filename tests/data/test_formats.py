@@ -19,8 +19,8 @@ from mae_jax.data.image_uri import parse
 from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.qc import check
 from mae_jax.data.readers.loaddata import read_loaddata
-from mae_jax.data.readers.open_screen import guess, read_source
-from mae_jax.data.zarr_reader import open_array, start_window
+from mae_jax.data.readers.open_screen import guess, open_screen
+from mae_jax.data.zarr_reader import open_array, read_window_async
 from mae_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_ome_tiff_stacks(tmp_path: Path) -> None:
             stack.astype(np.uint16),
             metadata={"axes": "CZYX", "Channel": {"Name": ["DNA", "ER", "Mito"]}},
         )
-    index = read_source(str(tmp_path))
+    index = open_screen(str(tmp_path))
     assert index.channels == ("DNA", "ER", "Mito")
     assert index.table["Metadata_Plate"].tolist() == ["Plate7"] * 2
     assert index.table["Metadata_Site"].tolist() == ["2"] * 2
@@ -92,7 +92,7 @@ def test_ome_tiff_stacks(tmp_path: Path) -> None:
 
 
 def test_imagexpress(shared_data: Path) -> None:
-    index = read_source(str(shared_data / "imagexpress_faim"), channel_names=["A", "B", "C"])
+    index = open_screen(str(shared_data / "imagexpress_faim"), channel_names=["A", "B", "C"])
     assert index.channels == ("A", "B", "C")
     assert index.table["Metadata_Plate"].tolist() == ["1334"] * 4
     assert index.table["Metadata_PlateName"].tolist() == ["Projection-Mix"] * 4
@@ -127,7 +127,7 @@ def test_rxrx1(tmp_path: Path) -> None:
     annotation = tmp_path / "metadata.csv"
     pd.DataFrame(rows).to_csv(annotation, index=False)
     names = ["nuclei", "ER", "actin", "nucleoli", "mito", "golgi"]
-    index = read_source(str(tmp_path), channel_names=names, annotation=str(annotation))
+    index = open_screen(str(tmp_path), channel_names=names, annotation=str(annotation))
     assert index.channels == tuple(names)
     assert index.table["Metadata_Experiment"].tolist() == ["HUVEC-1"] * 2 + ["U2OS-03"] * 2
     assert set(index.table["Metadata_Plate"]) == {"1"}
@@ -158,7 +158,7 @@ def test_rxrx3(tmp_path: Path) -> None:
         "COMPOUND,HUVEC\n"
     )
     assert guess(str(tmp_path)) == "rxrx3"
-    index = read_source(str(tmp_path), annotation=str(annotation))
+    index = open_screen(str(tmp_path), annotation=str(annotation))
     assert index.channels == ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
     assert set(index.table["Metadata_Source"]) == {"rxrx3"}
     table = index.table.set_index("Metadata_Well")
@@ -189,7 +189,7 @@ def test_rxrx3_core(tmp_path: Path) -> None:
             pa.Table.from_pylist(rows), tmp_path / f"part-{part}.parquet", row_group_size=4
         )
     assert guess(str(tmp_path)) == guess(str(tmp_path / "part-0.parquet")) == "rxrx3-core"
-    index = read_source(str(tmp_path), channel_names=["DNA", "ER", "Mito"])
+    index = open_screen(str(tmp_path), channel_names=["DNA", "ER", "Mito"])
     assert index.channels == ("DNA", "ER", "Mito")
     assert len(index) == 4
     table = index.table
@@ -248,7 +248,7 @@ def _ome_plate(path: Path, version: str, depth: int = 1) -> np.ndarray:
 def test_ome_zarr_plates(version: str, tmp_path: Path) -> None:
     pixels = _ome_plate(tmp_path / "plates" / "one.zarr", version)
     for source in ("plates", "plates/one.zarr"):
-        index = read_source(str(tmp_path / source))
+        index = open_screen(str(tmp_path / source))
         assert index.channels == ("DNA", "Mito")
         assert index.table["Metadata_Plate"].tolist() == ["P7"] * 4
         assert index.table["Metadata_Well"].tolist() == ["A01", "A01", "B12", "B12"]
@@ -256,21 +256,21 @@ def test_ome_zarr_plates(version: str, tmp_path: Path) -> None:
         for row in range(4):
             assert np.array_equal(read_site(index, row), pixels[row, 0, :, 0])
         assert np.array_equal(read_site(index, 3, ["Mito"])[0], pixels[3, 0, 1, 0])
-    places = index.locators(2)
+    places = index.image_uris(2)
     window, array = np.empty((2, 7, 9), np.uint16), open_array(places[0].path)
-    start_window(places, array, 3, 5, window)()
+    read_window_async(places, array, 3, 5, window)()
     assert np.array_equal(window, pixels[2, 0, :, 0, 3:10, 5:14])
-    start_window(places[::-1], array, 3, 5, window)()
+    read_window_async(places[::-1], array, 3, 5, window)()
     assert np.array_equal(window, pixels[2, 0, ::-1, 0, 3:10, 5:14])
     with pytest.raises(InputError, match="has no window"):
-        start_window(places, array, 8, 5, window)
+        read_window_async(places, array, 8, 5, window)
 
 
 def test_ome_zarr_with_depth_and_without_names(tmp_path: Path) -> None:
     pixels = _ome_plate(tmp_path / "one.zarr", "0.4", depth=3)
     with pytest.raises(InputError, match="3 z positions; choose one with --plane"):
-        read_source(str(tmp_path / "one.zarr"))
-    index = read_source(str(tmp_path / "one.zarr"), plane=2, channel_names=["blue", "red"])
+        open_screen(str(tmp_path / "one.zarr"))
+    index = open_screen(str(tmp_path / "one.zarr"), plane=2, channel_names=["blue", "red"])
     assert index.channels == ("blue", "red")
     assert np.array_equal(read_site(index, 1), pixels[1, 0, :, 2])
     attributes = tmp_path / "one.zarr" / "A" / "1" / "0" / ".zattrs"
@@ -278,7 +278,7 @@ def test_ome_zarr_with_depth_and_without_names(tmp_path: Path) -> None:
     del said["omero"]
     attributes.write_text(json.dumps(said))
     with pytest.raises(InputError, match="2 channels and 0 names"):
-        read_source(str(tmp_path / "one.zarr"), plane=0)
+        open_screen(str(tmp_path / "one.zarr"), plane=0)
 
 
 def test_ome_zarr_over_fsspec(tmp_path: Path) -> None:
@@ -286,16 +286,16 @@ def test_ome_zarr_over_fsspec(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "one.zarr"), "/zarrs/one.zarr", recursive=True)
     try:
-        index = read_source("memory://zarrs/one.zarr")
+        index = open_screen("memory://zarrs/one.zarr")
         assert np.array_equal(read_site(index, 3), pixels[3, 0, :, 0])
-        assert len(read_source("memory://zarrs")) == 4
+        assert len(open_screen("memory://zarrs")) == 4
     finally:
         memory.rm("/zarrs", recursive=True)
 
 
 def test_broken_zarr(tmp_path: Path) -> None:
     _ome_plate(tmp_path / "one.zarr", "0.4")
-    index = read_source(str(tmp_path / "one.zarr"))
+    index = open_screen(str(tmp_path / "one.zarr"))
     chunk = tmp_path / "one.zarr" / "B" / "12" / "0" / "0" / "0.0.0.0.0"
     chunk.write_bytes(chunk.read_bytes()[:10])
     with pytest.raises(InputError, match=r"B/12/0/0 is broken or cannot be read"):
@@ -303,13 +303,13 @@ def test_broken_zarr(tmp_path: Path) -> None:
     report = check(index)
     assert {p.kind for p in report.problems} == {"broken file", "no controls"}
     with pytest.raises(InputError, match=r"none.zarr/0 does not exist"):
-        read_planes([parse(f"{tmp_path}/none.zarr/0#at=0")])
+        read_planes([parse(f"{tmp_path}/none.zarr/0#index=0")])
 
 
 def test_plain_zarr_array(shared_data: Path) -> None:
     folder = shared_data / "jump_rab30_mini"
     names = pd.read_csv(folder / "channels.csv")["channel"].tolist()
-    index = read_source(
+    index = open_screen(
         str(folder / "images.zarr" / "images"),
         annotation=str(folder / "sites.csv"),
         channel_names=names,
@@ -326,14 +326,14 @@ def test_own_pattern(tmp_path: Path) -> None:
         for channel in ("dapi", "gfp"):
             _png(tmp_path / f"run_{plate}" / f"{channel}-b3-f2.png", len(channel))
     pattern = r"run_(?P<plate>\w)/(?P<channel>\w+)-(?P<well>\w\d)-f(?P<site>\d)"
-    index = read_source(str(tmp_path), pattern=pattern)
+    index = open_screen(str(tmp_path), pattern=pattern)
     assert index.channels == ("dapi", "gfp")
     assert index.table["Metadata_Plate"].tolist() == ["x", "y"]
     assert index.table["Metadata_Well"].tolist() == ["B03"] * 2
     with pytest.raises(InputError, match="must name the well"):
-        read_source(str(tmp_path), pattern="(?P<plate>x)")
+        open_screen(str(tmp_path), pattern="(?P<plate>x)")
     with pytest.raises(InputError, match="no regular expression"):
-        read_source(str(tmp_path), pattern="(")
+        open_screen(str(tmp_path), pattern="(")
 
 
 def test_illumination_is_divided_out(screen: Callable[..., Path]) -> None:

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mae_jax.data.batch_iterator import CropBatches
+from mae_jax.data.batch_iterator import BatchIterator
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index, with_split
-from mae_jax.data.mixture import CropSet, labels_of, sets_by_channels
+from mae_jax.data.mixture import DatasetSpec, datasets_by_channels, label_codes
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.errors import InputError
 
 
-def _take(batches: CropBatches, steps: int) -> list[dict[str, np.ndarray]]:
+def _take(batches: BatchIterator, steps: int) -> list[dict[str, np.ndarray]]:
     try:
         return list(itertools.islice(batches, steps))
     finally:
@@ -52,11 +52,11 @@ def test_labels_and_plates_of_a_batch(screen: Callable[..., Path]) -> None:
     index = read_loaddata(str(screen()))
     batches = crop_batches(index, crop=16, batch=8, seed=0, split=None)
     assert batches.labels == ("", "GENE1", "GENE2")  # of an untreated well, and of the others
-    assert batches.domains == ("lab/E1/0000", "lab/E1/0001", "lab/E2/0010", "lab/E2/0011")
+    assert batches.plates == ("lab/E1/0000", "lab/E1/0001", "lab/E2/0010", "lab/E2/0011")
     for batch in _take(batches, 2):
         table = index.table.iloc[batch["row"]]
         assert [batches.labels[n] for n in batch["label"]] == table["Metadata_Gene"].tolist()
-        plates = [batches.domains[n].split("/")[2] for n in batch["domain"]]
+        plates = [batches.plates[n].split("/")[2] for n in batch["plate"]]
         assert plates == table["Metadata_Plate"].tolist()
     by_well = crop_batches(index, crop=16, batch=8, seed=0, split=None, label="Metadata_Well")
     assert by_well.labels == ("A01", "A02", "A03")
@@ -67,12 +67,12 @@ def test_labels_and_plates_of_a_batch(screen: Callable[..., Path]) -> None:
 
 def test_numbers_of_labels_hold_over_sets_and_splits(screen: Callable[..., Path]) -> None:
     index = read_loaddata(str(screen()))
-    parts = [CropSet(name, index.select(Experiment=name)) for name in ("E1", "E2")]
-    fewer = CropSet("fewer", index.select(Perturbation="GENE2"))
-    found = labels_of([fewer, *parts])
+    parts = [DatasetSpec(name, index.select(Experiment=name)) for name in ("E1", "E2")]
+    fewer = DatasetSpec("fewer", index.select(Perturbation="GENE2"))
+    found = label_codes([fewer, *parts])
     assert found.names == ("", "GENE1", "GENE2")
-    assert found.numbers[0].tolist() == [2] * 4
-    assert found.numbers[1].tolist() == [0, 1, 2] * 2
+    assert found.codes[0].tolist() == [2] * 4
+    assert found.codes[1].tolist() == [0, 1, 2] * 2
 
 
 def test_labels_drawn_by_weight(screen: Callable[..., Path]) -> None:
@@ -100,19 +100,19 @@ def _two_screens(screen: Callable[..., Path]) -> Index:
 
 def test_sets_of_unlike_channels(screen: Callable[..., Path]) -> None:
     index = _two_screens(screen)
-    sets = sets_by_channels(index, ["Mito", "ER", "DNA"])
+    sets = datasets_by_channels(index, ["Mito", "ER", "DNA"])
     assert [(s.name, s.channels, len(s.index)) for s in sets] == [
         ("Mito+ER+DNA", ("Mito", "ER", "DNA"), 6),
         ("Mito+DNA", ("Mito", "DNA"), 6),
     ]
     held_out = Index(with_split(index.table, experiments=["E2"]), index.root)
-    assert [s.name for s in sets_by_channels(held_out)] == ["DNA+ER+Mito"]
+    assert [s.name for s in datasets_by_channels(held_out)] == ["DNA+ER+Mito"]
     settings = {"crop": 24, "batch": 4, "seed": 1, "split": None}
     whole = _take(crop_batches(sets, **settings), 12)  # type: ignore[arg-type]
     named = {one.name: one for one in sets}
-    assert {b["set"] for b in whole} == set(named)
+    assert {b["dataset"] for b in whole} == set(named)
     for batch in whole:
-        chosen = named[batch["set"]]
+        chosen = named[batch["dataset"]]
         assert batch["channels"] == chosen.channels
         assert batch["pixels"].shape == (4, len(chosen.channels), 24, 24)
         site = read_site(chosen.index, int(batch["row"][0]), chosen.channels)
@@ -125,7 +125,9 @@ def test_sets_of_unlike_channels(screen: Callable[..., Path]) -> None:
         for r in (0, 1)
     ]
     for step in range(7):
-        assert resumed[0][step]["set"] == resumed[1][step]["set"] == whole[step + 5]["set"]
+        assert (
+            resumed[0][step]["dataset"] == resumed[1][step]["dataset"] == whole[step + 5]["dataset"]
+        )
         together = np.concatenate([host[step]["pixels"] for host in resumed])
         assert np.array_equal(together, whole[step + 5]["pixels"])
 
@@ -133,19 +135,19 @@ def test_sets_of_unlike_channels(screen: Callable[..., Path]) -> None:
 def test_shares_of_sets(screen: Callable[..., Path]) -> None:
     index = read_loaddata(str(screen()))
     sets = [
-        CropSet("rare", index, ("DNA",), 0.1),
-        CropSet("common", index, ("DNA", "ER"), 0.9),
+        DatasetSpec("rare", index, ("DNA",), 0.1),
+        DatasetSpec("common", index, ("DNA", "ER"), 0.9),
     ]
     batches = crop_batches(sets, crop=8, batch=1, seed=0, split=None)
-    names = [b["set"] for b in _take(batches, 1000)]
+    names = [b["dataset"] for b in _take(batches, 1000)]
     assert names.count("rare") == 100
-    rarer = CropSet("rarer", index, ("ER",), 1e-9)
+    rarer = DatasetSpec("rarer", index, ("ER",), 1e-9)
     with pytest.raises(InputError, match="set 'rarer' would give less than one batch in 1000"):
         crop_batches([*sets, rarer], crop=8, batch=1, seed=0, split=None)
     with pytest.raises(InputError, match="names of their own"):
         crop_batches([sets[0], sets[0]], crop=8, batch=1, seed=0)
     with pytest.raises(InputError, match="lacks the channel 'RNA'"):
-        crop_batches([CropSet("x", index, ("RNA",))], crop=8, batch=1, seed=0)
+        crop_batches([DatasetSpec("x", index, ("RNA",))], crop=8, batch=1, seed=0)
 
 
 def test_a_dead_worker_names_its_file(screen: Callable[..., Path]) -> None:

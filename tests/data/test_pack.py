@@ -21,7 +21,7 @@ from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.qc import check
 from mae_jax.data.quantize import plate_ranges, to_uint8
 from mae_jax.data.readers.loaddata import read_loaddata
-from mae_jax.data.readers.open_screen import read_source
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.errors import InputError
 
@@ -43,7 +43,7 @@ def test_zarr_store_holds_the_same_pixels(screen: Callable[..., Path], tmp_path:
     found = pack(index, tmp_path / "store", SMALL)
     assert (found.done, found.units, found.finished, found.skipped) == (12, 12, True, 0)
     packed = Index.read(tmp_path / "store")
-    assert len(packed) == len(read_source(str(tmp_path / "store"))) == len(index) == 24
+    assert len(packed) == len(open_screen(str(tmp_path / "store"))) == len(index) == 24
     rows = _sites(packed)
     for key, row in _sites(index).items():
         site = read_site(packed, rows[key])
@@ -76,7 +76,7 @@ def test_zarr_store_is_ome_zarr(screen: Callable[..., Path], tmp_path: Path) -> 
         & (index.table["Metadata_Site"] == "2")
     ][0]
     assert np.array_equal(array[:], read_site(index, int(row)))
-    again = read_source(str(tmp_path / "store" / "plates"))  # read back as any plates are
+    again = open_screen(str(tmp_path / "store" / "plates"))  # read back as any plates are
     assert set(again.table["Metadata_Experiment"]) == {"E1", "E2"}
     assert set(again.table["Metadata_Gene"]) == {"", "GENE1", "GENE2"}
     assert len(again) == len(index)
@@ -150,7 +150,7 @@ def test_the_index_of_a_store_spares_reading_metadata(
     batches.close()
     crop = batch["pixels"][batch["row"].tolist().index(3)]
     assert any(np.array_equal(crop[:, ::up, ::over], before) for up in (1, -1) for over in (1, -1))
-    assert batches.problems == {}
+    assert batches.errors == {}
 
 
 def test_several_processes_share_the_work_and_the_last_finishes(
@@ -179,7 +179,7 @@ def test_a_dead_process_is_resumed(
     index = read_loaddata(str(screen()))
     store = tmp_path / "store"
     written: list[str] = []
-    true_write = module.write_field
+    true_write = module.write_ome_zarr_image
 
     def write(folder: Path, *rest: object) -> None:
         if len(written) == 5:
@@ -187,7 +187,7 @@ def test_a_dead_process_is_resumed(
         written.append(str(folder))
         true_write(folder, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "write_field", write)
+    monkeypatch.setattr(module, "write_ome_zarr_image", write)
     with pytest.raises(KeyboardInterrupt):
         pack(index, store, SMALL, threads=1)
     assert not (store / "index.parquet").exists()
@@ -276,7 +276,7 @@ def test_eight_bits_record_their_ranges(screen: Callable[..., Path], tmp_path: P
     packed = Index.read(out)
     row = 4
     site, scaled = read_site(index, row), read_site(packed, row)
-    image = out / packed.locators(row)[0].path.removesuffix("/0")
+    image = out / packed.image_uris(row)[0].path.removesuffix("/0")
     own = json.loads((image / "zarr.json").read_text())["attributes"]["mae_jax"]
     for channel, name in enumerate(packed.channels):
         low, high = own["grey_range"][name]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from mae_jax.data.batch_iterator import CropBatches
+from mae_jax.data.batch_iterator import BatchIterator
 from mae_jax.data.crops import SiteCache
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index, with_split
@@ -182,7 +182,7 @@ def test_a_broken_site_gives_way_to_another(
     broken = Path(index.root) / "images" / "0001" / "a2_s1_ER.tiff"  # row 4
     broken.write_bytes(broken.read_bytes()[:100])
 
-    def read(**options: object) -> tuple[list[dict[str, np.ndarray]], CropBatches]:
+    def read(**options: object) -> tuple[list[dict[str, np.ndarray]], BatchIterator]:
         batches = crop_batches(
             index,
             crop=16,
@@ -202,9 +202,9 @@ def test_a_broken_site_gives_way_to_another(
     before = np.concatenate([b["row"] for b in whole])
     assert 4 not in rows
     assert np.array_equal(rows != before, before == 4)  # all other places are as they were
-    assert batches.broken == (before == 4).sum() == 4
+    assert batches.unreadable == (before == 4).sum() == 4
     assert batches.crops == 48
-    assert [str(broken) in problem for problem in batches.problems] == [True]
+    assert [str(broken) in problem for problem in batches.errors] == [True]
     assert len([r for r in caplog.records if str(broken) in r.getMessage()]) == 1
     halves = [read(world=2, rank=r)[0] for r in (0, 1)]
     for step in range(6):

@@ -16,7 +16,7 @@ from mae_jax.data.index import Index
 from mae_jax.data.pack import PackSettings, pack
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
-from mae_jax.data.readers.open_screen import read_source
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.storage import Remote, list_remote, read_bytes, read_remote
 from mae_jax.errors import InputError
 
@@ -171,7 +171,7 @@ def test_a_packed_store_over_http(
         assert np.array_equal(over_http["pixels"], from_disk["pixels"])
     for found in batches:
         found.close()
-    plate = read_source(f"{server.url}/store/plates/lab/E1/0001.zarr")
+    plate = open_screen(f"{server.url}/store/plates/lab/E1/0001.zarr")
     assert plate.channels == ("DNA", "ER", "Mito")
     assert len(plate) == 3
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mae_jax.data.well_names import normal_well, well_name
+from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError
 
 
@@ -18,19 +18,19 @@ from mae_jax.errors import InputError
     ],
 )
 def test_one_spelling(given: str, expected: str) -> None:
-    assert normal_well(given) == expected
+    assert normalize_well_name(given) == expected
 
 
 @pytest.mark.parametrize("given", ["", "7", "A0", "A49", "AG01", "BA01", "A1B", "well"])
 def test_no_well(given: str) -> None:
     with pytest.raises(InputError, match="no well's name"):
-        normal_well(given)
+        normalize_well_name(given)
 
 
 def test_every_well_of_1536_has_its_own_name() -> None:
     names = {well_name(row, column) for row in range(1, 33) for column in range(1, 49)}
     assert len(names) == 1536
-    assert all(normal_well(name) == name for name in names)
+    assert all(normalize_well_name(name) == name for name in names)
     assert well_name(27, 1) == "AA01"
     assert well_name(32, 48) == "AF48"
     with pytest.raises(InputError):

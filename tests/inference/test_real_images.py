@@ -9,7 +9,7 @@ import pytest
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
-from mae_jax.data.readers.open_screen import read_source
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.inference import embed_index, read_embeddings
 from mae_jax.networks.mae.config import ParallelViTConfig
@@ -24,7 +24,7 @@ PLANES = ("Brightfield1", "Brightfield2", "Brightfield3")
 @pytest.fixture(scope="module")
 def index(shared_data: Path) -> Index:
     """The four wells of CPJUMP1; the DMSO well with its brightfield planes too."""
-    index = read_source(str(shared_data / "cpjump1_images" / "load_data.csv"))
+    index = open_screen(str(shared_data / "cpjump1_images" / "load_data.csv"))
     table = index.table.copy()
     row = int(np.flatnonzero(table["Metadata_Well"] == "D14")[0])
     images = list(table.at[row, "Images"])

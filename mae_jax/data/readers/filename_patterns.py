@@ -19,7 +19,7 @@ from mae_jax.data import metadata
 from mae_jax.data.image_uri import is_url, resolve
 from mae_jax.data.index import Index
 from mae_jax.data.storage import list_remote, read_bytes
-from mae_jax.data.well_names import normal_well, well_name
+from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError
 
 _GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z", "time"}
@@ -222,7 +222,7 @@ def name_channels(found: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 def _named(match: re.Match[str], path: str, root: str) -> dict[str, str]:
     groups = {key: value or "" for key, value in match.groupdict().items()}
     if "well" in groups:
-        well = normal_well(groups["well"])
+        well = normalize_well_name(groups["well"])
     else:
         well = well_name(int(groups["row"]), int(groups["column"]))
     return {

@@ -16,8 +16,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 
-from mae_jax.data import image_uri as locators
-from mae_jax.data import metadata
+from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError
@@ -147,7 +146,7 @@ def _place(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) ->
         path = (
             unquote(row[columns.url]) if row[columns.url].startswith("file:") else row[columns.url]
         )
-        return locators.relative(root, locators.resolve(root, path))
+        return image_uri.relative(root, image_uri.resolve(root, path))
     if not (columns.file and row[columns.file]):
         return ""
     folder = row[columns.path].replace("\\", "/") if columns.path else ""
@@ -160,4 +159,4 @@ def _place(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) ->
             if os.path.exists(os.path.join(root, tail)):
                 return tail
         return parts[-1]
-    return locators.relative(root, locators.resolve(root, path))
+    return image_uri.relative(root, image_uri.resolve(root, path))

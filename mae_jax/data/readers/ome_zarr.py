@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mae_jax.data import image_uri as locators
-from mae_jax.data import metadata
+from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
 from mae_jax.data.storage import exists, list_remote, read_bytes
 from mae_jax.errors import InputError
@@ -100,7 +99,7 @@ def find_plates(root: str) -> list[str]:
     """Paths of the OME-Zarr plates below a folder, relative to it."""
     if is_plate(root):
         return []
-    if locators.is_url(root):
+    if image_uri.is_url(root):
         names = {
             path.partition(".zarr/")[0] + ".zarr" for path in list_remote(root) if ".zarr/" in path
         }
@@ -170,7 +169,7 @@ def _channels(
     images = []
     for channel in range(count):
         cell = [channel if axis == "c" else at.get(axis, 0) for axis in axes[:-2]]
-        images.append(f"{array}#at={','.join(map(str, cell))}")
+        images.append(f"{array}#index={','.join(map(str, cell))}")
     return names, images
 
 

@@ -1,4 +1,4 @@
-"""One index out of any source: finds out what kind it is and calls the reader for it."""
+"""One index out of any source: finds out its format and calls the reader for it."""
 
 import os
 import posixpath
@@ -13,17 +13,18 @@ from mae_jax.data.readers.filename_patterns import PATTERNS, Pattern, list_files
 from mae_jax.data.readers.loaddata import read_csv, read_loaddata
 from mae_jax.data.readers.ome_zarr import find_plates, is_array, is_plate, read_ome_zarr
 from mae_jax.data.readers.parquet_images import open_table
-from mae_jax.data.readers.single_file import read_rxrx3_core, read_zarr_array
+from mae_jax.data.readers.rxrx3_core import read_rxrx3_core
+from mae_jax.data.readers.zarr_array import read_zarr_array
 from mae_jax.data.storage import exists, list_remote
 from mae_jax.errors import InputError
 
 FORMATS = ("auto", "index", "loaddata", *PATTERNS, "ome-zarr", "rxrx3-core", "zarr")
 
 
-def read_source(
+def open_screen(
     source: str,
     *,
-    kind: str = "auto",
+    format: str = "auto",
     images: str | None = None,
     channel_names: Sequence[str] = (),
     fixed: Mapping[str, str] | None = None,
@@ -36,7 +37,7 @@ def read_source(
 
     Args:
       source: path or URL.
-      kind: one of `FORMATS`; 'auto' looks at the source.
+      format: one of `FORMATS`; 'auto' looks at the source.
       images: where a LoadData CSV's images lie, if not beside it.
       channel_names: names for a folder's numbered channels; see `read_folder`.
       fixed: metadata columns with one value for all sites.
@@ -46,21 +47,21 @@ def read_source(
         named groups of `mae_jax.data.readers.filename_patterns`.
 
     Raises:
-      InputError: the source is missing, of no known kind, or wrong.
+      InputError: the source is missing, of no known format, or wrong.
     """
-    if kind not in FORMATS:
-        raise InputError(f"there is no format '{kind}': {nearest(kind, FORMATS)}")
+    if format not in FORMATS:
+        raise InputError(f"there is no format '{format}': {nearest(format, FORMATS)}")
     source = source.rstrip("/") or source
     if pattern is not None:
-        kind = "pattern"
-    elif kind == "auto":
-        kind = guess(source)
-    if kind == "index":
+        format = "pattern"
+    elif format == "auto":
+        format = guess(source)
+    if format == "index":
         index = Index.read(source)
         index = Index(metadata.complete(index.table, source, fixed), index.root)
-    elif kind == "loaddata":
+    elif format == "loaddata":
         index = read_loaddata(source, images=images, fixed=fixed)
-    elif kind == "ome-zarr":
+    elif format == "ome-zarr":
         index = read_ome_zarr(
             source,
             plates=find_plates(source),
@@ -69,16 +70,16 @@ def read_source(
             plane=plane,
             time=time,
         )
-    elif kind == "rxrx3-core":
+    elif format == "rxrx3-core":
         index = read_rxrx3_core(source, channel_names=channel_names, fixed=fixed)
-    elif kind == "zarr":
+    elif format == "zarr":
         if annotation is None:
             raise InputError(f"{source} needs a table of its sites: give it with --metadata.")
         return read_zarr_array(source, annotation, channel_names=channel_names, fixed=fixed)
     else:
         index = read_folder(
             source,
-            PATTERNS[kind] if pattern is None else _own_pattern(pattern),
+            PATTERNS[format] if pattern is None else _own_pattern(pattern),
             channel_names=channel_names,
             fixed=fixed,
             plane=plane,
@@ -102,10 +103,10 @@ def _own_pattern(expression: str) -> Pattern:
 
 
 def guess(source: str) -> str:
-    """The kind of a source by its name and, for a folder, by its files.
+    """The format of a source by its name and, for a folder, by its files.
 
     Raises:
-      InputError: it is missing or of no known kind.
+      InputError: it is missing or of no known format.
     """
     plain = source.removesuffix(".gz").lower()
     if plain.endswith((".csv", ".tsv")):
@@ -137,4 +138,4 @@ def guess(source: str) -> str:
         )
     if not os.path.exists(source):
         raise InputError(f"{source} does not exist; check the path.")
-    raise InputError(f"{source} is of no known kind; choose one with --format.")
+    raise InputError(f"{source} is of no known format; choose one with --format.")

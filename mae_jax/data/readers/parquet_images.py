@@ -1,22 +1,22 @@
 """Images inside parquet tables, as RxRx3-core keeps them: one row per channel, encoded bytes.
 
-A place is the locator of a row: `train-00000.parquet#row=17`. Parquet is read by groups of rows, so
+A uri is the locator of a row: `train-00000.parquet#row=17`. Parquet is read by groups of rows, so
 neighbouring rows cost little and random ones much: pack such a screen before training on it.
 """
 
 import threading
 from typing import Any
 
-from mae_jax.data.image_uri import Locator, is_url
+from mae_jax.data.image_uri import ImageURI, is_url
 from mae_jax.data.storage import Remote, with_retries
 from mae_jax.errors import InputError
 
 _local = threading.local()  # each thread keeps the last row group it has read
 
 
-def in_table(place: Locator) -> bool:
-    """Whether the place is a row of a parquet table."""
-    return place.part("row") is not None
+def in_table(uri: ImageURI) -> bool:
+    """Whether the uri is a row of a parquet table."""
+    return uri.get("row") is not None
 
 
 def open_table(path: str) -> Any:
@@ -58,24 +58,24 @@ def image_column(schema: Any, path: str) -> str:
     raise InputError(f"{path} has no column of images: none holds bytes.")
 
 
-def read_cell(place: Locator) -> bytes:
-    """The encoded image in the row that `place` names.
+def read_cell(uri: ImageURI) -> bytes:
+    """The encoded image in the row that `uri` names.
 
     Raises:
       InputError: the file is missing or broken, or has no such row.
     """
-    row = place.number("row") or 0
-    if getattr(_local, "path", None) != place.path:
+    row = uri.get_int("row") or 0
+    if getattr(_local, "path", None) != uri.path:
         _local.path, _local.first, _local.images = None, 0, []
-        _local.file = open_table(place.path)
-        _local.path = place.path
+        _local.file = open_table(uri.path)
+        _local.path = uri.path
     if not _local.first <= row < _local.first + len(_local.images):
-        _read_group(_local.file, place.path, row)
+        _read_group(_local.file, uri.path, row)
     image = _local.images[row - _local.first].as_py()
     if isinstance(image, dict):
         image = image["bytes"]
     if image is None:
-        raise InputError(f"{place} holds no image.")
+        raise InputError(f"{uri} holds no image.")
     return bytes(image)
 
 

@@ -8,7 +8,7 @@ import tifffile
 
 from mae_jax.data.images import read_site
 from mae_jax.data.readers.filename_patterns import PATTERNS, name_channels, read_folder
-from mae_jax.data.readers.open_screen import read_source
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.errors import InputError
 
 
@@ -26,7 +26,7 @@ def _harmony(root: Path, planes: int = 1) -> Path:
 
 
 def test_harmony(tmp_path: Path) -> None:
-    index = read_source(str(_harmony(tmp_path)), channel_names=["DNA", "ER", "Mito"])
+    index = open_screen(str(_harmony(tmp_path)), channel_names=["DNA", "ER", "Mito"])
     assert index.channels == ("DNA", "ER", "Mito")  # ch10 comes after ch2
     assert index.table["Metadata_Plate"].tolist() == ["P1", "P1", "P2", "P2"]
     assert index.table["Metadata_Well"].tolist() == ["A02", "P24"] * 2
@@ -54,28 +54,28 @@ def test_names_of_channels() -> None:
 def test_nothing_matches(tmp_path: Path) -> None:
     (tmp_path / "cat.tiff").write_bytes(b"")
     with pytest.raises(InputError, match="fit no known pattern"):
-        read_source(str(tmp_path))
+        open_screen(str(tmp_path))
     with pytest.raises(InputError, match="did you mean 'harmony'"):
-        read_source(str(tmp_path), kind="harmonie")
+        open_screen(str(tmp_path), format="harmonie")
 
 
 def test_platemap_is_joined(tmp_path: Path) -> None:
     root = _harmony(tmp_path / "plates")
     platemap = tmp_path / "map.csv"
     platemap.write_text("well,gene,control_type\na2,,negcon\np24,TP53,\n")
-    index = read_source(str(root), annotation=str(platemap), fixed={"Metadata_Experiment": "E7"})
+    index = open_screen(str(root), annotation=str(platemap), fixed={"Metadata_Experiment": "E7"})
     assert index.table["Metadata_Gene"].tolist() == ["", "TP53"] * 2
     assert index.table["Metadata_ControlType"].tolist() == ["negcon", ""] * 2
     assert set(index.table["Metadata_Experiment"]) == {"E7"}
     platemap.write_text("well,gene\na2,A\nA02,B\n")
     with pytest.raises(InputError, match="says two things of well A02"):
-        read_source(str(root), annotation=str(platemap))
+        open_screen(str(root), annotation=str(platemap))
 
 
 def test_eight_channels_of_the_dmso_well(shared_data: Path) -> None:
     folder = shared_data / "cpjump1_images" / "example_images" / "DMSO"
     names = ["Mito", "AGP", "RNA", "ER", "DNA", "BF1", "BF2", "BF3"]
-    index = read_source(str(folder), channel_names=names, fixed={"Metadata_Plate": "BR00117013"})
+    index = open_screen(str(folder), channel_names=names, fixed={"Metadata_Plate": "BR00117013"})
     assert index.channels == tuple(names)
     assert index.table[["Metadata_Plate", "Metadata_Well"]].values.tolist() == [
         ["BR00117013", "D14"]

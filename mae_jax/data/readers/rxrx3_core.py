@@ -1,4 +1,4 @@
-"""Screens inside one file: RxRx3-core's parquet tables, and plain Zarr arrays with a table."""
+"""RxRx3-core: parquet tables with one row per channel, whose key names experiment to channel."""
 
 import os
 import re
@@ -10,10 +10,8 @@ from mae_jax.data import metadata
 from mae_jax.data.image_uri import is_url
 from mae_jax.data.index import Index
 from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS, list_files, name_channels
-from mae_jax.data.readers.loaddata import read_csv
 from mae_jax.data.readers.parquet_images import image_column, open_table
 from mae_jax.data.storage import list_remote
-from mae_jax.data.zarr_reader import open_array
 from mae_jax.errors import InputError
 
 # gene-001/Plate1/A01_s1_3: experiment, plate, well, site, channel
@@ -77,43 +75,3 @@ def read_rxrx3_core(
     sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
     fixed = {"Metadata_Source": "rxrx3-core", **(fixed or {})}
     return Index(metadata.complete(sites, root, fixed), root)
-
-
-def read_zarr_array(
-    path: str,
-    sites: str,
-    *,
-    channel_names: Sequence[str],
-    fixed: Mapping[str, str] | None = None,
-) -> Index:
-    """The index of a plain Zarr array with the axes site, channel, y, x.
-
-    Args:
-      path: the array, local or URL.
-      sites: a CSV with one row per site: its columns are metadata, `idx` the site's place in the
-        array (without it, the row's number).
-      channel_names: names of the channels in their order.
-      fixed: metadata columns set to one value for all rows.
-
-    Raises:
-      InputError: the array has other axes, or the numbers of sites or names do not fit it.
-    """
-    array = open_array(path)
-    shape = tuple(array.shape)
-    if len(shape) != 4:
-        raise InputError(f"{path} has the shape {shape}; expected site, channel, y, x.")
-    if len(channel_names) != shape[1]:
-        raise InputError(
-            f"{path} has {shape[1]} channels; name each with --channel-names, in their order."
-        )
-    table = read_csv(sites)
-    numbers = [int(n) for n in table.pop("idx")] if "idx" in table else list(range(len(table)))
-    beyond = [number for number in numbers if not 0 <= number < shape[0]]
-    if beyond:
-        raise InputError(f"{sites} names site {beyond[0]}, but {path} holds {shape[0]} sites.")
-    table.columns = [c if c.startswith("Metadata_") else f"Metadata_{c}" for c in table.columns]
-    root, name = os.path.split(path.rstrip("/"))
-    images = [[f"{name}#at={n},{c}" for c in range(shape[1])] for n in numbers]
-    table["Channels"] = [list(channel_names)] * len(table)
-    table["Images"] = images
-    return Index(metadata.complete(table, sites, fixed), root or ".")
