@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 
 from mae_jax.data.collate import BatchLoader
 from mae_jax.data.crash_log import files_open_at_crash
+from mae_jax.data.image_uri import redact
 from mae_jax.data.mixture import DatasetSpec, LabelEncoding
 from mae_jax.errors import InputError, MachineError
 
 log = logging.getLogger(__name__)
+
+# The signals by which a decoder crashes, as opposed to those sent from outside.
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
 
 
 class TrainBatch(TypedDict):
@@ -101,18 +106,34 @@ class BatchIterator:
         shutil.rmtree(self._crash_log, ignore_errors=True)
 
     def _raise_worker_error(self, error: Exception) -> None:
-        """Raises the error of a worker process in place of grain's report of it, if it was one."""
+        """Raises the error of a worker process in place of grain's report of it, if it was one.
+
+        Only a crash inside a decoder (SIGSEGV, SIGABRT, …) is the fault of the image that was
+        open. The kernel kills with SIGKILL when memory runs out, whatever image is open then.
+        """
         message = re.search(r"\b(InputError|MachineError): (.*)", str(error))
         if message:
             raise {"InputError": InputError, "MachineError": MachineError}[message[1]](
                 message[2]
             ) from None
+        exit_code = re.search(r"exit code (-?\d+)", str(error))
+        if not exit_code:
+            return
+        code = int(exit_code[1])
         files = files_open_at_crash(self._crash_log)
-        if files:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"status {code}"
+        if -code in _CRASHES and files:
             raise InputError(
-                f"a reading process died while it read {' or '.join(files)}; the image may be "
-                "broken in a way that crashes its decoder: leave it out of the index."
+                f"{redact(' or '.join(files))} crashed the process that read it ({name}); the "
+                "image may be damaged in a way that crashes its decoder: leave it out of the index."
             ) from error
+        hint = (
+            "probably by the kernel, because memory ran out: use fewer workers, or a smaller "
+            "data.cache_bytes"
+            if code == -signal.SIGKILL
+            else "by the machine or by hand"
+        )
+        raise MachineError(f"a data worker was ended with {name}, {hint}.") from error
 
     def _count(self, crops: int, errors: Sequence[Sequence[str]]) -> None:
         self.crops += crops

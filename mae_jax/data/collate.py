@@ -19,7 +19,7 @@ MAX_IN_FLIGHT = 128  # sites requested before the first of them is waited for
 
 
 class RawBatch(TypedDict):
-    """A filled batch: crops, row numbers, the number of the dataset, and errors by replaced site."""
+    """A filled batch; `errors` holds, per replaced site, one message per attempt."""
 
     pixels: np.ndarray
     row: np.ndarray

@@ -5,8 +5,8 @@
 root. The keys of a fragment:
 
   page           a page of a TIFF, from 0
-  channel, z, t  a plane of a stack by its axes, from 0; `channel` also selects a color or an axis of
-                 a tile
+  channel, z, t  a plane of a stack by its axes, from 0; `channel` also selects a color, or a
+                 channel of a tile
   index          the leading indices of a plane of a Zarr array, such as 0,2,0
   record         a record of an ArrayRecord file, from 0
   row            a row of a parquet table, from 0

@@ -44,7 +44,7 @@ class Index:
 
     Columns: the strings named in `METADATA` and any further `Metadata_*`; `Channels`, the names
     of the site's channels; `Images`, one image URI each (see `mae_jax.data.image_uri`); and, where
-    the source has them, `Illumination`, one image URI each ("" for none). An index of a packed store
+    the source has them, `Illumination`, one image URI each ("" for none). That of a packed store
     also has `Zarr`, the text of the `zarr.json` of the array that a site's images lie in: with it
     arrays are opened without reading anything.
     """
@@ -196,7 +196,7 @@ class Index:
     def image_uris(
         self, row: int, channels: Sequence[str] | None = None
     ) -> list[image_uri.ImageURI]:
-        """Full image URIs of the named channels of a row, in the order asked (None: all, as listed).
+        """Full image URIs of some channels of a row, in the order given (None: all, as listed).
 
         Raises:
           InputError: the site lacks one of the channels.

@@ -1,6 +1,6 @@
 """Zarr arrays (versions 2 and 3, sharded or not) by tensorstore: planes and windows of planes.
 
-A uri in an array is a locator with the fragment `index`: `plate.zarr/A/1/0/0#index=2` is channel 2 of
+A plane of an array is an image URI with `index`: `plate.zarr/A/1/0/0#index=2` is channel 2 of
 an array with the axes channel, y, x; `#index=0,2,0` counts through t, c and z first. Reads are
 asynchronous: `read_window_async` asks for the chunks; what it returns waits until they are in uri.
 """

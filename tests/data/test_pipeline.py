@@ -216,7 +216,7 @@ def test_too_many_broken_sites_stop_the_run(screen: Callable[..., Path]) -> None
     index = read_loaddata(str(screen()))
     for broken in (Path(index.root) / "images" / "0001").glob("*_ER.tiff"):
         broken.unlink()
-    with pytest.raises(InputError, match=r"more than the share of 10.0% allowed.*does not exist"):
+    with pytest.raises(InputError, match=r"more than the allowed fraction of 10.0%.*does not exist"):
         _batches(index, 6, max_unreadable_fraction=0.1)
     for broken in (Path(index.root) / "images").glob("*/*_ER.tiff"):
         broken.unlink()
@@ -248,8 +248,8 @@ def test_cache_is_bounded_and_serves(screen: Callable[..., Path]) -> None:
     site = np.zeros((3, 24, 24), np.uint16)
     cache = SiteCache(2 * site.nbytes)
     for row in range(5):
-        cache.keep(row, site)
-        cache.keep(row, site)
+        cache.put(row, site)
+        cache.put(row, site)
     assert cache.bytes == 2 * site.nbytes
     assert [cache.get(row) is not None for row in range(5)] == [True, True, False, False, False]
     index = read_loaddata(str(screen()))
