@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mae_jax._version import __version__
 
 if TYPE_CHECKING:
-    from mae_jax.data import Index, crop_batches, read_source
+    from mae_jax.data import Index, crop_batches, open_screen
     from mae_jax.encoders import Encoder, from_pretrained, load_encoder
     from mae_jax.evaluation import Profiles, correct
     from mae_jax.evaluation import run as evaluate
@@ -48,7 +48,7 @@ _PUBLIC = {
     "mae_config": ("mae_jax.networks.mae", "mae_config"),
     "mae_loss": ("mae_jax.networks.mae", "mae_loss"),
     "read_embeddings": ("mae_jax.inference", "read_embeddings"),
-    "read_source": ("mae_jax.data", "read_source"),
+    "open_screen": ("mae_jax.data", "open_screen"),
 }
 
 __all__ = [
@@ -73,8 +73,8 @@ __all__ = [
     "lora_merge",
     "mae_config",
     "mae_loss",
+    "open_screen",
     "read_embeddings",
-    "read_source",
 ]
 
 

@@ -216,7 +216,9 @@ def test_too_many_broken_sites_stop_the_run(screen: Callable[..., Path]) -> None
     index = read_loaddata(str(screen()))
     for broken in (Path(index.root) / "images" / "0001").glob("*_ER.tiff"):
         broken.unlink()
-    with pytest.raises(InputError, match=r"more than the allowed fraction of 10.0%.*does not exist"):
+    with pytest.raises(
+        InputError, match=r"more than the allowed fraction of 10.0%.*does not exist"
+    ):
         _batches(index, 6, max_unreadable_fraction=0.1)
     for broken in (Path(index.root) / "images").glob("*/*_ER.tiff"):
         broken.unlink()
