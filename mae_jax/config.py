@@ -69,14 +69,14 @@ def setting(
         one, `upgrade_keys` translates it in saved files.
     """
     bounds = {"gt": gt, "ge": ge, "lt": lt, "le": le}
-    metadata = {name: bound for name, bound in bounds.items() if bound is not None}
+    metadata: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     metadata |= {"allow": allow, "finite": finite, "check": check, "renamed_from": renamed_from}
     if default_factory is not None:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(setting, dataclasses.field))
+@dataclass_transform(frozen_default=True)
 def schema(cls: type[Schema]) -> type[Schema]:
     """Class decorator: a frozen dataclass whose fields are checked whenever one is made.
 
@@ -324,7 +324,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _plain_type(config: Any, name: str) -> type:
     """The type that a None-valued field takes when it is set."""
-    hint = _hints(type(config))[name]
+    hint = _hints(typing.cast(Any, type(config)))[name]
     concrete = [option for option in alternatives(hint) if option is not type(None)]
     origin = typing.get_origin(concrete[0]) or concrete[0]
     return typing.cast(type, origin)

@@ -41,7 +41,7 @@ def describe(schema: type, prefix: str = "", only_in: str = "") -> list[Key]:
         tables = [option for option in options if dataclasses.is_dataclass(option)]
         name = f"{prefix}{field.name}"
         for table in tables:
-            label = table.__name__ if len(tables) > 1 else only_in
+            label = typing.cast(type, table).__name__ if len(tables) > 1 else only_in
             keys += describe(typing.cast(type, table), f"{name}.", label)
         if tables:
             continue

@@ -87,8 +87,7 @@ def _run(argv: list[str]) -> int:
     try:
         command.run(args)
     except KeyboardInterrupt:
-        message = "interrupted; the same command resumes."
-        print(f"\nmae-jax {name}: {message}", file=sys.stderr)
+        print(f"\nmae-jax {name}: interrupted; the same command resumes.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_left():

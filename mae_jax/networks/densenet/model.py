@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mae_jax.config import distinct, schema, setting
+from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import CELL_PAINTING, Dtype
 
 _kernel_init = nn.initializers.he_normal()
