@@ -95,7 +95,7 @@ def _run(argv: list[str]) -> int:
         trouble = machine_trouble(error)
         message = str(error) if isinstance(error, InputError) else trouble
         if isinstance(error, ModuleNotFoundError):
-            message = missing_package(error)
+            message = missing_package(error, name)
         if message is None:
             raise  # a defect: the traceback is what helps
         print(f"mae-jax {name}: {message}", file=sys.stderr)

@@ -8,29 +8,50 @@ _DISTRIBUTIONS = {"PIL": "pillow", "orbax": "orbax-checkpoint", "sklearn": "scik
                   "umap": "umap-learn"}  # fmt: skip
 
 
-def missing_package(error: ModuleNotFoundError) -> str | None:
+# The extra that a command needs as a whole, where it is more than "embed".
+_COMMANDS = {"train": "train", "demo": "train", "plan": "plan"}
+
+
+def missing_package(error: ModuleNotFoundError, command: str = "") -> str | None:
     """One sentence that names the missing package and the extra to install.
 
-    Returns None for a module that no extra of mae_jax brings: that is a defect, not a choice.
+    Args:
+      error: of the import.
+      command: of mae-jax; its own extra is named where that brings the package.
+
+    Returns:
+      None for a module that no extra of mae_jax brings: that is a defect, not a choice.
     """
     module = (error.name or "").split(".")[0]
     package = _normalize(_DISTRIBUTIONS.get(module, module))
-    extras = sorted(extra for name, extra in _requirements() if name == package)
+    packages = _packages_of_extras()
+    extras = [extra for extra in packages if package in packages[extra]]
     if not extras:
         return None
-    command = f"pip install 'mae_jax[{extras[0]}]'"
-    return f"the package {package} is not installed; install it with: {command}"
+    # The extra that brings least beside it.
+    extra = min(extras, key=lambda name: (len(packages[name]), name))
+    if _COMMANDS.get(command) in extras:
+        extra = _COMMANDS[command]
+    return (
+        f"the package {package} is not installed; install it with: pip install 'mae_jax[{extra}]'"
+    )
 
 
-def _requirements() -> list[tuple[str, str]]:
-    """(distribution, extra) of every optional requirement of mae_jax."""
-    pairs = []
+def _packages_of_extras() -> dict[str, set[str]]:
+    """The distributions that each extra for users brings, those of the extras in it included."""
+    packages: dict[str, set[str]] = {}
+    inner: dict[str, set[str]] = {}
     for requirement in metadata.requires("mae_jax") or ():
-        name = re.match(r"[\w.-]+", requirement)
+        match = re.match(r"([\w.-]+)(?:\[([\w,]+)\])?", requirement)
         extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
-        if name and extra and extra[1] not in ("test", "lint"):
-            pairs.append((_normalize(name[0]), extra[1]))
-    return pairs
+        if match is None or extra is None or extra[1] in ("test", "lint"):
+            continue
+        packages.setdefault(extra[1], set()).add(_normalize(match[1]))
+        inner.setdefault(extra[1], set()).update((match[2] or "").split(",") if match[2] else ())
+    for _ in packages:  # as often as extras can be nested
+        for extra, names in inner.items():
+            packages[extra].update(*(packages.get(name, set()) for name in names))
+    return packages
 
 
 def _normalize(name: str) -> str:

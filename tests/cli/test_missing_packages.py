@@ -17,6 +17,12 @@ def test_the_extra_that_brings_a_package_is_named(module, extra):
     assert f"mae_jax[{extra}]" in str(missing_package(error))
 
 
+def test_a_command_that_needs_more_names_its_own_extra():
+    error = ModuleNotFoundError("No module named 'flax'", name="flax")
+    assert "mae_jax[train]" in str(missing_package(error, "train"))
+    assert "mae_jax[embed]" in str(missing_package(error, "embed"))
+
+
 def test_a_module_of_no_extra_is_a_defect():
     assert missing_package(ModuleNotFoundError("No module named 'nothing'", name="nothing")) is None
 
