@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     # Lion's rate falls with the width and with the size of the batch: ViT-S to L use 3e-5 to 1e-4.
     config.optimizer.lr = 1e-3
     config.checkpoint.every = 300
+    config.divergence.snapshot_every = 300
     config.log.scalars = 20
     config.log.validation = 100
     config.log.image_every = 500

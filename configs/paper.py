@@ -28,6 +28,7 @@ from mae_jax.networks.vit.model import vit_config
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
+    DivergenceConfig,
     EarlyStoppingConfig,
     LogConfig,
     OptimizerConfig,
@@ -99,7 +100,8 @@ def row(name: str) -> TrainConfig:
         steps=math.ceil(epochs * images / config.data.batch),
         checkpoint=CheckpointConfig(every=max(250, epoch // 4)),
         # One look at the validation set an epoch; the RPI sets stop early, on a plateau (A.2).
-        early_stopping=EarlyStoppingConfig(patience=early),
+        early_stopping=EarlyStoppingConfig(patience=early, every=epoch),
+        divergence=DivergenceConfig(snapshot_every=max(250, epoch // 4)),
         log=LogConfig(validation=epoch, image_every=epoch),
     )
 

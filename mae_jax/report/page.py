@@ -83,7 +83,7 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
 
 def _losses(workdirs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     """The metrics of runs, each named by its folder and its weight of the Fourier term."""
-    from mae_jax.train.metric_logger import read_metrics
+    from mae_jax.train.metric_writers import read_metrics
 
     found = {}
     for workdir in workdirs:
@@ -98,7 +98,7 @@ def versions() -> str:
 
 
 def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
-    from mae_jax.train.metric_logger import read_metrics
+    from mae_jax.train.metric_writers import read_metrics
 
     config, metrics = read_json(workdir / "config.json"), read_metrics(workdir)
     if not metrics:

@@ -1,13 +1,14 @@
-"""Checkpoints: the encoder alone, and all the rest of the state."""
+"""Saving, verifying and restoring the train state of a run."""
 
-import dataclasses
 import errno
+import gc
 import logging
 import math
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,55 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mae_jax.errors import InputError
-from mae_jax.train.config import CheckpointConfig
+from mae_jax.train import checkpoint_format as formats
+from mae_jax.train.config import CheckpointConfig, DivergenceConfig
+from mae_jax.train.retention import LOSS, RetentionPolicy
 from mae_jax.train.step import TrainState
+from mae_jax.weights.checksum import mismatches, stacked_checksums, to_hex
 
 log = logging.getLogger(__name__)
-
-ITEMS = ("encoder", "rest")
-LOSS = "validation_loss"
 
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`.
 
-    Saving is asynchronous and ends with a rename, and old checkpoints go after that, so a kill
-    leaves the last whole one. A save that fails (a full disk) is told and does not stop the run.
-    The encoder's parameters are an item of their own: fine-tuning reads them and nothing else.
+    Saving is asynchronous and ends with a rename, and old checkpoints are deleted after that, so
+    that a kill leaves the last whole one. A save that fails (a full disk) is logged and does not
+    stop the run. Every checkpoint holds the checksums of its arrays, computed on the devices that
+    held them; one that does not match them is not restored.
+
     All hosts must call every method, in the same order.
+
+    Args:
+      workdir: the folder of the run.
+      config: when to save, and what to keep.
+      divergence: names the snapshots that a run can roll back to.
     """
 
-    def __init__(self, workdir: Path, config: CheckpointConfig) -> None:
-        # orbax tells every save at length, and every failure again
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._every = config.every
+    def __init__(
+        self, workdir: Path, config: CheckpointConfig, divergence: DivergenceConfig | None = None
+    ) -> None:
+        _silence_other_libraries()
+        self._policy = RetentionPolicy(config, divergence or DivergenceConfig())
         self._folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=RetentionPolicy(config),
+            preservation_policy=self._policy,
             best_fn=lambda metrics: metrics[LOSS],
             cleanup_tmp_directories=True,
         )
-        self._manager = _Manager(self._folder, options=options, item_names=ITEMS)
-        self._saving: int | None = None  # the step whose save is not known to have ended
-        self._lost: int | None = None  # the step whose save failed, until one succeeds
+        try:
+            self._manager = _Manager(self._folder, options=options, item_names=formats.ITEMS)
+        except OSError as problem:
+            raise InputError(
+                f"{self._folder} cannot be written ({_reason(problem)}); make it writable, or "
+                "give another --workdir."
+            ) from None
+        self._saving: int | None = None  # the step of the save in progress
+        self._failed_step: int | None = None  # the step whose save failed, until one succeeds
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the checkpoints there are, one that is being written included."""
+        """The steps of all checkpoints, one that is being written included."""
         return list(self._manager.all_steps())
 
     @property
@@ -59,44 +74,60 @@ class Checkpoints:
         """The step of the newest checkpoint."""
         return self._manager.latest_step()
 
+    def is_due(self, step: int) -> bool:
+        """Whether `save` saves at a step without `force`."""
+        return step != self.latest and self._policy.is_regular(step)
+
+    def poll(self) -> None:
+        """Logs the failure of a save that has ended meanwhile."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self._wait_for_save()
+
     def save(
-        self, step: int, state: TrainState, *, loss: float | None = None, force: bool = False
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        callbacks: Mapping[str, Any] | None = None,
+        loss: float | None = None,
+        force: bool = False,
     ) -> None:
         """Saves when `step` is due, or always with `force`; returns before all is on disk.
 
-        A state in trouble is not saved: a run that resumes replays the steps before it, and so
-        goes back as one that never stopped.
+        A state that has diverged is not saved: a run that resumes repeats the steps before the
+        divergence, and so rolls back as one that was never interrupted.
 
         Args:
           step: steps done.
-          state: what is saved; it may be used up afterwards.
+          state: the train state, whose arrays may be donated afterwards.
+          callbacks: states of callbacks by name, ready for JSON.
           loss: the validation loss of this very state, if it was measured.
-          force: save though it is not due.
+          force: save although it is not due.
         """
-        if self._saving is not None and not self._manager.is_saving_in_progress():
-            self._wait_for_save()
-        if step == self.latest or not (force or step % self._every == 0):
+        self.poll()
+        if step == self.latest or not (force or self.is_due(step)):
             return
         if int(state.divergence.rollback_step) >= 0:
             log.warning("step %d is not saved: too many steps before it were skipped.", step)
             return
         self._sync_hosts()
-        if self._lost is not None:
+        if self._failed_step is not None:
             self._remove_partial()
-        encoder, rest = _split(state)
+        tree = formats.to_tree(state)
+        meta = formats.to_meta(to_hex(tree, np.asarray(stacked_checksums(tree))), callbacks or {})
         known = loss is not None and math.isfinite(loss)
         try:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    encoder=ocp.args.StandardSave(encoder), rest=ocp.args.StandardSave(rest)
+                    state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)
                 ),
                 metrics={LOSS: loss if known else math.inf},
                 force=True,
             )
             self._saving = step
         except OSError as problem:
-            self._failed(step, problem)
+            self._log_failure(step, problem)
 
     def finish(self) -> None:
         """Waits until all is on disk.
@@ -105,162 +136,171 @@ class Checkpoints:
           InputError: the last save failed.
         """
         self._sync_hosts()
-        if self._lost is not None:
+        if self._failed_step is not None:
             raise InputError(
-                f"the state of step {self._lost} could not be saved in {self._folder} (see above); "
-                "make room and give the same command again: it goes on from step "
+                f"{self._folder}: the state of step {self._failed_step} could not be saved (see "
+                "above); free disk space and run the same command: it resumes from step "
                 f"{self.latest or 0}."
             )
 
     def close(self) -> None:
-        """Waits for the save in hand and ends; says it if that save fails."""
+        """Waits for the save in progress, logs it if it fails, and stops."""
         self._wait_for_save()
         self._manager.close()
 
     def restore(self, like: TrainState, until: int | None = None) -> TrainState:
-        """The newest saved state that can be read.
+        """The newest saved state that can be read and matches its checksums.
 
-        Those that cannot are told of and moved aside (`checkpoints/broken-STEP`).
+        See `restore_with_callbacks`.
+        """
+        return self.restore_with_callbacks(like, until)[0]
+
+    def restore_with_callbacks(
+        self, like: TrainState, until: int | None = None
+    ) -> tuple[TrainState, dict[str, Any] | None]:
+        """The newest readable state, and the states of callbacks (None: version 0.1).
+
+        Checkpoints that cannot be read are logged and moved to `checkpoints/broken-STEP`.
 
         Args:
           like: shapes with the shardings wanted now, on any mesh and number of hosts.
-          until: consider only checkpoints at or before this step, and of those only the regular
-            ones: so a run goes back to the same place whether a signal interrupted it or not.
+          until: consider only snapshots at or before this step: so a run rolls back to the same
+            state whether it was interrupted or not, and whatever else was saved.
 
         Raises:
-          InputError: there is none that can be read.
+          InputError: no checkpoint can be read.
         """
         self._sync_hosts()
         steps = self.steps
         if until is not None:
-            steps = [s for s in steps if s <= until and s % self._every == 0]
-        broken: dict[int, str] = {}
+            steps = [s for s in steps if s <= until and self._policy.is_snapshot(s)]
+        unreadable: dict[int, str] = {}
         for step in reversed(steps):
-            state, problem = self._read(step, like)
+            state, callbacks, problem = self._read(step, like)
             if state is not None:
-                if broken:
-                    self._quarantine(broken)
-                return state
-            broken[step] = problem
+                if unreadable:
+                    self._quarantine(unreadable)
+                return state, callbacks
+            unreadable[step] = problem
             log.warning("the checkpoint of step %d cannot be read: %s", step, problem)
-        why = next((f"the newest because: {problem}" for problem in broken.values()), "")
+        reason = next((f", the newest because: {text}" for text in unreadable.values()), "")
         raise InputError(
             f"{self._folder} has no checkpoint that can be read"
-            f"{'' if until is None else f' of step {until} or before'}"
-            f"{why and f', {why}'}; restore one from a backup, or give another --workdir."
+            f"{'' if until is None else f' of step {until} or before'}{reason.rstrip('.')}; "
+            "restore one from a backup, or give another --workdir."
         )
 
     def delete_after(self, step: int) -> None:
-        """Deletes all newer checkpoints, the newest first: their steps are taken anew."""
+        """Deletes all newer checkpoints, the newest first."""
         self._wait_for_save()
         for newer in reversed([s for s in self.steps if s > step]):
             self._manager.delete(newer)
 
     def _wait_for_save(self) -> None:
-        """Waits for the save in hand, and tells of it if it failed here."""
+        """Waits for the save in progress, and logs it if it failed on this host."""
         step, self._saving = self._saving, None
         if step is None:
             return
         try:
             self._manager.wait_until_finished()
-            if self._lost is not None:
+            if self._failed_step is not None:
                 self._remove_partial()  # again: see there
-            self._lost = None
+            self._failed_step = None
         except Exception as problem:  # whatever a disk, a network or another host can do
-            self._failed(step, problem)
+            self._log_failure(step, problem)
 
     def _sync_hosts(self) -> None:
-        """Settles on all hosts, so that all know the same checkpoints: those on the disk."""
+        """Waits for saves on all hosts, so that all see the same checkpoints on disk."""
         self._wait_for_save()
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints settled")
+            multihost_utils.sync_global_devices("checkpoints synchronized")
             self._manager.reload()
 
     def _remove_partial(self) -> None:
-        """Deletes what failed saves began, which fills the disk; no save may be going on.
+        """Deletes the remains of failed saves, which fill the disk; no save may be in progress.
 
-        The writer of one item does not hear at once that the other's failed, and may put a file
-        into a folder that is being deleted: hence the repetition, and the second sweep after the
-        next good save.
+        The writer of one item learns late that the other's failed, and may put a file into a
+        folder that is being deleted: hence the repetition, and the second removal after the next
+        good save.
         """
         if jax.process_index() != 0:
             return
-        for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        for partial in self._folder.glob("*.orbax-checkpoint-tmp*"):
             for _ in range(20):
-                shutil.rmtree(left, ignore_errors=True)
-                if not left.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+                if not partial.exists():
                     break
                 time.sleep(0.05)
 
-    def _failed(self, step: int, problem: Exception) -> None:
-        self._lost = step
+    def _log_failure(self, step: int, problem: Exception) -> None:
+        self._failed_step = step
         log.error(
-            "the state of step %d could not be saved: %s. The checkpoint before it stands, and "
+            "the state of step %d could not be saved: %s. The checkpoint before it is kept, and "
             "the next save tries again.", step, _reason(problem),
         )  # fmt: skip
         self._manager.reload()
+        _collect_quietly()
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
-        """The state, or why some host cannot read it; the hosts agree."""
-        encoder, rest = _split(like)
-        state, problem = None, ""
+    def _read(
+        self, step: int, like: TrainState
+    ) -> tuple[TrainState | None, dict[str, Any] | None, str]:
+        """(state, states of callbacks, ""), or (None, None, why some host cannot read it)."""
+        state, checksums, callbacks, problem = None, None, None, ""
         try:
-            # Without orbax's barriers, at which a host that fails would leave the others waiting.
-            alone = ocp.options.MultiprocessingOptions(
-                primary_host=jax.process_index(),
-                active_processes={jax.process_index()},
-                barrier_sync_key_prefix=f"host{jax.process_index()}",
-            )
-            options = ocp.CheckpointManagerOptions(
-                read_only=True, lightweight_initialize=True, multiprocessing_options=alone
-            )
-            with ocp.CheckpointManager(self._folder, options=options, item_names=ITEMS) as manager:
-                found = manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        encoder=ocp.args.StandardRestore(encoder),
-                        rest=ocp.args.StandardRestore(rest),
-                    ),
-                )
-            state = _joined(found["encoder"], found["rest"], like)
-        except Exception as failure:  # a torn file may raise anything
+            state, checksums, callbacks = self._read_on_this_host(step, like)
+        except Exception as failure:  # a damaged file may raise anything
             problem = _reason(failure)
-        if jax.process_count() > 1:
-            read = multihost_utils.process_allgather(np.array(state is not None))
-            if not read.all():
-                problem = problem or f"host {int(np.argmin(read))} cannot."
-                state = None
-        return state, problem
+        if state is None:
+            _collect_quietly()
+        state, problem = _agreed(state, problem)
+        if state is None or checksums is None:
+            return state, callbacks, problem
+        # A computation of all hosts: only after all have read the state.
+        tree = formats.to_tree(state)
+        damaged = mismatches(tree, np.asarray(stacked_checksums(tree)), checksums)
+        if damaged:
+            problem = f"{len(damaged)} arrays differ from their checksums, {damaged[0]} first"
+            for array in jax.tree.leaves(state):
+                array.delete()
+            return None, None, problem
+        return state, callbacks, ""
+
+    def _read_on_this_host(
+        self, step: int, like: TrainState
+    ) -> tuple[TrainState, dict[str, str] | None, dict[str, Any] | None]:
+        # Without orbax's barriers, at which a host that fails would leave the others waiting.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=f"host{jax.process_index()}",
+        )
+        options = ocp.CheckpointManagerOptions(
+            read_only=True, lightweight_initialize=True, multiprocessing_options=alone
+        )
+        v0_1 = (self._folder / str(step) / formats.V0_1_ITEMS[0]).is_dir()
+        items = formats.V0_1_ITEMS if v0_1 else formats.ITEMS
+        restored = ocp.args.StandardRestore
+        with ocp.CheckpointManager(self._folder, options=options, item_names=items) as manager:
+            if v0_1:
+                encoder, rest = formats.to_v0_1_trees(like)
+                args = ocp.args.Composite(encoder=restored(encoder), rest=restored(rest))
+                saved = manager.restore(step, args=args)
+                state = formats.from_v0_1_trees(saved["encoder"], saved["rest"], like)
+                return state, None, None
+            args = ocp.args.Composite(
+                state=restored(formats.to_tree(like)), meta=ocp.args.JsonRestore()
+            )
+            saved = manager.restore(step, args=args)
+        checksums, callbacks = formats.from_meta(saved["meta"])
+        return formats.from_tree(saved["state"], like), checksums, callbacks
 
     def _quarantine(self, steps: Iterable[int]) -> None:
         if jax.process_index() == 0:
             for step in steps:
                 (self._folder / str(step)).rename(self._folder / f"broken-{step}")
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints set aside")
+            multihost_utils.sync_global_devices("checkpoints quarantined")
         self._manager.reload()
-
-
-@dataclasses.dataclass(frozen=True)
-class RetentionPolicy:
-    """Which checkpoints stay; the config's attributes say how many.
-
-    One that a signal caused stays only while it is the newest, and takes no other's place.
-    """
-
-    config: CheckpointConfig
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Answers for each checkpoint (`step`, `metrics`), in order of steps; orbax asks this."""
-        config = self.config
-        regular = [c.step for c in checkpoints if c.step % config.every == 0]
-        kept = {*regular[-config.keep :], *(c.step for c in checkpoints[-1:])}
-        losses = {c.step: c.metrics[LOSS] for c in checkpoints if c.metrics}
-        measured = [step for step, loss in losses.items() if math.isfinite(loss)]
-        kept |= set(sorted(measured, key=losses.__getitem__)[: config.keep_best])
-        if config.keep_every:
-            kept |= {step for step in regular if step % config.keep_every == 0}
-        return [c.step in kept for c in checkpoints]
 
 
 class _Manager(ocp.CheckpointManager):
@@ -276,45 +316,41 @@ class _Manager(ocp.CheckpointManager):
             return None
 
 
-def restore_encoder(workdir: str | Path) -> Any:
-    """The encoder's parameters of a run's newest checkpoint, and nothing else is read."""
-    folder = Path(workdir).absolute() / "checkpoints"
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(folder, options=options, item_names=ITEMS) as manager:
-        args = ocp.args.Composite(encoder=ocp.args.StandardRestore())
-        return manager.restore(manager.latest_step(), args=args)["encoder"]
+class _OnlyOurErrors(logging.Filter):
+    """Drops what asyncio logs of writes that failed along with the one that is reported."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
 
 
-def _split(state: TrainState) -> tuple[Any, Any]:
-    """The encoder's parameters (all of a network without a decoder), and the rest."""
-    params = state.params
-    others = {name: value for name, value in params.items() if name != "encoder"}
-    encoder, others = (params["encoder"], others) if "encoder" in params else (params, {})
-    # As flat lists: these trees are made of tuples and classes, whose types a reader lacks.
-    lists = {
-        _SAVED_NAMES.get(name, name): jax.tree.leaves(getattr(state, name))
-        for name in _fields(state)
-    }
-    return encoder, {"params": others, **lists}
+def _silence_other_libraries() -> None:
+    # orbax logs every save at length, and every failure again.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    asyncio = logging.getLogger("asyncio")
+    if not any(isinstance(f, _OnlyOurErrors) for f in asyncio.filters):
+        asyncio.addFilter(_OnlyOurErrors())
 
 
-def _joined(encoder: Any, rest: Any, like: TrainState) -> TrainState:
-    params = {**rest["params"], "encoder": encoder} if "encoder" in like.params else encoder
-    trees = {
-        name: jax.tree.unflatten(
-            jax.tree.structure(getattr(like, name)), rest[_SAVED_NAMES.get(name, name)]
-        )
-        for name in _fields(like)
-    }
-    return like.replace(params=params, **trees)
+def _collect_quietly() -> None:
+    """Frees the reads and writes that orbax abandons when one of many fails.
+
+    Otherwise each of them prints a traceback of its own whenever it is garbage-collected.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
-def _fields(state: TrainState) -> list[str]:
-    return [f.name for f in dataclasses.fields(state) if f.name != "params"]
-
-
-# Names in the files where they differ from those of the state.
-_SAVED_NAMES = {"divergence": "faults"}
+def _agreed(state: TrainState | None, problem: str) -> tuple[TrainState | None, str]:
+    """The state if all hosts have read it, else None and a reason."""
+    if jax.process_count() > 1:
+        read = multihost_utils.process_allgather(np.array(state is not None))
+        if not read.all():
+            return None, problem or f"host {int(np.argmin(read))} cannot read it."
+    return state, problem
 
 
 def _reason(problem: BaseException) -> str:

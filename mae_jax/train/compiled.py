@@ -21,111 +21,110 @@ from mae_jax.train.step import TrainState, initial_state, train_step
 
 @dataclass(frozen=True)
 class CompiledFns:
-    """What a config becomes on a mesh; nothing is computed or compiled before it is called.
+    """The functions of a config on a mesh; each is compiled when it is first called.
 
     Attributes:
-      task: the network and what it learns.
+      task: the network and its loss.
       mesh: the devices.
-      state: shapes of the state with their places: what a checkpoint is restored into.
-      batch: shapes of a global batch with their places.
-      rate: the learning rate by step.
-      init: () -> the first state, made already divided.
-      step: (state, batch, channels) -> (state, scalars); the state given is used up.
-      evaluate: (weights, model state, batch, channels) -> (loss, scalars) of crops held out.
-      draw: (weights, model state, batch, channels) -> its first crops masked, reconstructed
-        and as they are.
+      state: shapes of the state with their shardings, into which a checkpoint is restored.
+      batch: shapes of a global batch with their shardings.
+      lr_schedule: the learning rate by step.
+      init: () -> the initial state, created sharded.
+      step: (state, batch, channels) -> (state, scalars); the state is donated.
+      evaluate: (weights, model state, batch, channels) -> (loss, scalars) of validation crops.
+      reconstruct: (weights, model state, batch, channels) -> the first `log.num_images` crops
+        masked, reconstructed and original.
     """
 
     task: Task
     mesh: Mesh | AbstractMesh
     state: TrainState
     batch: Batch
-    rate: optax.Schedule
+    lr_schedule: optax.Schedule
     init: Callable[[], TrainState]
+    # Any: jitted functions, which are also lowered.
     step: Any
     evaluate: Any
-    draw: Any
+    reconstruct: Any
 
 
 def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
-    """The program of `config` on `mesh`.
+    """The functions of `config` on `mesh`; nothing is computed or compiled yet.
 
     Raises:
-      InputError: a micro-batch that the mesh does not divide.
+      InputError: the micro-batch does not divide among the devices of the mesh.
     """
     task = task_of(config.model, config.data.crop)
-    micro, ways = (
-        config.data.batch // config.optimizer.grad_accum_steps,
-        meshes.num_batch_shards(mesh),
-    )
-    if micro % ways:
+    micro_batch = config.data.batch // config.optimizer.grad_accum_steps
+    num_shards = meshes.num_batch_shards(mesh)
+    if micro_batch % num_shards:
         raise InputError(
-            f"micro-batches of {micro} crops (data.batch over optimizer.grad_accum_steps) do not "
-            f"divide among the {ways} devices of the mesh's data and fsdp axes; choose a multiple."
+            f"micro-batches of {micro_batch} crops (data.batch over optimizer.grad_accum_steps) do "
+            f"not divide among the {num_shards} devices of the mesh's data and fsdp axes; choose a "
+            "multiple."
         )
     transform = optimizer(config.optimizer, config.steps)
-    init_key, step_key, held_out_key = jax.random.split(jax.random.key(config.seed), 3)
-    # Shapes first, so that nothing is ever whole on one device.
-    first = partial(initial_state, config, transform)
-    shapes = jax.eval_shape(first, init_key)
+    init_key, step_key, eval_key = jax.random.split(jax.random.key(config.seed), 3)
+    # Shapes first, so that no array is ever whole on one device.
+    init_fn = partial(initial_state, config, transform)
+    shapes = jax.eval_shape(init_fn, init_key)
     layout = RULES[config.network] if config.mesh.layout == "auto" else ()
-    places = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
-    crops, everywhere = meshes.batch_sharding(mesh), meshes.replicated(mesh)
-    made = jax.jit(_with_mesh(first, mesh), out_shardings=places)
+    shardings = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
+    batch_sharding, replicated = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    init = jax.jit(_with_mesh(init_fn, mesh), out_shardings=shardings)
 
-    def evaluate(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+    def eval_fn(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
         loss, (scalars, _) = task.loss(
-            weights, model_state, batch, held_out_key, train=False, channels=channels
+            weights, model_state, batch, eval_key, train=False, channels=channels
         )
         return loss, scalars
 
-    def draw(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
-        shown = jax.tree.map(lambda a: a[: config.log.num_images], batch)
-        return task.reconstruct(weights, model_state, shown, held_out_key, channels=channels)
+    def reconstruct_fn(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+        first = jax.tree.map(lambda a: a[: config.log.num_images], batch)
+        return task.reconstruct(weights, model_state, first, eval_key, channels=channels)
 
-    eval_shardings = (places.weights, places.model_state, crops)
+    step_fn = train_step(config, transform, step_key, shardings.params)
+    eval_shardings = (shardings.weights, shardings.model_state, batch_sharding)
     return CompiledFns(
         task=task,
         mesh=mesh,
-        state=meshes.abstract_arrays(shapes, places),
+        state=meshes.abstract_arrays(shapes, shardings),
         batch=jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=crops),
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding),
             task.batch(config.data.batch),
         ),
-        rate=schedule(config.optimizer, config.steps),
-        init=lambda: made(init_key),
+        lr_schedule=schedule(config.optimizer, config.steps),
+        init=lambda: init(init_key),
         step=jax.jit(
-            _with_mesh(
-                train_step(config, transform, step_key, places.params), mesh, *meshes.BATCH_AXES
-            ),
+            _with_mesh(step_fn, mesh, *meshes.BATCH_AXES),
             static_argnums=2,
-            in_shardings=(places, crops),
-            out_shardings=(places, everywhere),
+            in_shardings=(shardings, batch_sharding),
+            out_shardings=(shardings, replicated),
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            _with_mesh(evaluate, mesh, *meshes.BATCH_AXES),
+            _with_mesh(eval_fn, mesh, *meshes.BATCH_AXES),
             static_argnums=3,
             in_shardings=eval_shardings,
-            out_shardings=everywhere,
+            out_shardings=replicated,
         ),
-        # The few crops of a picture need not divide: every device works on all of them.
-        draw=jax.jit(
-            _with_mesh(draw, mesh),
+        # The few crops of an image need not divide: every device works on all of them.
+        reconstruct=jax.jit(
+            _with_mesh(reconstruct_fn, mesh),
             static_argnums=3,
             in_shardings=eval_shardings,
-            out_shardings=everywhere,
+            out_shardings=replicated,
         ),
     )
 
 
 def _with_mesh(
-    function: Callable[..., Any], mesh: Mesh | AbstractMesh, *axes: str
+    function: Callable[..., Any], mesh: Mesh | AbstractMesh, *batch_axes: str
 ) -> Callable[..., Any]:
-    """`function`, which knows while it is traced for which mesh, and how its batch is divided."""
+    """`function`, traced in the context of a mesh and of the axes that shard its batch."""
 
-    def inside(*arguments: Any) -> Any:
-        with activation_sharding(mesh, *axes):
+    def traced(*arguments: Any) -> Any:
+        with activation_sharding(mesh, *batch_axes):
             return function(*arguments)
 
-    return inside
+    return traced

@@ -137,8 +137,10 @@ class DivergenceConfig:
       stats_window: steps over which mean and deviation run; before so many, no loss is called a
         spike.
       max_skipped, skip_window: when more than `max_skipped` steps are skipped within
-        `skip_window`, the run goes back to the last checkpoint before them and leaves out the
+        `skip_window`, the run rolls back to the last snapshot before them and leaves out the
         batches since.
+      check_every: steps between two checks of that.
+      snapshot_every: steps between two snapshots: checkpoints that a run can roll back to.
       rollbacks: how often a run may go back before it gives up.
       step_timeout_seconds: a step that takes longer ends the process, with the stacks of its
         threads, so that the job is restarted; 0 waits forever.
@@ -148,6 +150,8 @@ class DivergenceConfig:
     stats_window: int = setting(100, ge=1, renamed_from="memory")
     max_skipped: int = setting(10, ge=0, renamed_from="limit")
     skip_window: int = setting(100, ge=1, renamed_from="window")
+    check_every: int = setting(10, ge=1)
+    snapshot_every: int = setting(1000, ge=1)
     rollbacks: int = setting(3, ge=0)
     step_timeout_seconds: float = setting(600.0, ge=0, renamed_from="step_seconds")
 
@@ -159,10 +163,12 @@ class EarlyStoppingConfig:
     Attributes:
       patience: validations in a row without a better loss after which the run ends; 0 never ends
         it early.
+      every: steps between two validations that count, whatever is logged.
       min_delta: the share by which a loss must be below the best to be better.
     """
 
     patience: int = setting(0, ge=0)
+    every: int = setting(1000, ge=1)
     min_delta: float = setting(0.0, ge=0, lt=1, renamed_from="least")
 
 

@@ -1,6 +1,8 @@
-"""Going back to the last good checkpoint, and leaving out the batches since."""
+"""Rolling back to the last good snapshot, leaving out the batches since."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,53 +21,58 @@ def roll_back(
     like: TrainState,
     checkpoints: Checkpoints,
     config: DivergenceConfig,
-) -> TrainState:
-    """The state of the last checkpoint before the trouble, with the batches since left out.
+) -> tuple[TrainState, Mapping[str, Any] | None]:
+    """The last snapshot before the divergence, and its states of callbacks.
 
-    What follows from it depends on the checkpoint and on `step` alone, so a run that is killed
-    here, or before its next checkpoint, comes to the same state again.
+    The result depends on the snapshot and on `step` alone, so a run that is killed here, or before
+    its next checkpoint, comes to the same state again.
 
     Args:
-      state: the state in trouble; it is deleted, so that two states never share the memory.
-      step: the step at which the trouble was seen; the batches up to it are left out.
+      state: the state that has diverged; it is deleted, so that two states never share the memory.
+      step: the step at which that was noticed; the batches up to it are left out.
       like: shapes with their shardings.
-      checkpoints: of the run; those newer than the one taken are deleted.
-      config: says how often a run may go back.
+      checkpoints: of the run; those newer than the snapshot are deleted.
+      config: holds the number of rollbacks allowed.
 
     Raises:
-      InputError: the run went back too often, or no checkpoint is old enough.
+      InputError: the run has rolled back too often, or no snapshot is old enough.
     """
-    trouble, offset, rollbacks, skipped = (
-        int(getattr(state.divergence, name))
-        for name in ("rollback_step", "skipped_batches", "num_rollbacks", "num_skipped")
+    divergence = state.divergence
+    first_bad, num_rollbacks = int(divergence.rollback_step), int(divergence.num_rollbacks)
+    skipped_batches, num_skipped = int(divergence.skipped_batches), int(divergence.num_skipped)
+    reason = (
+        f"more than {config.max_skipped} of {config.skip_window} steps after step {first_bad} had "
+        "a loss that was not finite or a spike"
     )
-    why = (
-        f"more than {config.max_skipped} of {config.skip_window} steps after step {trouble} had a "
-        "loss that was not finite or a spike"
-    )
-    advice = "look at the loss in metrics.jsonl, then lower optimizer.lr or mend the data."
-    if rollbacks >= config.rollbacks:
+    advice = "look at the loss in metrics.jsonl, then lower optimizer.lr or correct the data."
+    if num_rollbacks >= config.rollbacks:
         raise InputError(
-            f"{why}, and the run has gone back {rollbacks} times already (divergence.rollbacks); "
-            f"{advice}"
+            f"{reason}, and the run has rolled back {num_rollbacks} times already "
+            f"(divergence.rollbacks); {advice}"
         )
     for array in jax.tree.leaves(state):
         array.delete()
     try:
-        restored = checkpoints.restore(like, until=trouble)
+        restored, callbacks = checkpoints.restore_with_callbacks(like, until=first_bad)
     except InputError as problem:
-        raise InputError(f"{why}, and there is no way back: {problem} Or {advice}") from None
-    good = int(restored.step)
-    checkpoints.delete_after(good)
-    offset += step - good
+        raise InputError(
+            f"{reason}, and there is no snapshot to roll back to "
+            f"(divergence.snapshot_every={config.snapshot_every}): {problem} Or {advice}"
+        ) from None
+    good_step = int(restored.step)
+    checkpoints.delete_after(good_step)
     log.warning(
-        "%s: back to the checkpoint of step %d, leaving out the batches of steps %d to %d.",
-        why, good, good + 1, step,
+        "%s: rolled back to the checkpoint of step %d, leaving out the batches of steps %d to %d.",
+        reason, good_step, good_step + 1, step,
     )  # fmt: skip
-    # The counts go on from the state in trouble: the checkpoint knows nothing of it.
-    counts = {"skipped_batches": offset, "num_rollbacks": rollbacks + 1, "num_skipped": skipped}
-    placed = {
+    # The counts continue those of the diverged state: the checkpoint does not know them.
+    counts = {
+        "skipped_batches": skipped_batches + step - good_step,
+        "num_rollbacks": num_rollbacks + 1,
+        "num_skipped": num_skipped,
+    }
+    arrays = {
         name: jax.device_put(np.int32(count), getattr(like.divergence, name).sharding)
         for name, count in counts.items()
     }
-    return restored.replace(divergence=restored.divergence.replace(**placed))
+    return restored.replace(divergence=restored.divergence.replace(**arrays)), callbacks

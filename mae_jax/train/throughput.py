@@ -1,21 +1,24 @@
-"""Speed: crops and FLOPs per second, what the time went to, and how much of it was useful."""
+"""Throughput: crops and FLOPs per second, the wait for data, and goodput."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+BEGAN, USEFUL = "run/began", "run/useful_seconds"
 
 
 class ThroughputTracker:
     """Measures the loop between two readings, and the whole run since its very first start.
 
     Args:
-      batch: crops of one step.
-      flops: of one crop in a step, over all devices.
-      devices: how many share the work.
-      peak: FLOP/s of one device, or None where it is not known.
-      history: the rows that earlier parts of the run wrote, up to the step it goes on from.
+      batch: crops per step.
+      flops: FLOPs per crop in a step, over all devices.
+      devices: number of devices.
+      peak: peak FLOP/s of one device, or None where it is unknown.
+      history: the rows of metrics that earlier parts of the run wrote.
+      clock: seconds that only increase; `wall_clock`: seconds since 1970.
     """
 
     def __init__(
@@ -25,33 +28,40 @@ class ThroughputTracker:
         devices: int,
         peak: float | None,
         history: Sequence[dict[str, Any]] = (),
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._batch, self._flops, self._devices, self._peak = batch, flops, devices, peak
-        self._began = next((row["run/began"] for row in history if "run/began" in row), time.time())
-        useful = [row["run/useful_seconds"] for row in history if "run/useful_seconds" in row]
+        self._clock, self._wall_clock = clock, wall_clock
+        self._began = next((row[BEGAN] for row in history if BEGAN in row), wall_clock())
+        useful = [row[USEFUL] for row in history if USEFUL in row]
         self._useful = useful[-1] if useful else 0.0
         self._step: int | None = None
-        self._since = time.monotonic()
+        self._since = clock()
         self._spent: dict[str, float] = defaultdict(float)
 
     @contextmanager
-    def time(self, what: str) -> Iterator[None]:
-        """Counts the body's time as no step's: "data", or anything else ("validation", "save")."""
-        began = time.monotonic()
+    def time(self, activity: str) -> Iterator[None]:
+        """Times the body as "data", the wait for a batch, or as an activity that is no step.
+
+        Of the latter ("evaluation", "Checkpointing", …) the steps before must have ended, not just
+        have been dispatched.
+        """
+        began = self._clock()
         try:
             yield
         finally:
-            self._spent[what] += time.monotonic() - began
+            self._spent[activity] += self._clock() - began
 
     def read(self, step: int) -> dict[str, float]:
         """The means since the last reading, which was at an earlier step.
 
         "crops_per_second" and what follows from it count steps with their wait for data, but no
-        validation, pictures or saving. "goodput" is the share of the time since the run's very
-        first start that went to steps which the run still has, without any wait: time lost to
-        compiling, restarts and steps done twice is in the denominator alone.
+        evaluation, images or saving. "goodput" is the share of the time since the run's very first
+        start that went to steps which the run still has, without any wait: time lost to compiling,
+        restarts and repeated steps is in the denominator alone.
         """
-        now = time.monotonic()
+        now = self._clock()
         waited = self._spent.pop("data", 0.0)
         seconds = max(now - self._since - sum(self._spent.values()), 1e-9)
         values: dict[str, float] = {}
@@ -64,8 +74,8 @@ class ThroughputTracker:
                 values["speed/mfu"] = achieved / self._peak
             values["speed/data_wait"] = waited / seconds
             self._useful += max(seconds - waited, 0.0)
-        values["speed/goodput"] = self._useful / max(time.time() - self._began, 1e-9)
-        values["run/useful_seconds"] = self._useful
+        values["speed/goodput"] = self._useful / max(self._wall_clock() - self._began, 1e-9)
+        values[USEFUL] = self._useful
         self._since, self._step = now, step
         self._spent.clear()
         return values

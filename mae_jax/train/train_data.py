@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,17 @@ class DeviceBatch(NamedTuple):
 
     batch: Batch
     channels: Channels
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Where batches come from: `TrainData`, or anything else with these two methods."""
+
+    def training(self, start: int) -> Generator[DeviceBatch, None, None]:
+        """The batches number `start`, `start + 1`, …, without end."""
+
+    def validation(self) -> list[DeviceBatch]:
+        """Fixed batches for the validation loss."""
 
 
 class TrainData:

@@ -1,213 +1,286 @@
-"""The training loop: folder → program → state → data → loop, for every network.
+"""The trainer: work folder → state → data → loop, for every network.
 
-The same run name (work folder) goes on where it stopped: everything random follows from the seed
-and the step's number, so an interrupted run ends with the parameters of one that never stopped.
+The same work folder resumes where it stopped: everything random follows from the seed and the
+step, so an interrupted run ends with the parameters of one that was never interrupted. All that is
+not the loop is a callback (`mae_jax.train.callbacks`) or an evaluator (`mae_jax.train.evaluators`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from tqdm import tqdm
+from jax.sharding import Mesh
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import device_peak_flops
 from mae_jax.networks.saved_model import save_model
+from mae_jax.networks.tasks import Scalars
+from mae_jax.train import callbacks as cb
 from mae_jax.train.checkpoints import Checkpoints
-from mae_jax.train.compiled import CompiledFns, build
+from mae_jax.train.compiled import build
 from mae_jax.train.config import TrainConfig
-from mae_jax.train.early_stopping import EarlyStopping
-from mae_jax.train.metric_logger import Records, history
+from mae_jax.train.evaluators import VALIDATION_LOSS, Evaluator, ValidationLoss
+from mae_jax.train.metric_writers import MetricWriter, NoopWriter, make_writer, read_metrics
 from mae_jax.train.preemption import StopSignal
-from mae_jax.train.profiler import Profiler
-from mae_jax.train.progress import progress_bar
 from mae_jax.train.rollback import roll_back
 from mae_jax.train.step import TrainState
 from mae_jax.train.throughput import ThroughputTracker
-from mae_jax.train.train_data import DeviceBatch, TrainData
+from mae_jax.train.train_data import DataSource, DeviceBatch, TrainData
 from mae_jax.train.warm_start import warm_start
-from mae_jax.train.watchdog import Watchdog
 from mae_jax.train.workdir import create_or_verify
-from mae_jax.viz.panels import reconstruction_grid
 
 log = logging.getLogger(__name__)
-VALIDATION = "validation/loss"
+
+
+# By name; None where a checkpoint has none (version 0.1).
+CallbackStates = Mapping[str, Any] | None
 
 
 def train(config: TrainConfig, workdir: str | Path) -> Path | None:
-    """Trains as `config` says and returns the folder of the saved model; None if stopped before.
+    """Trains on all devices; see `Trainer.fit`."""
+    return Trainer(config, workdir=workdir).fit()
 
-    A work folder that holds a part of the same run is resumed; a finished one is left as it is.
-    SIGTERM and SIGINT save the state and return after the step in hand.
+
+class Trainer:
+    """A training run.
+
+    Args:
+      config: what to train, and how.
+      mesh: the devices; by default all of them, as `config.mesh` says.
+      callbacks: further callbacks, called after those of the config; checkpoints come last.
+      evaluators: further evaluators.
+      workdir: the folder of the run.
+      data: the batches; by default those of `config.data`.
+
+    Attributes:
+      step, num_steps: steps done, and steps of the whole run.
+      state: the train state; it is donated to the next step.
+      is_last: whether the run ends after this step.
+      fns, mesh, writer, throughput, validation_batches, callbacks: for callbacks and evaluators.
 
     Raises:
-      InputError: the index or the config is wrong, or the folder holds another run.
+      InputError: the index or the config is wrong.
     """
-    workdir = Path(workdir)
 
-    # ---- program: what the config becomes on these devices; nothing is computed yet
-    mesh = meshes.make_mesh(config.mesh)
-    run = build(config, mesh)
-    crops = TrainData(config, run.task, mesh)
+    # Set when `fit` initializes or restores the state.
+    state: TrainState
+    throughput: ThroughputTracker
 
-    # ---- folder: one run, one resolved config
-    create_or_verify(workdir, config)
-    model = workdir / "model"
-    if model.exists():  # written last: the run is finished
-        return model
+    def __init__(
+        self,
+        config: TrainConfig,
+        mesh: Mesh | None = None,
+        callbacks: Sequence[cb.Callback] = (),
+        evaluators: Sequence[Evaluator] = (),
+        *,
+        workdir: str | Path,
+        data: DataSource | None = None,
+    ) -> None:
+        self.config, self.workdir = config, Path(workdir)
+        self.mesh = meshes.make_mesh(config.mesh) if mesh is None else mesh
+        self.fns = build(config, self.mesh)
+        self.data: DataSource = data or TrainData(config, self.fns.task, self.mesh)
+        self.evaluators = [ValidationLoss(config.log.validation), *evaluators]
+        self.callbacks = list(callbacks)
+        self.validation_batches: list[DeviceBatch] = []
+        self.writer: MetricWriter = NoopWriter()
+        self.step, self.num_steps, self.is_last = 0, config.steps, False
+        self._stop_reason = ""
+        self._evaluated: dict[str, dict[str, float]] = {}
+        self._batches: Generator[DeviceBatch, None, None] | None = None
 
-    # ---- state: made already divided, or the newest checkpoint
-    checkpoints = Checkpoints(workdir, config.checkpoint)
-    if checkpoints.latest is None:
-        state = run.init()
-        if config.init_from:
-            state = warm_start(config.init_from, run.task, state)
-        if config.save_initial_model:
-            save(workdir / "untrained", run, state)
-    else:
-        state = checkpoints.restore(run.state)
-    step = int(state.step)
+    def fit(self) -> Path | None:
+        """Trains and returns the folder of the saved model; None if a signal stopped the run.
 
-    # ---- data
-    batches = crops.training(step + int(state.divergence.skipped_batches))
-    held_out = crops.validation()
+        A work folder that holds a part of the same run is resumed; a finished one is left as it
+        is. SIGTERM and SIGINT save the state and end the run after the current step.
 
-    # ---- loop: the numbers of a step are read after the next one has been dispatched
-    meter, plateau, records = watched(run, config, workdir, step)
-    bar = progress_bar(config.steps, step, visible=jax.process_index() == 0)
-    profiler = Profiler(workdir / "profile", *config.log.profile)
-    pending: tuple[int, Any] | None = None
-    stop = StopSignal()
-    watchdog = Watchdog(config.divergence.step_timeout_seconds)
-    try:
-        while step < config.steps and not plateau.reached:
-            profiler.before(step)
-            with watchdog:
-                with meter.time("data"):
+        Raises:
+          InputError: the folder holds another run or cannot be written, or the loss diverges.
+        """
+        config = self.config
+
+        # ---- work folder: one run, one resolved config
+        create_or_verify(self.workdir, config)
+        model_folder = self.workdir / "model"
+        if model_folder.exists():  # written last: the run is finished
+            return model_folder
+
+        with ExitStack() as stack:
+            # ---- callbacks
+            checkpoints = Checkpoints(self.workdir, config.checkpoint, config.divergence)
+            stack.callback(checkpoints.close)
+            stack.callback(self._close)
+            stop = StopSignal()
+            stack.callback(stop.restore)
+            self.callbacks = [
+                cb.HangWatchdog(config.divergence.step_timeout_seconds),
+                cb.Profiler(self.workdir / "profile", *config.log.profile),
+                cb.MetricLogging(),
+                cb.ProgressBar(),
+                cb.ReconstructionImages(config.log.image_every),
+                cb.EarlyStopping(config.early_stopping),
+                *self.callbacks,
+                cb.Checkpointing(checkpoints),
+            ]
+            for callback in reversed(self.callbacks):  # the watchdog is closed first
+                stack.callback(callback.close)
+
+            # ---- state: initialize sharded, or restore the latest checkpoint; data from there on
+            self.validation_batches = self.data.validation()
+            batches = self._start(*self._initial_state(checkpoints))
+
+            # ---- loop: the scalars of a step are read after the next step has been dispatched
+            pending: tuple[int, Scalars] | None = None
+            while self.step < self.num_steps and not self._stop_reason:
+                self._call("on_step_start")
+                with self.throughput.time("data"):
                     batch, channels = next(batches)
-                state, scalars = run.step(state, batch, channels)
-                step += 1
-                trouble = pending and report(pending, run.rate, meter, bar, records)
-                pending = None
-            if trouble:
-                state = roll_back(state, trouble, run.state, checkpoints, config.divergence)
-                step = int(state.step)
-                batches.close()
-                batches = crops.training(step + int(state.divergence.skipped_batches))
-                if records:
-                    records.close()
-                meter, plateau, records = watched(run, config, workdir, step)
-                bar.update(step - bar.n)
-                continue
-            if step % config.log.scalars == 0 or step == config.steps:
-                pending = (step, scalars)
-            loss: float | None = None
-            if held_out and due(step, config.log.validation, config.steps):
-                with meter.time("validation"):
-                    loss = validate(run, state, held_out)
-                plateau.add(loss)
-                if records:
-                    records.scalars(step, {VALIDATION: loss})
-            if (
-                held_out
-                and run.task.has_reconstruction
-                and due(step, config.log.image_every, config.steps)
-            ):
-                with meter.time("pictures"):
-                    picture = draw(run, state, held_out[0])
-                    if records:
-                        records.panel(step, picture)
-            bar.update()
-            last = stop.requested() or step == config.steps or plateau.reached
-            with meter.time("save"):
-                checkpoints.save(step, state, loss=loss, force=last)
-            if stop.received:
-                break
-        if pending is not None:
-            report(pending, run.rate, meter, bar, records)
-        checkpoints.finish()
-    finally:
-        batches.close()
-        checkpoints.close()
-        watchdog.close()
-        profiler.close()
-        bar.close()
-        if records:
-            records.close()
-        stop.restore()
+                self.state, scalars = self.fns.step(self.state, batch, channels)
+                self.step += 1
+                diverged_at = self._read(pending)
+                pending = (self.step, scalars)
+                self._call("on_step_end")
 
-    # ---- end: the model is written last, and says that the run is finished
-    if step < config.steps and not plateau.reached:
-        log.warning("stopped at step %d of %d; the same command goes on.", step, config.steps)
-        return None
-    if step < config.steps:
-        log.warning("step %d of %d is the last: the validation loss no longer falls.", step,
-                    config.steps)  # fmt: skip
-    save(model, run, state)
-    return model
+                if diverged_at is None:
+                    # ---- evaluators and callbacks, each on a schedule of its own
+                    self._evaluated = {}
+                    self.is_last = stop.requested() or self.step == self.num_steps
+                    for evaluator in self.evaluators:
+                        if evaluator.should_run(self):
+                            self.evaluate(evaluator.name)
+                    for callback in self.callbacks:
+                        if callback.should_run(self):
+                            self._run(callback)
 
+                    # ---- the end, which no diverged state may reach
+                    if self.step == self.num_steps or self._stop_reason:
+                        diverged_at, pending = self._read(pending, check=True), None
 
-def watched(
-    run: CompiledFns, config: TrainConfig, workdir: Path, step: int
-) -> tuple[ThroughputTracker, EarlyStopping, Records | None]:
-    """What a run at `step` is watched with; its past tells how long it took and what it reached."""
-    past = history(workdir, step)
-    peak = device_peak_flops(run.mesh.devices.flat[0].device_kind)
-    meter = ThroughputTracker(config.data.batch, run.task.flops, run.mesh.size, peak, past)
-    plateau = EarlyStopping(
-        config.early_stopping, (row[VALIDATION] for row in past if VALIDATION in row)
-    )
-    first = jax.process_index() == 0
-    return meter, plateau, Records(workdir, step, config.log.wandb) if first else None
+                if diverged_at is not None:
+                    self._stop_reason, pending = "", None
+                    restored = roll_back(
+                        self.state, diverged_at, self.fns.state, checkpoints, config.divergence
+                    )
+                    batches = self._start(*restored)
+                elif stop.received:
+                    break
+            self._read(pending)
+            self._call("on_fit_end")
 
+        # ---- the model is written last, which marks the run as finished
+        if self.step < self.num_steps and not self._stop_reason:
+            log.warning(
+                "stopped at step %d of %d; the same command resumes.", self.step, self.num_steps
+            )
+            return None
+        if self._stop_reason:
+            log.warning(
+                "step %d of %d is the last: %s.", self.step, self.num_steps, self._stop_reason
+            )
+        self._save_model(model_folder)
+        return model_folder
 
-def validate(run: CompiledFns, state: TrainState, held_out: Sequence[DeviceBatch]) -> float:
-    """The mean loss of the crops held out."""
-    losses = [run.evaluate(state.weights, state.model_state, *each)[0] for each in held_out]
-    return float(np.mean(losses))
+    # ---- for callbacks and evaluators
 
+    def stop(self, reason: str) -> None:
+        """Ends the run after this step, as a finished one; to be called on all hosts."""
+        self._stop_reason, self.is_last = reason, True
 
-def draw(run: CompiledFns, state: TrainState, held_out: DeviceBatch) -> np.ndarray:
-    """The picture (height, width, 3) of the first crops held out."""
-    pictures = run.draw(state.weights, state.model_state, *held_out)
-    masked, drawn, original = map(np.asarray, pictures)
-    return reconstruction_grid(masked, drawn, original, held_out.channels or run.task.channels)
+    def evaluate(self, name: str) -> dict[str, float]:
+        """The metrics of the evaluator `name`, computed and logged once per step at most."""
+        if name not in self._evaluated:
+            evaluator = next(each for each in self.evaluators if each.name == name)
+            jax.block_until_ready(self.state.step)
+            with self.throughput.time("evaluation"):
+                self._evaluated[name] = dict(evaluator.evaluate(self))
+            if self._evaluated[name]:
+                self._call("on_metrics", self.step, self._evaluated[name])
+        return self._evaluated[name]
 
+    @property
+    def evaluations(self) -> dict[str, float]:
+        """The metrics of all evaluators that have run at this step."""
+        return {name: value for each in self._evaluated.values() for name, value in each.items()}
 
-def report(
-    pending: tuple[int, Any],
-    rate: Any,
-    meter: ThroughputTracker,
-    bar: tqdm,
-    records: Records | None,
-) -> int | None:
-    """Reads a step's numbers from the device and shows them; its number if it is in trouble."""
-    step, scalars = pending
-    values = {f"train/{name}": float(value) for name, value in scalars.items()}
-    values |= {"train/learning_rate": float(rate(step - 1)), **meter.read(step)}
-    shown = {"loss": f"{values['train/loss']:.4f}"}
-    if "speed/crops_per_second" in values:
-        shown["crops/s"] = f"{values['speed/crops_per_second']:.0f}"
-    if "speed/mfu" in values:
-        shown["MFU"] = f"{100 * values['speed/mfu']:.0f} %"
-    bar.set_postfix(shown, refresh=False)
-    if records:
-        records.scalars(step, values)
-    return step if values["train/rollback_step"] >= 0 else None
+    # ---- parts of `fit`
 
+    def _initial_state(self, checkpoints: Checkpoints) -> tuple[TrainState, CallbackStates]:
+        if checkpoints.latest is not None:
+            return checkpoints.restore_with_callbacks(self.fns.state)
+        self.state = self.fns.init()
+        if self.config.init_from:
+            self.state = warm_start(self.config.init_from, self.fns.task, self.state)
+        if self.config.save_initial_model:
+            self._save_model(self.workdir / "untrained")
+        return self.state, {}
 
-def due(step: int, every: int, last: int) -> bool:
-    """Whether something that happens every `every` steps, and at the end, happens at `step`."""
-    return step % every == 0 or step == last
+    def _start(
+        self, state: TrainState, callback_states: CallbackStates
+    ) -> Generator[DeviceBatch, None, None]:
+        """Sets everything to the step of `state`, and returns the batches from there on."""
+        self._close()
+        self.state, self.step = state, int(state.step)
+        self._evaluated = {}
+        history = read_metrics(self.workdir, until=self.step)
+        if callback_states is None:  # of version 0.1, which counted the rows of the log
+            losses = [row[VALIDATION_LOSS] for row in history if VALIDATION_LOSS in row]
+            callback_states = {"EarlyStopping": {"losses": losses}}
+        self.writer = make_writer(self.workdir, self.step, self.config.log.wandb)
+        self.throughput = ThroughputTracker(
+            self.config.data.batch,
+            self.fns.task.flops,
+            self.mesh.size,
+            device_peak_flops(self.mesh.devices.flat[0].device_kind),
+            history,
+        )
+        for callback in self.callbacks:
+            callback.load_state_dict(callback_states.get(callback.name, {}))
+        self._call("on_fit_start")
+        self._batches = self.data.training(self.step + int(state.divergence.skipped_batches))
+        return self._batches
 
+    def _read(self, pending: tuple[int, Scalars] | None, check: bool = False) -> int | None:
+        """Reads the scalars of a step from the device and logs them, if it is due.
 
-def save(folder: Path, run: CompiledFns, state: TrainState) -> None:
-    """Writes the network as a model folder; all hosts must call it, the first one writes."""
-    tree = run.task.to_saved(state.weights, state.model_state)
-    if jax.process_count() > 1:  # parts of it are on devices of other hosts
-        tree = jax.jit(lambda t: t, out_shardings=meshes.replicated(run.mesh))(tree)
-    if jax.process_index() == 0:
-        save_model(folder, tree, run.task.model, run.task.preprocessing())
+        Returns the step if the run has diverged, which is checked on a schedule of its own, or
+        always with `check`.
+        """
+        if pending is None:
+            return None
+        step, scalars = pending
+        if cb.is_due(step, self.num_steps, self.config.log.scalars):
+            metrics = {f"train/{name}": float(value) for name, value in scalars.items()}
+            metrics["train/learning_rate"] = float(self.fns.lr_schedule(step - 1))
+            self._call("on_metrics", step, metrics | self.throughput.read(step))
+        check = check or step % self.config.divergence.check_every == 0
+        return step if check and int(scalars["rollback_step"]) >= 0 else None
+
+    def _run(self, callback: cb.Callback) -> None:
+        if not callback.blocking:
+            return callback.run(self)
+        jax.block_until_ready(self.state.step)  # else the time of the step would be counted here
+        with self.throughput.time(callback.name):
+            callback.run(self)
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def _close(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+        self.writer.close()
+        self._batches, self.writer = None, NoopWriter()
+
+    def _save_model(self, folder: Path) -> None:
+        """Writes the network as a model folder; all hosts must call it, the first one writes."""
+        task = self.fns.task
+        tree = task.to_saved(self.state.weights, self.state.model_state)
+        if jax.process_count() > 1:  # parts of it are on devices of other hosts
+            tree = jax.jit(lambda t: t, out_shardings=meshes.replicated(self.mesh))(tree)
+        if jax.process_index() == 0:
+            save_model(folder, tree, task.model, task.preprocessing())

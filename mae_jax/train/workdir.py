@@ -11,8 +11,7 @@ from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
 from mae_jax.train.config import TrainConfig
 
-# Where and how a run is computed and watched, but not what it learns: a run that goes on may have
-# other machines.
+# How a run is computed and watched, but not what it learns: it may resume on other machines.
 RESUMABLE_KEYS = (
     "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes",
     "data.max_unreadable_fraction",
@@ -21,33 +20,44 @@ RESUMABLE_KEYS = (
 
 
 def create_or_verify(workdir: Path, config: TrainConfig) -> None:
-    """Writes the resolved config in `workdir`, or checks that the same run stands there.
+    """Writes the resolved config in `workdir`, or checks that the folder holds the same run.
 
     A run may resume with other values of the keys in `RESUMABLE_KEYS`; the file then holds the
-    new ones.
+    new ones. A key that the version which wrote the file did not have may have any value.
 
     Raises:
-      InputError: the folder holds a run with another config; the message names the first key.
+      InputError: the folder holds a run with another config (the message names the first key), or
+        cannot be written.
     """
     path, values = workdir / "config.json", configs.to_dict(config)
-    if not path.exists():
-        if jax.process_index() == 0:
+    differing: list[str] = []
+    if is_new := not path.exists():
+        if jax.process_index() != 0:
+            return
+    else:
+        saved = read_json(path)
+        configs.from_saved(TrainConfig, saved, str(path))
+        saved = configs.upgrade_keys(TrainConfig, saved)
+        differing = sorted(_differences(saved, values))
+        if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
+            raise InputError(
+                f"{workdir} holds a run with another {fixed[0]}; give another --workdir, or the "
+                "same config to resume."
+            )
+    if (is_new or differing) and jax.process_index() == 0:
+        try:
             write_json(path, values)
-        return
-    saved = configs.from_saved(TrainConfig, read_json(path), str(path))
-    differing = sorted(_differences(configs.to_dict(saved), values))
-    if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
-        raise InputError(
-            f"{workdir} holds a run with another {fixed[0]}; "
-            "give another --workdir, or the same config to go on."
-        )
-    if differing and jax.process_index() == 0:
-        write_json(path, values)
+        except OSError as problem:
+            raise InputError(
+                f"{workdir} cannot be written ({problem.strerror}); make it writable, or give "
+                "another --workdir."
+            ) from None
 
 
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """The keys of `old` whose values are others in `new`."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            yield from _differences(old.get(key), new.get(key), f"{where}{'.' * bool(where)}{key}")
+        for name, value in old.items():
+            yield from _differences(value, new.get(name), f"{key}.{name}" if key else name)
     elif old != new:
-        yield where
+        yield key

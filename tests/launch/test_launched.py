@@ -12,7 +12,7 @@ import tifffile
 
 from launch.__main__ import main as launch
 from mae_jax.cli.main import main as mae_jax
-from mae_jax.train.metric_logger import read_metrics
+from mae_jax.train.metric_writers import read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """

@@ -1,6 +1,6 @@
-"""What the tests of training share: a screen of a few small images."""
+"""What the tests of training share: a screen of a few small images, and runs on one device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -10,7 +10,9 @@ import tifffile
 from jax.experimental.compilation_cache import compilation_cache
 
 from mae_jax.cli.main import main
-from mae_jax.distributed import mesh as meshes
+from mae_jax.distributed.mesh import make_mesh
+from mae_jax.train import TrainConfig, Trainer
+from mae_jax.train.config import MeshConfig
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +38,15 @@ def index(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def one_device() -> Iterator[None]:
-    """The loop takes all devices there are; one of the tests' eight compiles much faster."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = meshes.make_mesh
-        patch.setattr(meshes, "make_mesh", lambda config: real(config, jax.devices()[:1]))
-        yield
+@pytest.fixture(scope="session")
+def train() -> Callable[..., Path | None]:
+    """`mae_jax.train.train` on one of the tests' eight devices, which compiles much faster."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+
+    def train_on_one_device(config: TrainConfig, workdir: Path, **options) -> Path | None:
+        return Trainer(config, mesh, workdir=workdir, **options).fit()
+
+    return train_on_one_device
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mae_jax.train.metric_logger import read_metrics
+from mae_jax.train.metric_writers import read_metrics
 
 pytestmark = pytest.mark.slow
 

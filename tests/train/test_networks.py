@@ -13,7 +13,7 @@ from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.vit.model import ViTConfig
-from mae_jax.train import TrainConfig, train
+from mae_jax.train import TrainConfig
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -22,9 +22,7 @@ from mae_jax.train.config import (
     LogConfig,
     OptimizerConfig,
 )
-from mae_jax.train.metric_logger import read_metrics
-
-pytestmark = pytest.mark.usefixtures("one_device")
+from mae_jax.train.metric_writers import read_metrics
 
 STAINS = ("DNA", "ER")
 MODEL = MAEConfig(
@@ -70,7 +68,7 @@ def losses(workdir: Path, name: str = "train/loss") -> list[float]:
     "network", ["vit", pytest.param("densenet", marks=pytest.mark.slow),
                 pytest.param("unet", marks=pytest.mark.slow)]
 )  # fmt: skip
-def test_every_network_is_trained_by_the_same_loop(index, network, tmp_path):
+def test_every_network_is_trained_by_the_same_loop(index, train, network, tmp_path):
     """And what it leaves is an encoder like any other."""
     config = config_for(index, network=network, model=NETWORKS[network])
     sampling = {"vit": "label", "densenet": "plate", "unet": "sites"}[network]
@@ -89,13 +87,13 @@ def test_every_network_is_trained_by_the_same_loop(index, network, tmp_path):
 
 
 @pytest.mark.slow
-def test_bfloat16_early_stopping_profile_and_a_warm_start(index, tmp_path):
+def test_bfloat16_early_stopping_profile_and_a_warm_start(index, train, tmp_path):
     """One run of bfloat16 that traces two steps and stops early; one that starts from its end."""
     config = config_for(
         index,
         steps=40,
         # Nothing is ever better by 99 %, so that the second and third validation are the last.
-        early_stopping=EarlyStoppingConfig(patience=2, min_delta=0.99),
+        early_stopping=EarlyStoppingConfig(patience=2, every=2, min_delta=0.99),
         log=LogConfig(scalars=1, validation=2, image_every=40, num_images=2, profile=(1, 2)),
         optimizer=OptimizerConfig(ema_decay=0.5),
     )
@@ -114,7 +112,7 @@ def test_bfloat16_early_stopping_profile_and_a_warm_start(index, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_screens_with_decoders_of_their_own(index, tmp_path):
+def test_two_screens_with_decoders_of_their_own(index, train, tmp_path):
     """The second screen's DNA has a decoder of its own; its ER shares that of the first."""
     channels = ("DNA", "ER", "DNA of B")
     model = replace(MODEL, encoder=replace(MODEL.encoder, channels=channels))

@@ -12,7 +12,7 @@ import pytest
 
 from mae_jax.cli.main import main
 from mae_jax.networks.saved_model import load_model
-from mae_jax.train.metric_logger import read_metrics
+from mae_jax.train.metric_writers import read_metrics
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.py"
 TINY = {

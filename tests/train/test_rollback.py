@@ -1,5 +1,9 @@
-"""After too many bad steps a run goes back, leaves their crops out, and can still be resumed."""
+"""After too many bad steps a run rolls back, leaves their crops out, and can still be resumed."""
 
+import os
+import signal
+from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,15 +15,21 @@ from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
-from mae_jax.train import TrainConfig, train
-from mae_jax.train import preemption as signals
-from mae_jax.train import train_data as batches
+from mae_jax.networks.tasks import task_of
+from mae_jax.train import Callback, TrainConfig
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
-from mae_jax.train.config import CheckpointConfig, DataConfig, DivergenceConfig, LogConfig
-from mae_jax.train.metric_logger import read_metrics
+from mae_jax.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    DivergenceConfig,
+    LogConfig,
+    MeshConfig,
+)
+from mae_jax.train.metric_writers import read_metrics
+from mae_jax.train.train_data import TrainData
 
-pytestmark = pytest.mark.usefixtures("compiled_once", "one_device")
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 MODEL = MAEConfig(
     ParallelViTConfig(patch=8, width=16, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
@@ -34,87 +44,137 @@ def config_for(index: Path) -> TrainConfig:
         data=DataConfig(index=str(index), batch=4, validation_crops=0),
         checkpoint=CheckpointConfig(every=2, keep=4),
         log=LogConfig(scalars=2, validation=100, image_every=100),
-        divergence=DivergenceConfig(max_skipped=1, skip_window=10, rollbacks=1),
+        divergence=DivergenceConfig(
+            max_skipped=1, skip_window=10, rollbacks=1, check_every=2, snapshot_every=2
+        ),
         steps=STEPS,
     )
 
 
-@pytest.fixture
-def taken(monkeypatch) -> list[int]:
-    """The batches that the loop takes, by number; the crops of 7 and 8 have no finite loss."""
-    numbers: list[int] = []
-    poison(monkeypatch, numbers, {7, 8})
-    return numbers
+class BadData:
+    """The batches of a config, where those whose numbers are `bad` give no finite loss.
 
+    With `spikes` they give a high loss: all others are so dim that their own standardisation
+    leaves little of them.
 
-def poison(monkeypatch, numbers: list[int], bad: set[int] | range) -> None:
-    real = batches.TrainData.training
+    Attributes:
+      taken: the numbers of the batches that the trainer took.
+    """
+
+    def __init__(self, config: TrainConfig, bad: Container[int], spikes: bool = False):
+        mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
+        self._data = TrainData(config, task_of(config.model), mesh)
+        self._bad, self._spikes = bad, spikes
+        self.taken: list[int] = []
 
     def training(self, start):
-        for number, ready in enumerate(real(self, start), start):
-            numbers.append(number)
+        for number, ready in enumerate(self._data.training(start), start):
+            self.taken.append(number)
             # float for all of them, so that one program is compiled
             pixels = ready.batch["pixels"].astype(jnp.float32) / 65535
-            if number in bad:
-                pixels = pixels * jnp.nan
+            is_bad = number in self._bad
+            pixels *= (1.0 if is_bad else 1e-3) if self._spikes else (np.nan if is_bad else 1.0)
             yield ready._replace(batch={"pixels": pixels})
 
-    monkeypatch.setattr(batches.TrainData, "training", training)
+    def validation(self):
+        return []
 
 
-def stop_after(monkeypatch, count: int) -> None:
-    """The loop is told to stop after so many steps, as by SIGTERM."""
+class StopAfter(Callback):
+    """Sends SIGTERM at the end of a step."""
 
-    def requested(self) -> bool:
-        self.asked = getattr(self, "asked", 0) + 1
-        self.received = self.asked == count
-        return self.received
+    def __init__(self, steps: int) -> None:
+        self.left = steps
 
-    monkeypatch.setattr(signals.StopSignal, "requested", requested)
+    def on_step_end(self, trainer):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_run_goes_back_and_leaves_the_bad_crops_out(index, tmp_path, taken, caplog):
-    train(config_for(index), tmp_path / "whole")
+def test_a_run_rolls_back_and_leaves_the_bad_crops_out(index, train, tmp_path, caplog):
+    config = config_for(index)
+    data = BadData(config, {7, 8})
+    train(config, tmp_path, data=data)
     # Batch 8 is the second bad one; that is read with step 10, while batch 10 is under way. The
     # last checkpoint before batch 7 is that of step 6, and batch 10 now follows it.
-    assert taken == [*range(11), *range(10, 10 + STEPS - 6)]
+    assert data.taken == [*range(11), *range(10, 10 + STEPS - 6)]
     assert (
-        "back to the checkpoint of step 6, leaving out the batches of steps 7 to 10" in caplog.text
+        "rolled back to the checkpoint of step 6, leaving out the batches of steps 7 to 10"
+        in caplog.text
     )
-    rows = [row for row in read_metrics(tmp_path / "whole") if "train/loss" in row]
+    rows = [row for row in read_metrics(tmp_path) if "train/loss" in row]
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 14]
     assert [row["train/skipped"] for row in rows] == [0, 0, 0, 2, 2, 2, 2]
     assert np.isfinite([row["train/loss"] for row in rows]).all()
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_back_as_one_that_never_stopped(index, tmp_path, taken):
-    """Stopped with one bad step behind it, with two, and after going back."""
-    train(config_for(index), tmp_path / "whole")
+def test_an_interrupted_run_rolls_back_as_one_that_never_stopped(index, train, tmp_path):
+    """Stopped with one bad step behind it, with two, and after rolling back."""
+    config = config_for(index)
+    train(config, tmp_path / "whole", data=BadData(config, {7, 8}))
     for count in (8, 9, 11):
         workdir = tmp_path / str(count)
-        with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, count)
-            train(config_for(index), workdir)
-        assert not (workdir / "model").exists()
-        taken.clear()
-        train(config_for(index), workdir)
-        assert taken[-1] == 9 + STEPS - 6
+        stop = StopAfter(count)
+        assert train(config, workdir, data=BadData(config, {7, 8}), callbacks=[stop]) is None
+        data = BadData(config, {7, 8})
+        train(config, workdir, data=data)
+        assert data.taken[-1] == 9 + STEPS - 6
         ours, theirs = (load_model(p / "model")[1] for p in (workdir, tmp_path / "whole"))
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_a_run_that_keeps_failing_gives_up(index, tmp_path, monkeypatch):
-    poison(monkeypatch, [], range(7, 100))
-    with pytest.raises(InputError, match=r"gone back 1 times already.*lower optimizer\.lr"):
-        train(config_for(index), tmp_path / "run")
+@pytest.fixture(scope="module")
+def spiked(index, train, tmp_path_factory):
+    """(config, weights) of a run with two loss spikes, one of which comes at the very end."""
+    config = config_for(index)
+    config = replace(
+        config, divergence=replace(config.divergence, stats_window=4, spike=3.0, rollbacks=2)
+    )
+    workdir = tmp_path_factory.mktemp("spiked")
+    weights = _weights_after_spikes(train, config, workdir)
+    assert [row["train/skipped"] for row in read_metrics(workdir) if "train/loss" in row][-1] == 4
+    return config, weights
+
+
+def _weights_after_spikes(train, config: TrainConfig, workdir: Path):
+    # Batches 7 and 8 fail; after the rollback, 16 and 17 are those of the last two steps.
+    data = BadData(config, {7, 8, 16, 17}, spikes=True)
+    train(config, workdir, data=data)
+    assert data.taken.count(10) == 2
+    return load_model(workdir / "model")[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log": LogConfig(scalars=1, validation=1, image_every=5)},
+        {"log": LogConfig(scalars=7)},
+        {"log": LogConfig(scalars=1000), "checkpoint": CheckpointConfig(every=3, keep=1)},
+        {"checkpoint": CheckpointConfig(every=1000, keep_best=0)},
+    ],
+    ids=["log-1", "log-7", "checkpoint-3", "checkpoint-never"],
+)
+def test_what_is_learned_does_not_depend_on_logging_or_checkpoints(
+    spiked, train, tmp_path, changes
+):
+    config, weights = spiked
+    ours = _weights_after_spikes(train, replace(config, **changes), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, ours, weights)
+
+
+def test_a_run_that_keeps_diverging_gives_up(index, train, tmp_path):
+    config = config_for(index)
+    with pytest.raises(InputError, match=r"rolled back 1 times already.*lower optimizer\.lr"):
+        train(config, tmp_path / "run", data=BadData(config, range(7, 100)))
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_trouble_before_the_first_checkpoint_has_no_way_back(index, tmp_path, monkeypatch):
-    poison(monkeypatch, [], range(100))
-    with pytest.raises(InputError, match="there is no way back"):
-        train(config_for(index), tmp_path / "run")
+def test_divergence_before_the_first_snapshot_has_no_way_back(index, train, tmp_path):
+    config = config_for(index)
+    with pytest.raises(InputError, match="there is no snapshot to roll back to"):
+        train(config, tmp_path / "run", data=BadData(config, range(100)))
 
 
 def alive() -> int:
@@ -124,7 +184,7 @@ def alive() -> int:
 def test_a_restored_state_takes_no_more_memory_than_a_fresh_one(index, tmp_path):
     """Every array of it is given to the first step, which writes the new state in its place."""
     config = config_for(index)
-    run = build(config, meshes.make_mesh(config.mesh))
+    run = build(config, meshes.make_mesh(config.mesh, jax.devices()[:1]))
     pixels = np.random.default_rng(0).integers(0, 65535, (4, 2, 16, 16), dtype=np.uint16)
     batch = meshes.to_global_array({"pixels": pixels}, run.mesh)
     step = run.step.lower(run.state, batch, None).compile()

@@ -16,7 +16,7 @@ from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.task import MAETask
 from mae_jax.networks.unet.model import UNetConfig
 from mae_jax.networks.vit.model import ViTConfig
-from mae_jax.train.checkpoints import Checkpoints, restore_encoder
+from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig
 from mae_jax.train.optimizer import optimizer
@@ -187,9 +187,8 @@ def test_a_rule_of_one_s_own_comes_first():
     layout = replace(MIXED, rules=((r"in_proj$", ("", "data")),))
     made = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
     assert made.state.params["encoder"]["block_00"]["in_proj"].sharding.spec == P(None, "data")
-    layout = replace(MIXED, rules=((r"in_proj$", ("", "tensro")),))
     with pytest.raises(InputError, match="did you mean 'tensor'"):
-        build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
+        replace(MIXED, rules=((r"in_proj$", ("", "tensro")),))
 
 
 def test_a_micro_batch_that_does_not_divide_is_named():
@@ -232,7 +231,7 @@ def test_a_mesh_that_does_not_fit_says_so():
         meshes.make_mesh(MeshConfig(fsdp=3))
 
 
-def test_a_checkpoint_is_read_on_another_mesh_and_the_encoder_alone(tmp_path):
+def test_a_checkpoint_is_read_on_another_mesh(tmp_path):
     layout = MeshConfig(data=4, fsdp=2)
     eight = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))
     places = jax.tree.map(lambda s: s.sharding, eight.state)
@@ -248,5 +247,3 @@ def test_a_checkpoint_is_read_on_another_mesh_and_the_encoder_alone(tmp_path):
     reader.close()
     jax.tree.map(np.testing.assert_array_equal, found, state)
     assert found.params["encoder"]["block_00"]["in_proj"].sharding.mesh.shape["fsdp"] == 4
-    encoder = restore_encoder(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, encoder, state.params["encoder"])

@@ -1,6 +1,5 @@
 """The loop: an interrupted run ends as one that never stopped, and says what is wrong."""
 
-import importlib
 import json
 import os
 import signal
@@ -15,12 +14,10 @@ import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
-from mae_jax.train import TrainConfig, train
+from mae_jax.train import Callback, TrainConfig
 from mae_jax.train.config import CheckpointConfig, DataConfig, LogConfig, MeshConfig
-from mae_jax.train.metric_logger import read_metrics
+from mae_jax.train.metric_writers import read_metrics
 from mae_jax.train.workdir import create_or_verify
-
-pytestmark = pytest.mark.usefixtures("one_device")
 
 MODEL = MAEConfig(
     ParallelViTConfig(patch=8, width=32, depth=1, heads=2, crop=16, channels=("DNA", "ER")),
@@ -40,7 +37,7 @@ def config_for(index: Path, steps: int = 6) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(index, one_device, tmp_path_factory) -> Path:
+def finished(index, train, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run") / "whole"
     train(config_for(index), workdir)
     return workdir
@@ -63,23 +60,24 @@ def test_a_run_leaves_what_it_promises(finished):
         1, 32)  # fmt: skip
 
 
-def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
-    index, finished, tmp_path, monkeypatch
-):
-    """The parameters of both runs are equal to the bit."""
-    module = importlib.import_module("mae_jax.train.trainer")
-    real = module.report
+class Sigterm(Callback):
+    """Sends SIGTERM to the process when the metrics of a step are logged."""
 
-    def report(pending, *rest):
-        real(pending, *rest)
-        if pending[0] == 3:
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def on_metrics(self, trainer, step, metrics):
+        if step == self.at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(module, "report", report)
+
+def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
+    index, train, finished, tmp_path
+):
+    """The parameters of both runs are equal to the bit."""
     workdir = tmp_path / "killed"
-    assert train(config_for(index), workdir) is None
+    assert train(config_for(index), workdir, callbacks=[Sigterm(3)]) is None
     assert not (workdir / "model").exists()
-    monkeypatch.setattr(module, "report", real)
     assert train(config_for(index), workdir) == workdir / "model"
     ours, theirs = load_model(workdir / "model")[1], load_model(finished / "model")[1]
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
@@ -87,20 +85,20 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_is_left_as_it_is(index, finished):
+def test_a_finished_run_is_left_as_it_is(index, train, finished):
     before = (finished / "model" / "model.safetensors").stat().st_mtime_ns
     train(config_for(index), finished)
     assert (finished / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_another_config_in_the_same_folder_is_refused(index, finished):
+def test_another_config_in_the_same_folder_is_refused(index, train, finished):
     changed = config_for(index)
     changed = replace(changed, optimizer=replace(changed.optimizer, lr=0.5))
     with pytest.raises(InputError, match=r"another optimizer\.lr"):
         train(changed, finished)
 
 
-def test_a_run_may_go_on_with_other_machines(index, tmp_path):
+def test_a_run_may_go_on_with_other_machines(index, train, tmp_path):
     config = config_for(index)
     create_or_verify(tmp_path, config)
     moved = replace(config, mesh=MeshConfig(fsdp=2), data=replace(config.data, workers=3))
@@ -110,7 +108,7 @@ def test_a_run_may_go_on_with_other_machines(index, tmp_path):
         create_or_verify(tmp_path, replace(moved, data=replace(moved.data, batch=8)))
 
 
-def test_a_channel_that_the_screen_lacks_is_named(index, tmp_path):
+def test_a_channel_that_the_screen_lacks_is_named(index, train, tmp_path):
     encoder = replace(MODEL.encoder, channels=("DNA", "Mito"))
     config = replace(config_for(index), model=replace(MODEL, encoder=encoder))
     with pytest.raises(InputError, match="no channel 'Mito'"):

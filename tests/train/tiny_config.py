@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 3
     config.checkpoint.keep = 2
     config.checkpoint.keep_every = 12
+    config.divergence.snapshot_every = 30
     config.log.scalars = 2
     config.log.validation = 6
     config.log.image_every = 60

@@ -1,13 +1,21 @@
 """Ends a process that hangs, with the stacks of all its threads, so that the job is restarted."""
 
+from __future__ import annotations
+
 import faulthandler
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
+
+from mae_jax.train.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    from mae_jax.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -15,20 +23,20 @@ EXIT_STATUS = 70  # EX_SOFTWARE: neither wrong input nor a signal
 
 
 def end_process() -> None:
-    """Ends at once: what hangs would also hang whatever is done on an orderly way out."""
+    """Ends at once: what hangs would also hang an orderly exit."""
     os._exit(EXIT_STATUS)
 
 
-class Watchdog:
-    """Watches the body of `with watchdog:`, which must end within `seconds` each time.
+class HangWatchdog(Callback):
+    """Ends the process if a step takes longer than `seconds`, waiting for its data included.
 
-    The first body is not watched, since it holds the compilation; neither is anything outside
-    (validation, saving). Where a body takes longer, the watchdog says so, writes the stack of
-    every thread to stderr and ends the process with status 70.
+    The first step is not watched, since it holds the compilation; neither is anything between two
+    steps (validation, saving). The stacks of all threads are written to stderr, and the process
+    exits with status 70.
 
     Args:
       seconds: the limit; 0 watches nothing.
-      end: what to do at the end; for tests.
+      end: what ends the process; for tests.
     """
 
     def __init__(self, seconds: float | int, end: Callable[[], None] = end_process) -> None:
@@ -40,12 +48,12 @@ class Watchdog:
         if seconds:
             self._thread.start()
 
-    def __enter__(self) -> None:
+    def on_step_start(self, trainer: Trainer | None = None) -> None:
         if not self._first:
             self._deadline = time.monotonic() + self._seconds
         self._first = False
 
-    def __exit__(self, *_: object) -> None:
+    def on_step_end(self, trainer: Trainer | None = None) -> None:
         self._deadline = None
 
     def _watch(self) -> None:
@@ -64,7 +72,7 @@ class Watchdog:
                 return
 
     def close(self) -> None:
-        """Stops watching for good."""
+        self._deadline = None
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
