@@ -111,6 +111,11 @@ class MAEConfig:
       mask_ratio: share of the tokens that the encoder does not see.
       norm_pix: standardise every target patch by its own mean and variance.
       fourier_weight: alpha of Equation 3; 0 leaves the Fourier loss out.
+      fourier_scale: "equation_2" compares spectra of patches; "released" multiplies that loss by
+        crop / patch², for those who continue models that the released code trained. Its Fourier
+        transform goes over squares of as many values as the crop has patches, not over patches:
+        with patches of 8 at 256 pixels its spectra are 4 times as large (3.9 measured), with
+        patches of 16 they are equal.
     """
 
     encoder: ParallelViTConfig = ParallelViTConfig()
@@ -118,6 +123,7 @@ class MAEConfig:
     mask_ratio: float = setting(0.75, ge=0, lt=1)
     norm_pix: bool = False
     fourier_weight: float = setting(0.01, ge=0, le=1)
+    fourier_scale: Literal["equation_2", "released"] = "equation_2"
 
 
 # width, depth, heads, mlp_ratio, drop_path. S to L: Section 4.2; H, g, G: Zhai et al. 2022,

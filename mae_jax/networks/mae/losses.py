@@ -40,11 +40,17 @@ def mae_loss(
     mae = weighted_mean(squared_error(prediction, target), weight)
     alpha = config.fourier_weight
     seen = prediction if alpha else jax.lax.stop_gradient(prediction)
-    fourier = weighted_mean(
+    fourier = fourier_scale(config) * weighted_mean(
         fourier_error(seen, target, patch=config.encoder.patch, channels=channels), weight
     )
     loss = (1 - alpha) * mae + alpha * fourier if alpha else mae
     return loss, {"mae": mae, "fourier": fourier}
+
+
+def fourier_scale(config: MAEConfig) -> float:
+    """The factor of Equation 2's loss: 1, or that of the released code (`MAEConfig`)."""
+    encoder = config.encoder
+    return encoder.crop / encoder.patch**2 if config.fourier_scale == "released" else 1.0
 
 
 def squared_error(

@@ -55,6 +55,32 @@ def test_equations_in_numpy_loops(channel_agnostic):
     np.testing.assert_allclose(loss, 0.99 * mae / masked + 0.01 * fourier / masked, rtol=1e-5)
 
 
+def released_fourier_loss(prediction: np.ndarray, target: np.ndarray) -> float:
+    """The released code's loss: spectra of squares of as many values as there are tokens."""
+    batch, tokens, pixels = prediction.shape
+    side = round(tokens**0.5)
+    spectra = [
+        np.abs(np.fft.fft2(x.reshape(batch, pixels, side, side))) for x in (prediction, target)
+    ]
+    return np.abs(spectra[0] - spectra[1]).mean()
+
+
+@pytest.mark.parametrize(("patch", "factor"), [(8, 4.0), (16, 1.0)])
+def test_the_released_scale_is_that_of_the_released_loss(patch, factor):
+    """Within 3 %, for crops of 256 pixels in one channel."""
+    encoder = ParallelViTConfig(patch=patch, channels=("a",), crop=256)
+    tokens = (256 // patch) ** 2
+    weight = np.ones((2, tokens), np.float32)
+    out = output(patch**2, weight)
+    losses = {
+        scale: float(mae_loss(out, MAEConfig(encoder=encoder, fourier_scale=scale))[1]["fourier"])
+        for scale in ("equation_2", "released")
+    }
+    assert losses["released"] == pytest.approx(factor * losses["equation_2"], rel=1e-6)
+    reference = released_fourier_loss(np.asarray(out.prediction), np.asarray(out.target))
+    assert losses["released"] == pytest.approx(reference, rel=0.03)
+
+
 @pytest.mark.parametrize("patch", [4, 5, 8, 14, 16])
 def test_the_half_spectrum_equals_the_whole(patch):
     rng = np.random.default_rng(2)
