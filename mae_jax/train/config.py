@@ -78,19 +78,24 @@ class OptimizerConfig:
 
     Attributes:
       name: "lion", "adamw" or "sgd".
+      schedule: "one_cycle" in the paper's words; "one_cycle_torch" as PyTorch's OneCycleLR, which
+        rises from `lr` / 25 by a cosine, ends at `lr` / 250,000 and cycles beta1 (or momentum)
+        between 0.95 and 0.85, for those who continue released models.
       lr: the cycle's maximum.
-      b1, b2: Lion's and AdamW's moments; b1 is also SGD's momentum.
+      b1, b2: decay rates of Lion's and AdamW's moments; b1 is also SGD's momentum. b1 is not used
+        by "one_cycle_torch".
       weight_decay: decoupled; skips 1-D parameters (biases, norms, gains) and names that match
         `no_decay`.
       no_decay: regular expressions; a parameter whose own name matches one does not decay.
       warmup: the share of all steps in which the rate rises.
-      final_lr: the rate at the end, as a share of the maximum.
+      final_lr: the rate at the end, as a share of the maximum; "one_cycle" only.
       grad_accum_steps: micro-batches whose gradients are averaged in one step.
       ema_decay: decay of the exponential moving average of the weights (0.9999, say), which is
         then evaluated and saved; 0 for none.
     """
 
     name: Literal["lion", "adamw", "sgd"] = "lion"
+    schedule: Literal["one_cycle", "one_cycle_torch"] = "one_cycle"
     lr: float = setting(1e-4, gt=0)
     b1: float = setting(0.9, ge=0, lt=1)
     b2: float = setting(0.95, ge=0, lt=1)
