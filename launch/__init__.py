@@ -1,1 +1,1 @@
-"""Runs of `mae-jax` on TPU pods, Kubernetes and SLURM: see the README beside this file."""
+"""Launching of `mae-jax` on TPU slices, Kubernetes and SLURM; see launch/README.md."""

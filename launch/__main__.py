@@ -4,23 +4,24 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
-from launch.commands import Call
+from launch.commands import Command
 from launch.kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
-from launch.runs import Run, check_name, count, make_run
+from launch.runs import Run, check_name, make_run, positive_int
 from launch.slurm import SLURM
-from launch.tpu_vm import TPU_QUEUE, TPU_VM
-from mae_jax.errors import InputError
+from launch.tpu_vm import TPU_QUEUED_RESOURCE, TPU_VM
+from mae_jax.errors import InputError, redact_credentials
 
 
 class Target(Protocol):
-    """A kind of machines that runs are launched on. Nothing is remembered here: what a run's name
-    does not tell, the machines are asked.
+    """Machines that runs are launched on.
+
+    A target keeps no state: all that does not follow from a run's name is read from the machines.
 
     Attributes:
       help, example: for the command line.
-      stopped_status: whether a stopped training must end with a status of its own there.
+      preempted_exit_code: whether a preempted training must end with a status of its own there.
     """
 
     @property
@@ -28,116 +29,138 @@ class Target(Protocol):
     @property
     def example(self) -> str: ...
     @property
-    def stopped_status(self) -> bool: ...
-    def place(self, parser: argparse.ArgumentParser) -> None: ...
-    def options(self, parser: argparse.ArgumentParser) -> None: ...
-    def submit(self, run: Run, args: argparse.Namespace) -> list[Call]: ...
-    def status(self, args: argparse.Namespace) -> list[Call]: ...
-    def logs(self, args: argparse.Namespace) -> list[Call]: ...
-    def stop(self, args: argparse.Namespace) -> list[Call]: ...
+    def preempted_exit_code(self) -> bool: ...
+    def add_location_args(self, parser: argparse.ArgumentParser) -> None: ...
+    def add_submit_args(self, parser: argparse.ArgumentParser) -> None: ...
+    def submit(self, run: Run, args: argparse.Namespace) -> list[Command]: ...
+    def status(self, args: argparse.Namespace) -> list[Command]: ...
+    def logs(self, args: argparse.Namespace) -> list[Command]: ...
+    def stop(self, args: argparse.Namespace) -> list[Command]: ...
 
 
 TARGETS: dict[str, Target] = {
     "tpu-vm": TPU_VM,
-    "tpu-queue": TPU_QUEUE,
+    "tpu-queued-resource": TPU_QUEUED_RESOURCE,
     "gke-tpu": GKE_TPU,
     "gke-gpu": GKE_GPU,
     "kubernetes": KUBERNETES,
     "slurm": SLURM,
 }
 VERBS = {
-    "submit": "start the run, or go on with it where it stopped",
-    "status": "say whether it waits, runs or has ended",
-    "logs": "show the end of what it prints, and what comes",
-    "stop": "let it save, and end it",
+    "submit": "start the run, or resume it",
+    "status": "show whether the run waits, runs or has ended",
+    "logs": "show the end of the run's output, and follow it",
+    "stop": "let the run save its state, and end it",
+}
+# Earlier names of targets and options.
+RENAMED_TARGETS = {"tpu-queue": "tpu-queued-resource"}
+RENAMED_OPTIONS = {
+    "--shards": "--num-tasks",
+    "--at-once": "--max-parallel",
+    "--restarts": "--max-restarts",
+    "--keep": "--watch",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} ({self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what the command line says; returns the exit status (0 done, 2 not possible)."""
+    """Runs a command line; returns the exit status (0 success, 2 wrong input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options, words = argv, []
-    if "--" in argv:  # what follows is the command of mae-jax
+    if "--" in argv:  # the command of mae-jax follows
         options, words = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     try:
-        args = parser().parse_args(options)
+        _refuse_renamed(options)
+        args = build_parser().parse_args(options)
         check_name(args.name)
         target = TARGETS[args.target]
         if args.verb != "submit":
             if words:
                 raise InputError(f"{args.verb} takes no command after --.")
-            calls = getattr(target, args.verb)(args)
+            commands = getattr(target, args.verb)(args)
         else:
             run = make_run(
                 args.name,
                 args.runs,
                 words,
-                shards=args.shards,
+                num_tasks=args.num_tasks,
                 environment=args.env,
-                stopped_status=target.stopped_status,
+                preempted_exit_code=target.preempted_exit_code,
             )
-            calls = target.submit(run, args)
-            if getattr(args, "keep", False):
-                keep = TPU_QUEUE.show_keeping if args.dry_run else TPU_QUEUE.keep
-                keep(run, args)
+            commands = target.submit(run, args)
+            if getattr(args, "watch", False) and not args.dry_run:
+                TPU_QUEUED_RESOURCE.watch(run, args)
                 return 0
-        for call in calls:
+        for command in commands:
             if args.dry_run:
-                print(call)
+                print(redact_credentials(str(command)))
             else:
-                call.run()
-    except InputError as problem:
-        print(f"launch: {problem}", file=sys.stderr)
+                command.run()
+        if args.verb == "submit" and getattr(args, "watch", False):
+            print(TPU_QUEUED_RESOURCE.describe_watch(args))
+    except InputError as error:
+        print(redact_credentials(f"launch: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # the end of `logs`
         return 130
-    except BrokenPipeError:  # `… --dry-run | head`: the reader has gone, which is its right
+    except BrokenPipeError:  # `… --dry-run | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The command line: targets, their verbs, and the options of each."""
-    root = Parser(prog="python -m launch", description="Runs of mae-jax on other machines.")
+    root = Parser(prog="python -m launch", description="Launch mae-jax on other machines.")
     targets = root.add_subparsers(dest="target", required=True, metavar="TARGET")
     for name, target in TARGETS.items():
-        chosen = targets.add_parser(name, help=target.help)
-        verbs = chosen.add_subparsers(dest="verb", required=True, metavar="VERB")
-        for verb, says in VERBS.items():
-            one = verbs.add_parser(
+        target_parser = targets.add_parser(name, help=target.help)
+        verbs = target_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+        for verb, text in VERBS.items():
+            parser = verbs.add_parser(
                 verb,
-                help=says,
-                description=f"{target.help}: {says}.",
+                help=text,
+                description=f"{target.help}: {text}.",
                 epilog=f"example:\n{target.example}" if verb == "submit" else None,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
-            _declare(one, verb, target)
+            _add_arguments(parser, verb, target)
     return root
 
 
-def _declare(parser: argparse.ArgumentParser, verb: str, target: Target) -> None:
-    add: Any = parser.add_argument
+def _add_arguments(parser: argparse.ArgumentParser, verb: str, target: Target) -> None:
+    add = parser.add_argument
     add("name", metavar="NAME", help="the run's name")
-    add("--dry-run", action="store_true", help="print all that would be run, and run nothing")
-    target.place(parser)
+    add("--dry-run", action="store_true", help="print all commands, and run nothing")
+    target.add_location_args(parser)
     if verb == "logs":
-        text = "the host, pod or share whose output is shown (the first, 0)"
-        add("--process", type=int, default=0, metavar="N", help=text)
+        add("--process", type=int, default=0, metavar="N",
+            help="the host, pod or task whose output is shown (0)")  # fmt: skip
     if verb == "submit":
-        runs = "folder of all runs, seen by all machines: this one's is the folder NAME in it"
-        add("--runs", required=True, metavar="FOLDER", help=runs)
-        add("--shards", type=count, metavar="N", help="shares of an embedding")
-        add("--at-once", type=count, metavar="N", help="shares that run at once, at most (all)")
-        add("--restarts", type=int, default=50, metavar="N", help="after failures, at most (50)")
-        add("--env", action="append", default=[], metavar="NAME=VALUE", help="for its processes")
-        target.options(parser)
+        add("--runs", required=True, metavar="FOLDER",
+            help="folder of all runs, on all machines; this run writes to FOLDER/NAME")  # fmt: skip
+        add("--num-tasks", type=positive_int, metavar="N", help="tasks of an embedding")
+        add("--max-parallel", type=positive_int, metavar="N",
+            help="tasks that run at the same time, at most (all)")  # fmt: skip
+        add("--max-restarts", type=int, default=50, metavar="N",
+            help="restarts after failures, at most (50)")  # fmt: skip
+        add("--env", action="append", default=[], metavar="NAME=VALUE",
+            help="environment variable of its processes")  # fmt: skip
+        target.add_submit_args(parser)
+
+
+def _refuse_renamed(options: Sequence[str]) -> None:
+    if options and options[0] in RENAMED_TARGETS:
+        raise InputError(f"{options[0]} is now {RENAMED_TARGETS[options[0]]}.")
+    for word in options:
+        name = word.split("=")[0]
+        if name in RENAMED_OPTIONS:
+            raise InputError(f"{name} is now {RENAMED_OPTIONS[name]}.")
 
 
 if __name__ == "__main__":

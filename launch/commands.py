@@ -1,4 +1,4 @@
-"""The other programs that a launch calls: shown as a shell would take them, or run."""
+"""External commands of a launch: printed as a shell script, or run."""
 
 import shlex
 import subprocess
@@ -9,61 +9,63 @@ from mae_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class Call:
-    """A program, its arguments, and the document that it reads from its standard input.
+class Command:
+    """A program with its arguments.
 
-    `may_fail`: what follows is done whether or not this succeeds.
+    Attributes:
+      argv: program and arguments.
+      stdin: document that it reads from its standard input.
+      may_fail: the following commands run whether or not this one succeeds.
     """
 
-    words: tuple[str, ...]
-    document: str | None = None
+    argv: tuple[str, ...]
+    stdin: str | None = None
     may_fail: bool = False
 
     def __str__(self) -> str:
-        """The call as a shell script, whole: a long one has an option a line."""
-        text = shlex.join(self.words)
+        """The command as a shell script; a long one has one option per line."""
+        text = shlex.join(self.argv)
         if len(text) > 90:
-            text = " \\\n  ".join(_by_option(self.words))
+            text = " \\\n  ".join(_by_option(self.argv))
         if self.may_fail:
             text += " || true"
-        if self.document is not None:
-            text += f" <<'END_OF_DOCUMENT'\n{self.document.rstrip()}\nEND_OF_DOCUMENT"
+        if self.stdin is not None:
+            end = _delimiter(self.stdin)
+            text += f" <<'{end}'\n{self.stdin.rstrip()}\n{end}"
         return text
 
     def run(self) -> None:
-        """Runs it, with its output on this terminal.
+        """Runs the command, with its output on this terminal.
 
         Raises:
-          InputError: the program is missing, or it ended badly and must not.
+          InputError: the program is missing, or it failed and must not.
         """
         done = self._run(capture=False)
         if done.returncode and not self.may_fail:
             raise InputError(
-                f"{self.words[0]} ended with status {done.returncode}; it says above why."
+                f"{self.argv[0]} ended with status {done.returncode}; its message is above."
             )
 
     def output(self) -> str | None:
-        """What it prints; nothing (None) if it fails."""
+        """The standard output of the command, or None if it fails."""
         done = self._run(capture=True)
         return None if done.returncode else done.stdout.strip()
 
     def _run(self, *, capture: bool) -> subprocess.CompletedProcess[str]:
         pipe = subprocess.PIPE if capture else None
         try:
-            return subprocess.run(
-                self.words, input=self.document, stdout=pipe, text=True, check=False
-            )
+            return subprocess.run(self.argv, input=self.stdin, stdout=pipe, text=True, check=False)
         except FileNotFoundError:
-            raise InputError(f"{self.words[0]} is not installed here, or not on PATH.") from None
+            raise InputError(f"{self.argv[0]} is not installed here, or not on PATH.") from None
 
 
-def call(*words: str, document: str | None = None, may_fail: bool = False) -> Call:
-    """The call of `words`; empty words are left out."""
-    return Call(tuple(word for word in words if word), document, may_fail)
+def command(*argv: str, stdin: str | None = None, may_fail: bool = False) -> Command:
+    """A command; empty arguments are left out."""
+    return Command(tuple(word for word in argv if word), stdin, may_fail)
 
 
-def bash_list(name: str, words: Sequence[str]) -> str:
-    """What sets the array `name` in bash: a long one has an option a line."""
+def bash_array(name: str, words: Sequence[str]) -> str:
+    """The bash assignment of an array; a long one has one option per line."""
     text = f"{name}=({shlex.join(words)})"
     if len(text) > 90:
         text = "\n  ".join([f"{name}=(", *_by_option(words)]) + "\n)"
@@ -77,3 +79,12 @@ def _by_option(words: Sequence[str]) -> list[str]:
             lines.append([])
         lines[-1].append(word)
     return [shlex.join(line) for line in lines]
+
+
+def _delimiter(document: str) -> str:
+    """The end of a here-document, which no line of the document equals."""
+    lines = set(document.splitlines())
+    delimiter = "END_OF_DOCUMENT"
+    while delimiter in lines:
+        delimiter += "_"
+    return delimiter

@@ -1,20 +1,21 @@
-"""What is launched: a command of mae-jax whose folder follows from the run's name."""
+"""The launched run: a command of mae-jax whose output folder follows from the run's name."""
 
 import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mae_jax.errors import InputError
+from mae_jax.errors import INTERRUPTED, WRONG_INPUT, InputError
 
-# The exit status of a training that a signal stopped, all saved: launchers must start it again,
-# and would take 0 for the end of the run.
-STOPPED = 75
-# The exit status for wrong input: the same command would end the same way again.
-WRONG_INPUT = 2
+# Exit status of a training that saved its state after a signal: launchers must start it again, and
+# would take 0 for the end of the run.
+PREEMPTED = 75
+# Statuses after which the same command would fail in the same way, or was ended by the user. All
+# others (trouble of the machine, a crash, a kill) are worth a restart.
+FINAL = (WRONG_INPUT, INTERRUPTED)
 
-# What a launcher itself decides.
-_OWN = {
+# Options of mae-jax that the launcher sets.
+_LAUNCHER_OPTIONS = {
     "train": ("--workdir", "--distributed", "--preempted-exit-code"),
     "embed": ("--out", "--task", "--num-tasks"),
 }
@@ -25,28 +26,28 @@ class Run:
     """One run.
 
     Attributes:
-      name: also that of the job, of its pods and of its folder.
-      folder: where it stands: started again under the same name, it goes on from there.
-      words: the command after `mae-jax`.
-      shards: the shares of an embedding; 0 for a training.
-      environment: variables for its processes.
+      name: also of the job, its pods and its folder.
+      folder: output folder; a run submitted again under the same name resumes from it.
+      argv: the command, after `mae-jax`.
+      num_tasks: tasks of an embedding; 0 for a training.
+      environment: variables of its processes.
     """
 
     name: str
     folder: str
-    words: tuple[str, ...]
-    shards: int
+    argv: tuple[str, ...]
+    num_tasks: int
     environment: dict[str, str]
 
     @property
-    def training(self) -> bool:
-        return self.shards == 0
+    def is_training(self) -> bool:
+        return self.num_tasks == 0
 
 
-def count(text: str) -> int:
-    """An option's value that must be a number from 1 up, for argparse."""
+def positive_int(text: str) -> int:
+    """An integer of at least 1, for argparse."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 up")
+        raise argparse.ArgumentTypeError(f"'{text}' is not an integer of at least 1")
     return int(text)
 
 
@@ -58,7 +59,7 @@ def check_name(name: str) -> str:
     """
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
         raise InputError(
-            f"'{name}' cannot name a run: take at most 40 small letters, digits and hyphens, "
+            f"'{name}' cannot name a run; use at most 40 lower-case letters, digits and hyphens, "
             "with a letter first and no hyphen last."
         )
     return name
@@ -67,81 +68,84 @@ def check_name(name: str) -> str:
 def make_run(
     name: str,
     root: str,
-    words: Sequence[str],
+    argv: Sequence[str],
     *,
-    shards: int | None,
+    num_tasks: int | None,
     environment: Sequence[str],
-    stopped_status: bool,
+    preempted_exit_code: bool,
 ) -> Run:
     """The run that the command line asks for.
 
     Args:
       root: the folder of all runs, as the run's machines see it.
-      words: the command, `train …` or `embed …`.
-      shards: the number of shares of an embedding.
+      argv: the command, `train …` or `embed …`.
+      num_tasks: tasks of an embedding.
       environment: NAME=VALUE, as given.
-      stopped_status: whether a stopped training must end with the status `STOPPED`.
+      preempted_exit_code: whether a preempted training ends with the status `PREEMPTED`.
 
     Raises:
-      InputError: the command is none that can be launched, or says what the launch decides.
+      InputError: the command cannot be launched, or sets what the launcher sets.
     """
-    words = list(words)
+    words = list(argv)
     if words[:1] == ["mae-jax"]:
         del words[0]
-    if not words or words[0] not in _OWN:
+    if not words or words[0] not in _LAUNCHER_OPTIONS:
         raise InputError(
-            "give what to run after --, `train …` or `embed …`, "
+            "no command; write `train …` or `embed …` after --, "
             "such as: -- train --config configs/demo.py --config.data.index=/data/index.parquet"
         )
     for word in words:
-        if word.split("=")[0] in _OWN[words[0]]:
+        if word.split("=")[0] in _LAUNCHER_OPTIONS[words[0]]:
             raise InputError(
-                f"leave {word.split('=')[0]} out: the launch sets it (the folder is --runs/NAME)."
+                f"{word.split('=')[0]} is set by the launcher (the folder is --runs/NAME); leave "
+                "it out."
             )
     folder = f"{root.rstrip('/')}/{check_name(name)}"
-    url = "://" in root
-    if not url and not root.startswith("/"):
-        raise InputError(f"--runs {root}: give the whole path, from /, as all machines see it.")
+    is_url = "://" in root
+    if not is_url and not root.startswith("/"):
+        raise InputError(f"--runs {root} is relative; give the absolute path on all machines.")
     if words[0] == "train":
-        if url:
+        if is_url:
             raise InputError(
-                f"--runs {root}: a training needs a folder that all its machines have mounted, "
-                "not a URL."
+                f"--runs {root} is a URL; a training needs a folder that all its machines mount."
             )
-        if shards is not None:
-            raise InputError("--shards is for embed; a training is divided by its config.mesh.")
+        if num_tasks is not None:
+            raise InputError("--num-tasks is for embed; a training is sharded by its config.mesh.")
         words += ["--workdir", folder, "--distributed"]
-        words += ["--preempted-exit-code", str(STOPPED)] * stopped_status
+        words += ["--preempted-exit-code", str(PREEMPTED)] * preempted_exit_code
     else:
-        if shards is None:
-            raise InputError("embed needs --shards N: in how many shares the work is divided.")
-        words += ["--out", folder, "--num-tasks", str(shards)]
-    return Run(check_name(name), folder, tuple(words), shards or 0, _pairs(environment))
+        if num_tasks is None:
+            raise InputError("--num-tasks is missing; embed needs the number of its tasks.")
+        words += ["--out", folder, "--num-tasks", str(num_tasks)]
+    variables = _parse_environment(environment)
+    return Run(check_name(name), folder, tuple(words), num_tasks or 0, variables)
 
 
-def check_shared(run: Run, paths: Sequence[str], option: str) -> None:
+def check_shared(run: Run, mounts: Sequence[str], option: str) -> None:
     """Refuses a folder that would be lost with the container that wrote it.
 
     Args:
-      paths: what is mounted in the containers.
-      option: how to mount more.
+      mounts: paths mounted in the containers.
+      option: the option that mounts more.
 
     Raises:
-      InputError: the run's folder lies in none of `paths`, and is no URL.
+      InputError: the run's folder lies in none of `mounts`, and is no URL.
     """
-    inside = any(run.folder.startswith(f"{path.rstrip('/')}/") for path in paths)
+    inside = any(run.folder.startswith(f"{path.rstrip('/')}/") for path in mounts)
     if not inside and "://" not in run.folder:
         raise InputError(
-            "--runs must lie on a file system that all machines share, or the run would be lost "
-            f"with its container: give {option}, and --runs in that path."
+            "--runs must lie on a file system that all machines share, or the run is lost with its "
+            f"container; give {option}, and --runs in that path."
         )
 
 
-def _pairs(given: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in given:
+def _parse_environment(pairs: Sequence[str]) -> dict[str, str]:
+    variables = {}
+    for text in pairs:
         name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise InputError(f"--env {text} is not of the form NAME=VALUE.")
-        pairs[name] = value
-    return pairs
+        if "\0" in value:
+            raise InputError(f"--env {name}: the value holds a null character.")
+        variables[name] = value
+    return variables

@@ -1,4 +1,4 @@
-"""TPU VMs of Google Cloud, created at once or through a queue of requests."""
+"""TPU VMs of Google Cloud, created directly or through a queued resource."""
 
 import argparse
 import shlex
@@ -6,53 +6,66 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import commands
-from launch.commands import Call, bash_list
+from launch.commands import Command, bash_array, command
 from launch.runs import Run, check_shared
 from launch.tpus import accelerator_type, tpu_slice
 from mae_jax.errors import InputError
 
 BODY = Path(__file__).parent / "tpu_vm.sh"
 CONTAINER = "mae-jax"
-STOP_MARK = "/run/mae-jax.stop"  # gone after a boot
-SECONDS_BETWEEN_LOOKS = 60
+STOP_FILE = "/run/mae-jax.stop"  # gone after a boot
+POLL_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class TpuVM:
-    """A slice of TPU VMs; `queued`: a request that waits until the slice is free."""
+    """A slice of TPU VMs.
+
+    Attributes:
+      queued: as a queued resource, which waits until the slice is free.
+    """
 
     queued: bool
     help: str
     example: str
-    stopped_status: bool = True
+    preempted_exit_code: bool = True
 
-    def place(self, parser: argparse.ArgumentParser) -> None:
-        """Declares what says where: left out, gcloud's own configuration does."""
-        parser.add_argument("--zone", default="", help="zone (that of gcloud's configuration)")
-        parser.add_argument("--project", default="", help="project (likewise)")
+    def add_location_args(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options that name zone and project; gcloud's configuration is the default."""
+        parser.add_argument("--zone", default="", help="zone (gcloud's)")
+        parser.add_argument("--project", default="", help="project (gcloud's)")
 
-    def options(self, parser: argparse.ArgumentParser) -> None:
-        """Declares what `submit` takes."""
+    def add_submit_args(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options of `submit`."""
         add = parser.add_argument
-        add("--tpu", required=True, metavar="SLICE", help="such as v5e-256 or v5p-256, as for plan")
+        add(
+            "--tpu",
+            required=True,
+            metavar="SLICE",
+            help="such as v5e-256 or v5p-256, as for mae-jax plan",
+        )
         add("--image", required=True, help="container image (launch/Dockerfile, DEVICE=tpu)")
         add("--nfs", action="append", default=[], metavar="SERVER:/EXPORT:/PATH",
             help="a file system to mount on every host and in the container")  # fmt: skip
-        add("--spot", action="store_true", help="cheaper, and taken away when others pay more")
-        add("--runtime", default="", metavar="VERSION", help="another VM image than the usual")
-        add("--leave-running", action="store_true", help="keep the TPU when the run is finished")
+        add("--spot", action="store_true", help="spot capacity: cheaper, may be preempted")
+        add(
+            "--runtime",
+            default="",
+            metavar="VERSION",
+            help="VM image (the usual one of the TPU generation)",
+        )
+        add("--leave-running", action="store_true", help="keep the TPU after the end of the run")
         add("--gcloud", action="append", default=[], metavar="OPTION",
-            help="any other option of gcloud's create, as --gcloud=--network=mine")  # fmt: skip
+            help="other option of gcloud's create, such as --gcloud=--network=mine")  # fmt: skip
         if self.queued:
-            add("--keep", action="store_true", help="stay, and ask again after each preemption")
+            add("--watch", action="store_true", help="stay, and resubmit after each preemption")
 
-    def submit(self, run: Run, args: argparse.Namespace) -> list[Call]:
-        """The slice, whose hosts start the run whenever they boot."""
-        if not run.training:
+    def submit(self, run: Run, args: argparse.Namespace) -> list[Command]:
+        """Creates the slice, whose hosts start the run whenever they boot."""
+        if not run.is_training:
             raise InputError(
-                "an embedding runs as a fleet of single hosts: take gke-tpu, gke-gpu, kubernetes "
-                "or slurm."
+                "embed runs as tasks on single hosts; launch it on gke-tpu, gke-gpu, kubernetes or "
+                "slurm."
             )
         accelerator = accelerator_type(args.tpu)
         _, tpu = tpu_slice(args.tpu)
@@ -67,64 +80,66 @@ class TpuVM:
                 "--spot" if args.spot else "",
                 *args.gcloud,
                 "--metadata-from-file=startup-script=/dev/stdin",
-                document=self.script(run, args),
+                stdin=self.script(run, args),
             )
         ]
 
-    def keep(self, run: Run, args: argparse.Namespace) -> None:
-        """Submits, and again after each preemption, until the run is finished or stopped.
+    def watch(self, run: Run, args: argparse.Namespace) -> None:
+        """Submits the run, and again after each preemption, until it is finished or stopped.
 
-        Nothing is remembered here: ended and started again, it goes on. A finished run and `stop`
-        both delete the request, which ends this.
+        Keeps no state: it can be ended and started again. A finished run and `stop` both delete the
+        queued resource, which ends this.
 
         Raises:
-          InputError: the request has failed.
+          InputError: the queued resource has failed.
         """
         submitted = False
         while True:
-            state = self._look(args).output()
+            state = self._read_state(args).output()
             if state == "" and submitted:
                 print(f"{run.name} is finished or was stopped.", flush=True)
                 return
             if state == "FAILED":
-                raise InputError(f"the request {run.name} has failed: `status` says why.")
+                raise InputError(
+                    f"the queued resource {run.name} has failed; `status` shows the reason."
+                )
             if state == "SUSPENDED":
-                print(f"{run.name} was preempted: asking again.", flush=True)
+                print(f"{run.name} was preempted; submitting again.", flush=True)
                 self._delete(args).run()
             if state in ("", "SUSPENDED"):
-                for call in self.submit(run, args):
-                    call.run()
-            submitted |= state is not None  # None: gcloud could not say; look again
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+                for create in self.submit(run, args):
+                    create.run()
+            submitted |= state is not None  # None: gcloud failed; poll again
+            time.sleep(POLL_SECONDS)
 
-    def show_keeping(self, run: Run, args: argparse.Namespace) -> None:
-        """Prints what `keep` runs."""
-        for call in self.submit(run, args):
-            print(call)
-        print(f"# Then every {SECONDS_BETWEEN_LOOKS} seconds, as long as the request is there:")
-        print(self._look(args))
-        print("# Where that says SUSPENDED, this and then the first call again:")
-        print(self._delete(args))
+    def describe_watch(self, args: argparse.Namespace) -> str:
+        """The further commands of `watch`, for --dry-run."""
+        return "\n".join([
+            f"# Then every {POLL_SECONDS} seconds, as long as the queued resource exists:",
+            str(self._read_state(args)),
+            "# If that prints SUSPENDED, this and then the first command again:",
+            str(self._delete(args)),
+        ])  # fmt: skip
 
-    def status(self, args: argparse.Namespace) -> list[Call]:
-        """State of the request and of the slice."""
+    def status(self, args: argparse.Namespace) -> list[Command]:
+        """Shows the state of the queued resource and of the slice."""
         if not self.queued:
             return [self._gcloud(args, "describe", "--format=yaml(name,state,health)")]
         return [self._gcloud(args, "describe", "--format=yaml(name,state,tpu.nodeSpec[].nodeId)")]
 
-    def logs(self, args: argparse.Namespace) -> list[Call]:
-        """What one host's container prints."""
+    def logs(self, args: argparse.Namespace) -> list[Command]:
+        """Follows the output of the container on host `--process`."""
         follow = f"sudo docker logs --tail=100 --follow {CONTAINER}"
         return [self._ssh(args, str(args.process), follow)]
 
-    def stop(self, args: argparse.Namespace) -> list[Call]:
-        """SIGTERM to all hosts' containers, time to save, then the slice is given back."""
-        end = f"sudo touch {STOP_MARK}; sudo docker stop -t 180 {CONTAINER}"
-        save = self._ssh(args, "all", end, may_fail=True)
+    def stop(self, args: argparse.Namespace) -> list[Command]:
+        """Sends SIGTERM to all containers, waits for them to save, then deletes the slice."""
+        command_line = f"sudo touch {STOP_FILE}; sudo docker stop -t 180 {CONTAINER}"
+        save = self._ssh(args, "all", command_line, may_fail=True)
         return [save, self._delete(args)]
 
     def script(self, run: Run, args: argparse.Namespace) -> str:
-        """What each host runs when it boots: what the body needs, the body."""
+        """The startup script of each host: the variables of the body, and the body (tpu_vm.sh)."""
         paths = []
         for mount in args.nfs:
             server, _, rest = mount.partition(":")
@@ -133,48 +148,46 @@ class TpuVM:
                 raise InputError(f"--nfs {mount} is not of the form SERVER:/EXPORT:/PATH.")
             paths.append(path)
         check_shared(run, paths, "--nfs SERVER:/EXPORT:/PATH")
-        delete = [] if args.leave_running else list(self._delete(args, zone=False).words)
+        delete = [] if args.leave_running else list(self._delete(args, zone=False).argv)
         volumes = [f"--volume={path}:{path}" for path in paths]
         environment = [f"--env={name}={value}" for name, value in run.environment.items()]
         lines = [
             "#!/usr/bin/env bash",
             f"image={shlex.quote(args.image)}",
-            bash_list("options", volumes + environment),
-            bash_list("command", run.words),
-            bash_list("mounts", args.nfs),
-            bash_list("delete", delete),
-            f"most_restarts={args.restarts}",
-            f"stop_mark={STOP_MARK}",
+            bash_array("options", volumes + environment),
+            bash_array("command", run.argv),
+            bash_array("mounts", args.nfs),
+            bash_array("delete", delete),
+            f"max_restarts={args.max_restarts}",
+            f"stop_file={STOP_FILE}",
             "",
             "",
         ]
         return "\n".join(lines) + BODY.read_text().split("\n", 2)[2]  # without its first two lines
 
     def _gcloud(self, args: argparse.Namespace, verb: str, *more: str, zone: bool = True,
-                document: str | None = None) -> Call:  # fmt: skip
+                stdin: str | None = None) -> Command:  # fmt: skip
         noun = "queued-resources" if self.queued else "tpu-vm"
         name = "" if verb == "list" else args.name
-        where = [f"--zone={args.zone}"] * bool(zone and args.zone)
-        where += [f"--project={args.project}"] * bool(args.project)
-        return commands.call(
-            "gcloud", "compute", "tpus", noun, verb, name, *where, *more, document=document
-        )
+        location = [f"--zone={args.zone}"] * bool(zone and args.zone)
+        location += [f"--project={args.project}"] * bool(args.project)
+        return command("gcloud", "compute", "tpus", noun, verb, name, *location, *more, stdin=stdin)
 
-    def _look(self, args: argparse.Namespace) -> Call:
-        named = f"--filter=name~/{args.name}$"
-        return self._gcloud(args, "list", named, "--format=value(state.state)")
+    def _read_state(self, args: argparse.Namespace) -> Command:
+        selection = f"--filter=name~/{args.name}$"
+        return self._gcloud(args, "list", selection, "--format=value(state.state)")
 
-    def _delete(self, args: argparse.Namespace, *, zone: bool = True) -> Call:
+    def _delete(self, args: argparse.Namespace, *, zone: bool = True) -> Command:
         force = "--force" if self.queued else ""  # the request with its slice
         return self._gcloud(args, "delete", force, "--quiet", zone=zone)
 
     def _ssh(
-        self, args: argparse.Namespace, worker: str, command: str, *, may_fail: bool = False
-    ) -> Call:
-        where = [f"--{name}={value}" for name in ("zone", "project")
+        self, args: argparse.Namespace, worker: str, remote: str, *, may_fail: bool = False
+    ) -> Command:
+        location = [f"--{name}={value}" for name in ("zone", "project")
                  if (value := getattr(args, name))]  # fmt: skip
-        return commands.call("gcloud", "compute", "tpus", "tpu-vm", "ssh", args.name, *where,
-                    f"--worker={worker}", f"--command={command}", may_fail=may_fail)  # fmt: skip
+        return command("gcloud", "compute", "tpus", "tpu-vm", "ssh", args.name, *location,
+                    f"--worker={worker}", f"--command={remote}", may_fail=may_fail)  # fmt: skip
 
 
 _EXAMPLE = (
@@ -185,11 +198,11 @@ _EXAMPLE = (
 )
 TPU_VM = TpuVM(
     queued=False,
-    help="a slice of Cloud TPU VMs, at once or not at all",
+    help="a slice of Cloud TPU VMs, created directly",
     example=_EXAMPLE.format(target="tpu-vm submit vitl8"),
 )
-TPU_QUEUE = TpuVM(
+TPU_QUEUED_RESOURCE = TpuVM(
     queued=True,
-    help="a slice of Cloud TPU VMs, as soon as a queued request is met",
-    example=_EXAMPLE.format(target="tpu-queue submit vitl8 --spot --keep"),
+    help="a slice of Cloud TPU VMs, created by a queued resource when capacity is free",
+    example=_EXAMPLE.format(target="tpu-queued-resource submit vitl8 --spot --watch"),
 )

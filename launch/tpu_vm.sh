@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2154
-# Runs on every host of a TPU slice, as root, whenever it boots: starts the run's container, and
-# starts it again until the run is finished. launch/tpu_vm.py writes the header above it, which sets
-#   image          the container image
-#   options        further options of docker run
-#   command        what mae-jax runs
-#   mounts         NFS exports, as server:/export:/path
-#   delete         the command that gives the TPU back; empty to keep it
-#   most_restarts  how often a container that ended before is started again
-#   stop_mark      a file that `stop` makes: then it is not
+# Runs on every host of a TPU slice, as root, at every boot: starts the run's container, and restarts
+# it until the run is finished. launch/tpu_vm.py writes the header above it, which sets
+#   image         container image
+#   options       further options of docker run
+#   command       command of mae-jax
+#   mounts        NFS exports, as server:/export:/path
+#   delete        command that deletes the TPU; empty to keep it
+#   max_restarts  restarts of a container, at most
+#   stop_file     file that `stop` creates, after which nothing restarts
 set -uo pipefail
 export HOME=/root
 
@@ -35,15 +35,16 @@ if [[ $registry == *.pkg.dev || $registry == *gcr.io ]]; then
   gcloud auth configure-docker "$registry" --quiet
 fi
 
-for ((restart = 0; restart <= most_restarts; restart++)); do
+for ((restart = 0; restart <= max_restarts; restart++)); do
   docker rm --force mae-jax >/dev/null 2>&1
-  # The TPU and its metadata need --privileged and the host's network, the data workers its /dev/shm.
-  docker run --name mae-jax --privileged --network=host --ipc=host --stop-timeout=180 \
+  # The TPU and its metadata need --privileged, root and the host's network; data workers need
+  # the host's /dev/shm.
+  docker run --name mae-jax --privileged --user=root --network=host --ipc=host --stop-timeout=180 \
     "${options[@]}" "$image" "${command[@]}"
   status=$?
   case $status in
     0)
-      # The last process to end is the first: it writes the model. So its host gives the TPU back.
+      # Process 0 ends last, since it writes the model, so its host deletes the TPU.
       echo "launch: finished"
       if ((${#delete[@]})) && [[ $(metadata attributes/agent-worker-number) == 0 ]]; then
         zone=$(metadata zone)
@@ -51,18 +52,18 @@ for ((restart = 0; restart <= most_restarts; restart++)); do
       fi
       exit 0
       ;;
-    2)
-      echo "launch: wrong input, see above; not started again"
-      exit 2
+    2 | 130)
+      echo "launch: wrong input (2) or interrupted (130): status $status; not restarted"
+      exit "$status"
       ;;
   esac
-  if [[ -e $stop_mark ]]; then
+  if [[ -e $stop_file ]]; then
     echo "launch: stopped"
     exit 0
   fi
-  # Also where all is saved (75): another host of the slice may have been told to stop, and boots.
-  echo "launch: not finished (status $status); starting again"
+  # Also after a preemption (75): another host of the slice may have been stopped, and boots.
+  echo "launch: not finished (status $status); restarting"
   sleep 30
 done
-echo "launch: not finished after $most_restarts restarts; not started again"
+echo "launch: not finished after $max_restarts restarts; not restarted"
 exit 1

@@ -14,6 +14,7 @@ restart on every status but 0, 2 and 130.
 """
 
 import errno
+import re
 from concurrent.futures import BrokenExecutor
 
 DONE, WRONG_INPUT, SOFTWARE, MACHINE, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 71, 130, 141
@@ -76,3 +77,17 @@ def machine_trouble(error: BaseException) -> str | None:
             return "no space is left on the device."
         current = current.__cause__ or current.__context__
     return None
+
+
+# A password in a URL (scheme://user:password@host), and the parameters that sign a URL.
+_PASSWORD = re.compile(r"(://)[^/\s@'\"]+@")
+_SIGNATURE = re.compile(
+    r"([?&](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
+    r"|AWSAccessKeyId|Signature|sig|token|access_token|api_key)=)[^&\s'\"#]+",
+    re.IGNORECASE,
+)
+
+
+def redact_credentials(text: str) -> str:
+    """`text` with the passwords and signatures of all URLs in it replaced by `***`."""
+    return _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))

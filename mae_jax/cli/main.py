@@ -21,6 +21,7 @@ from mae_jax.errors import (
     WRONG_INPUT,
     InputError,
     machine_trouble,
+    redact_credentials,
 )
 
 # In the order of a screen's life; each names the module mae_jax.cli.<command>.
@@ -98,7 +99,7 @@ def _run(argv: list[str]) -> int:
             message = missing_package(error, name)
         if message is None:
             raise  # a defect: the traceback is what helps
-        print(f"mae-jax {name}: {message}", file=sys.stderr)
+        print(redact_credentials(f"mae-jax {name}: {message}"), file=sys.stderr)
         return WRONG_INPUT if trouble is None else MACHINE
     return DONE
 

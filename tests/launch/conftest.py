@@ -71,7 +71,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def shown(tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
+def dry_run(tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
     """What a command line prints with --dry-run, on a machine of the user ada."""
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setenv("LOGNAME", "ada")

@@ -29,9 +29,9 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.startswith(("slurm", "tpu"))])
-def test_scripts_satisfy_shellcheck(case, shown, tmp_path):
+def test_scripts_satisfy_shellcheck(case, dry_run, tmp_path):
     script = tmp_path / "script.sh"
-    script.write_text(script_of(shown(CASES[case])))
+    script.write_text(script_of(dry_run(CASES[case])))
     # SC1091: the environment that is sourced is not here. SC2054: commas in options are meant.
     words = [SHELLCHECK, "--exclude=SC1091,SC2054", str(script)]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -47,7 +47,7 @@ class TestSlurm:
         def job(status: int, *, result: str = "", restarts: int = 0) -> tuple[int, bool]:
             programs.answer("srun", f"{status} ran")
             header = (
-                f"step=(--label)\ncommand=(mae-jax train)\nfinished='{result}'\nmost_restarts=3\n"
+                f"step=(--label)\ncommand=(mae-jax train)\nfinished='{result}'\nmax_restarts=3\n"
             )
             done = run(header + (BODIES / "slurm.sh").read_text(),
                        SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts))  # fmt: skip
@@ -69,7 +69,7 @@ class TestSlurm:
     def test_an_embedding_is_finished_when_it_says_so(self, job):
         assert job(0) == (0, False)
 
-    @pytest.mark.parametrize("status", [1, 137, 143])
+    @pytest.mark.parametrize("status", [1, 71, 75, 137, 143])
     def test_a_failure_goes_back_to_the_queue(self, job, status):
         assert job(status)[1]
 
@@ -82,8 +82,9 @@ class TestSlurm:
     def test_an_unfinished_run_without_restarts_is_no_success(self, job):
         assert job(0, result=str(job.finished), restarts=3) == (75, False)
 
-    def test_wrong_input_is_not_tried_again(self, job):
-        assert job(2) == (2, False)
+    @pytest.mark.parametrize("status", [2, 130])
+    def test_wrong_input_and_interruption_are_final(self, job, status):
+        assert job(status) == (status, False)
 
     def test_scancel_lets_the_processes_save_and_ends_the_job(self, programs, tmp_path):
         saved = tmp_path / "saved"
@@ -93,7 +94,7 @@ class TestSlurm:
             "while true; do /bin/sleep 0.05; done\n"
         )
         (programs.folder / "sleep").unlink()
-        header = "step=()\ncommand=(x)\nfinished=/nowhere\nmost_restarts=3\n"
+        header = "step=()\ncommand=(x)\nfinished=/nowhere\nmax_restarts=3\n"
         shell = subprocess.Popen(
             ["bash", "-c", header + (BODIES / "slurm.sh").read_text()], start_new_session=True
         )
@@ -117,8 +118,8 @@ class TestTpuVM:
             programs.answer("curl", f"0 {worker}", "0 projects/1/zones/us-east5-a")
             header = (
                 "image=us-docker.pkg.dev/lab/mae\noptions=(--env=A=b)\ncommand=(train)\n"
-                f"mounts=(10.0.0.2:/vol:{tmp_path}/share)\ndelete={delete}\nmost_restarts=2\n"
-                f"stop_mark={tmp_path}/stop\n"
+                f"mounts=(10.0.0.2:/vol:{tmp_path}/share)\ndelete={delete}\nmax_restarts=2\n"
+                f"stop_file={tmp_path}/stop\n"
             )
             done = run(header + (BODIES / "tpu_vm.sh").read_text())
             return done.returncode, [" ".join(words) for words, _ in programs.noted()]
@@ -141,17 +142,18 @@ class TestTpuVM:
         assert not any("delete" in line for line in called)
 
     def test_a_container_that_fails_is_started_again(self, boot):
-        status, called = boot(1, 137, 0)
+        status, called = boot(71, 137, 0)
         assert status == 0
         starts = [line for line in called if line.startswith("docker run")]
         assert starts == [
-            "docker run --name mae-jax --privileged --network=host --ipc=host --stop-timeout=180 "
-            "--env=A=b us-docker.pkg.dev/lab/mae train"
+            "docker run --name mae-jax --privileged --user=root --network=host "
+            "--ipc=host --stop-timeout=180 --env=A=b us-docker.pkg.dev/lab/mae train"
         ] * 3  # fmt: skip
 
-    def test_wrong_input_is_not_tried_again(self, boot):
-        ended, called = boot(2)
-        assert ended == 2
+    @pytest.mark.parametrize("status", [2, 130])
+    def test_wrong_input_and_interruption_are_final(self, boot, status):
+        ended, called = boot(status)
+        assert ended == status
         assert sum(line.startswith("docker run") for line in called) == 1
         assert not any("delete" in line for line in called)
 

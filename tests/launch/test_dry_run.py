@@ -1,6 +1,6 @@
-"""`--dry-run` prints all that would be run: the same, character for character, as the goldens.
+"""`--dry-run` prints all commands: the same, character for character, as the goldens.
 
-`python -m pytest tests/launch --update-goldens` writes them anew; read the difference.
+`python -m pytest tests/launch --update-goldens` rewrites them; read the difference.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from launch.__main__ import TARGETS
 
 GOLDENS = Path(__file__).parent / "goldens"
 TRAIN = "-- train --config configs/demo.py --config.data.index=/share/index.parquet"
-EMBED = "-- embed --encoder /share/runs/vitl8/model --index /share/index.parquet --batch 256"
+EMBED = "-- embed --encoder /share/runs/vitl8/model --index /share/index.parquet --batch-size 256"
 TPU = "--image us-docker.pkg.dev/lab/mae-jax/tpu"
 GPU = "--image us-docker.pkg.dev/lab/mae-jax/cuda12"
 ON_NFS = "--nfs 10.0.0.2:/vol:/share --runs /share/runs"
@@ -23,17 +23,18 @@ H100 = "--node cloud.google.com/gke-accelerator=nvidia-h100-80gb"
 CASES = {
     "tpu-vm-train": f"tpu-vm submit vitl8 --zone us-east5-a --tpu v6e-256 {TPU} "
     f"{ON_NFS} --env MAE_JAX_CACHE=/tmp/cache {TRAIN}",
-    "tpu-queue-train": f"tpu-queue submit vitl8 --zone us-east5-a --project lab --tpu v5p-256 "
-    f" --spot --gcloud=--network=fast --keep {TPU} {ON_NFS} {TRAIN}",
+    "tpu-queued-resource-train": f"tpu-queued-resource submit vitl8 --zone us-east5-a "
+    f"--project lab --tpu v5p-256 --spot --gcloud=--network=fast --watch {TPU} {ON_NFS} {TRAIN}",
     "gke-tpu-train": f"gke-tpu submit vitl8 --namespace cells --tpu v5e-256 "
     f"--slices 2 --spot {TPU} {ON_CLAIM} {TRAIN}",
-    "gke-tpu-embed": f"gke-tpu submit screen --tpu v5e-4 --shards 64 --at-once 16 "
+    "gke-tpu-embed": f"gke-tpu submit screen --tpu v5e-4 --num-tasks 64 --max-parallel 16 "
     f"{TPU} --runs gs://lab/embeddings --env MAE_JAX_TIMEOUT=30 {EMBED}",
     "gke-gpu-train": f"gke-gpu submit vitl8 --nodes 4 --gpus 8 {H100} --cpus 100 --memory 800Gi "
-    f"--restarts 20 {GPU} {ON_CLAIM} {TRAIN}",
+    f"--max-restarts 20 {GPU} {ON_CLAIM} {TRAIN}",
     "kubernetes-train": f"kubernetes submit vitl8 --context lab --nodes 2 --gpus 8 {GPU} "
     f"{ON_CLAIM} {TRAIN}",
-    "kubernetes-embed": f"kubernetes submit screen --gpus 1 --shards 100 {GPU} {ON_CLAIM} {EMBED}",
+    "kubernetes-embed": f"kubernetes submit screen --gpus 1 --num-tasks 100 "
+    f"--env-from-secret s3-keys {GPU} {ON_CLAIM} {EMBED}",
     "slurm-train": f"slurm submit vitl8 --nodes 4 --gpus 8 --time 24:00:00 --partition gpu "
     f"--account cells --sbatch=--mem=0 --venv /home/ada/mae_jax/.venv {ON_DISK} "
     f"--env NCCL_DEBUG=WARN {TRAIN}",
@@ -41,12 +42,12 @@ CASES = {
     f"docker://lab/mae-jax:cuda12 --container pyxis --bind /data {ON_DISK} {TRAIN}",
     "slurm-apptainer-train": f"slurm submit vitl8 --gpus 4 --time 4:00:00 --image /share/mae.sif "
     f"--container apptainer --bind /data:/data:ro {ON_DISK} {TRAIN}",
-    "slurm-embed": f"slurm submit screen --gpus 1 --shards 64 --at-once 16 --time 2:00:00 "
+    "slurm-embed": f"slurm submit screen --gpus 1 --num-tasks 64 --max-parallel 16 --time 2:00:00 "
     f"--venv /home/ada/mae_jax/.venv {ON_DISK} {EMBED}",
 }  # fmt: skip
-PLACES = {
+LOCATIONS = {
     "tpu-vm": "--zone us-east5-a",
-    "tpu-queue": "--zone us-east5-a --project lab",
+    "tpu-queued-resource": "--zone us-east5-a --project lab",
     "gke-tpu": "--namespace cells",
     "gke-gpu": "",
     "kubernetes": "--context lab",
@@ -55,15 +56,15 @@ PLACES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_submit_prints_all_that_would_be_run(case, shown, request):
-    compare(f"{case}.sh", shown(CASES[case]), request)
+def test_submit_prints_all_that_would_be_run(case, dry_run, request):
+    compare(f"{case}.sh", dry_run(CASES[case]), request)
 
 
-@pytest.mark.parametrize("target", PLACES)
-def test_the_other_verbs_need_the_name_alone(target, shown, request):
+@pytest.mark.parametrize("target", LOCATIONS)
+def test_the_other_verbs_need_the_name_alone(target, dry_run, request):
     printed = [
-        f"# {line}\n{shown(f'{target} {line}')}"
-        for line in (f"{verb} vitl8 {PLACES[target]}".strip()
+        f"# {line}\n{dry_run(f'{target} {line}')}"
+        for line in (f"{verb} vitl8 {LOCATIONS[target]}".strip()
                      for verb in ("status", "logs", "logs --process 3", "stop"))
     ]  # fmt: skip
     compare(f"{target}.verbs.sh", "".join(printed), request)
@@ -75,11 +76,11 @@ def test_what_is_printed_is_a_script_for_bash():
 
 
 def test_no_golden_is_left_of_a_case_that_is_gone():
-    expected = {f"{case}.sh" for case in CASES} | {f"{target}.verbs.sh" for target in PLACES}
+    expected = {f"{case}.sh" for case in CASES} | {f"{target}.verbs.sh" for target in LOCATIONS}
     assert {golden.name for golden in GOLDENS.iterdir()} == expected
 
 
-def test_the_examples_that_users_copy_are_right(shown):
+def test_the_examples_that_users_copy_are_right(dry_run):
     readme = (Path(__file__).parent.parent.parent / "launch" / "README.md").read_text()
     helps = "\n".join(target.example for target in TARGETS.values())
     text = f"{readme}\n{helps}".replace("\\\n", " ").replace("$IMAGES", "lab")
@@ -88,7 +89,7 @@ def test_the_examples_that_users_copy_are_right(shown):
                 if line.startswith("python -m launch ") and " submit " in line]  # fmt: skip
     assert len(examples) == 6 + len(TARGETS) + 1
     for example in examples:
-        assert shown(example)
+        assert dry_run(example)
 
 
 def compare(name: str, text: str, request: pytest.FixtureRequest) -> None:

@@ -105,7 +105,7 @@ def test_two_processes_stopped_by_the_time_limit_go_on_in_the_next_start(
 @pytest.mark.slow
 def test_the_shares_of_an_array_make_a_whole_and_stay_done(cluster, index, monkeypatch):
     line = (
-        f"slurm submit screen --gpus 1 --shards 2 --time 1:00:00 --venv {sys.prefix} "
+        f"slurm submit screen --gpus 1 --num-tasks 2 --time 1:00:00 --venv {sys.prefix} "
         f"--runs {cluster}/runs -- embed --encoder intensity --index {index} --wells-per-shard 1"
     )
     assert launch(line.split()) == 0

@@ -1,4 +1,4 @@
-"""What Kubernetes is given, against its published schemas and what a run needs of it."""
+"""Kubernetes manifests, against the published schemas and the needs of a run."""
 
 import itertools
 from typing import Any
@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from launch.__main__ import main
 from tests.launch.test_dry_run import CASES
 
 KUBERNETES = [case for case in CASES if case.startswith(("gke", "kubernetes"))]
@@ -29,8 +30,8 @@ def job_of(objects: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", KUBERNETES)
-def test_objects_are_as_kubernetes_publishes_them(case, shown):
-    objects = documents(shown(CASES[case]))
+def test_objects_are_as_kubernetes_publishes_them(case, dry_run):
+    objects = documents(dry_run(CASES[case]))
     jobset = objects.pop("JobSet", None)
     if jobset:
         assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
@@ -46,13 +47,15 @@ def test_objects_are_as_kubernetes_publishes_them(case, shown):
 
 
 @pytest.mark.parametrize("case", KUBERNETES)
-def test_pods_can_save_and_share_memory(case, shown):
-    job = job_of(documents(shown(CASES[case])))
+def test_pods_can_save_and_share_memory(case, dry_run):
+    job = job_of(documents(dry_run(CASES[case])))
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["terminationGracePeriodSeconds"] >= 120
     assert pod["restartPolicy"] == "Never"  # the policies below need it
-    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
+    (shared,) = [v["emptyDir"] for v in pod["volumes"] if v["name"] == "shared-memory"]
+    assert shared["medium"] == "Memory"
+    assert shared["sizeLimit"].endswith("Gi")
     assert {"name": "shared-memory", "mountPath": "/dev/shm"} in container["volumeMounts"]
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
@@ -60,12 +63,75 @@ def test_pods_can_save_and_share_memory(case, shown):
 
 
 @pytest.mark.parametrize("case", KUBERNETES)
-def test_wrong_input_ends_the_run_and_nothing_else_does(case, shown):
-    objects = documents(shown(CASES[case]))
+def test_pods_have_no_privileges_and_bounded_resources(case, dry_run):
+    pod = job_of(documents(dry_run(CASES[case])))["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert "privileged" not in container["securityContext"]
+    if case.startswith("gke-tpu"):  # the devices belong to root
+        assert pod["securityContext"]["runAsUser"] == 0
+    else:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] > 0
+    requests, limits = (container["resources"][name] for name in ("requests", "limits"))
+    assert set(requests) == {"cpu", "memory"} < set(limits)
+    # Only pods of trainings on GPUs list their peers in the cluster's API.
+    assert ("serviceAccountName" in pod) == ("gpu-train" in case or case == "kubernetes-train")
+    assert ("serviceAccountName" in pod) != (pod.get("automountServiceAccountToken") is False)
+
+
+def test_given_resources_are_requests_and_limits(dry_run):
+    pod = job_of(documents(dry_run(CASES["gke-gpu-train"])))["template"]["spec"]
+    resources = pod["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "100", "memory": "800Gi"}
+    assert resources["limits"] == {"cpu": "100", "memory": "800Gi", "nvidia.com/gpu": 8}
+
+
+def test_secrets_are_given_by_reference(dry_run):
+    pod = job_of(documents(dry_run(CASES["kubernetes-embed"])))["template"]["spec"]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
+
+
+def test_a_user_and_privileges_can_be_chosen(dry_run):
+    pod = job_of(documents(dry_run(
+        CASES["gke-tpu-train"].replace(" -- ", " --privileged --user 1000:2000 -- ")
+    )))["template"]["spec"]  # fmt: skip
+    assert pod["containers"][0]["securityContext"] == {"privileged": True}
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (
+        1000,
+        2000,
+    )
+
+
+@pytest.mark.parametrize("name", ["on", "null", "y", "true"])
+def test_names_that_yaml_reads_as_other_types_stay_strings(name, dry_run):
+    line = CASES["kubernetes-train"].replace("submit vitl8", f"submit {name}")
+    line = line.replace(" -- ", f" --env {name.upper()}=1 -- ")
+    objects = documents(dry_run(line))
+    assert objects["Job"]["metadata"]["name"] == name
+    (container,) = objects["Job"]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": name.upper(), "value": "1"}]
+
+
+def test_labels_and_values_of_node_selectors_are_quoted(dry_run, capsys):
+    line = CASES["kubernetes-train"].replace(" -- ", " --node LABEL -- ")
+    label = "a.b/c: d\n  x"
+    before, dashes, command = line.partition(" -- ")
+    argv = [label + "=v: w" if word == "LABEL" else word for word in before.split()]
+    assert main([*argv, "--dry-run", *dashes.split(), *command.split()]) == 0
+    pod = job_of(documents(capsys.readouterr().out))["template"]["spec"]
+    assert pod["nodeSelector"] == {label: "v: w"}
+
+
+@pytest.mark.parametrize("case", KUBERNETES)
+def test_wrong_input_ends_the_run_and_nothing_else_does(case, dry_run):
+    objects = documents(dry_run(CASES[case]))
     job = job_of(objects)
     ends, *ignored = job["podFailurePolicy"]["rules"]
     assert ends["action"] == "FailJob"
-    assert ends["onExitCodes"] == {"containerName": "mae-jax", "operator": "In", "values": [2]}
+    assert ends["onExitCodes"] == {"containerName": "mae-jax", "operator": "In", "values": [2, 130]}
     assert all(rule["action"] == "Ignore" for rule in ignored)
     if "JobSet" in objects:
         policy = objects["JobSet"]["spec"]["failurePolicy"]
@@ -80,8 +146,8 @@ def test_wrong_input_ends_the_run_and_nothing_else_does(case, shown):
         assert any(rule.get("onPodConditions") == disrupted for rule in ignored)
 
 
-def test_a_tpu_slice_has_its_hosts_chips_and_labels(shown):
-    objects = documents(shown(CASES["gke-tpu-train"]))
+def test_a_tpu_slice_has_its_hosts_chips_and_labels(dry_run):
+    objects = documents(dry_run(CASES["gke-tpu-train"]))
     job = job_of(objects)
     assert objects["JobSet"]["spec"]["replicatedJobs"][0]["replicas"] == 2
     annotations = objects["JobSet"]["metadata"]["annotations"]
@@ -95,19 +161,20 @@ def test_a_tpu_slice_has_its_hosts_chips_and_labels(shown):
         "cloud.google.com/gke-tpu-topology": "16x16",
         "cloud.google.com/gke-spot": "true",
     }
-    assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}
+    assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
     assert "serviceAccountName" not in pod  # GKE itself tells the pods of a slice
+    assert pod["automountServiceAccountToken"] is False
 
 
 @pytest.mark.parametrize("case", ["gke-gpu-train", "kubernetes-train"])
-def test_gpu_pods_may_ask_who_takes_part_and_find_each_other(case, shown):
+def test_gpu_pods_may_ask_who_takes_part_and_find_each_other(case, dry_run):
     """What `jax.distributed` needs: to list pods and services, to read its job, and a name."""
-    objects = documents(shown(CASES[case]))
+    objects = documents(dry_run(CASES[case]))
     job = job_of(objects)
     pod = job["template"]["spec"]
     assert job["completionMode"] == "Indexed"
     assert job["parallelism"] == job["completions"]
-    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 8
     account = objects["ServiceAccount"]["metadata"]["name"]
     assert pod["serviceAccountName"] == account
     assert objects["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": account}]
@@ -128,24 +195,24 @@ def test_gpu_pods_may_ask_who_takes_part_and_find_each_other(case, shown):
         assert pod["subdomain"] == service["metadata"]["name"]
 
 
-@pytest.mark.parametrize(("case", "shards", "at_once"), [
+@pytest.mark.parametrize(("case", "num_tasks", "max_parallel"), [
     ("gke-tpu-embed", 64, 16), ("kubernetes-embed", 100, 100),
 ])  # fmt: skip
-def test_a_fleet_is_one_pod_a_share(case, shards, at_once, shown):
-    objects = documents(shown(CASES[case]))
+def test_an_embedding_is_one_pod_per_task(case, num_tasks, max_parallel, dry_run):
+    objects = documents(dry_run(CASES[case]))
     assert set(objects) == {"Job"}
     job = objects["Job"]["spec"]
     assert job["completionMode"] == "Indexed"
-    assert (job["completions"], job["parallelism"]) == (shards, at_once)
+    assert (job["completions"], job["parallelism"]) == (num_tasks, max_parallel)
     words = job["template"]["spec"]["containers"][0]["args"]
     assert words[0] == "embed"
-    assert words[-2:] == ["--num-tasks", str(shards)]  # Kubernetes does not tell the number
+    assert words[-2:] == ["--num-tasks", str(num_tasks)]  # Kubernetes exports the index alone
 
 
 @pytest.mark.parametrize("case", KUBERNETES)
-def test_stop_deletes_every_kind_that_submit_creates(case, shown):
-    kinds = shown(f"{case.rsplit('-', 1)[0]} stop vitl8").split()[2].split(",")
-    for kind, one in documents(shown(CASES[case])).items():
+def test_stop_deletes_every_kind_that_submit_creates(case, dry_run):
+    kinds = dry_run(f"{case.rsplit('-', 1)[0]} stop vitl8").split()[2].split(",")
+    for kind, one in documents(dry_run(CASES[case])).items():
         assert f"{kind.lower()}s" in kinds
         name = "screen" if "embed" in case else "vitl8"
         assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == name

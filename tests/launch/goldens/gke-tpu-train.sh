@@ -2,16 +2,16 @@ kubectl create --filename=- --namespace=cells <<'END_OF_DOCUMENT'
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
   annotations:
-    # One job a slice, and nothing else on it.
+    # One job per slice, and nothing else on it.
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   ttlSecondsAfterFinished: 604800
-  # All pods compute each step together: where one fails, all start again from the last checkpoint.
+  # All pods compute each step together: if one fails, all restart from the last checkpoint.
   failurePolicy:
     maxRestarts: 50
     rules:
@@ -29,23 +29,29 @@ spec:
         backoffLimit: 0  # the JobSet restarts, not the job
         podFailurePolicy:
           rules:
-          - action: FailJob  # the same command would end the same way again
+          - action: FailJob  # the same command would fail in the same way
             onExitCodes:
               containerName: mae-jax
               operator: In
-              values: [2]
+              values: [2, 130]
         template:
           metadata:
             labels:
               app.kubernetes.io/name: mae-jax
-              app.kubernetes.io/instance: vitl8
+              app.kubernetes.io/instance: "vitl8"
           spec:
             restartPolicy: Never
             terminationGracePeriodSeconds: 180  # SIGTERM saves the state
+            automountServiceAccountToken: false  # no process calls the cluster's API
+            securityContext:
+              runAsUser: 0
+              runAsGroup: 0
+              seccompProfile:
+                type: RuntimeDefault
             nodeSelector:
-              cloud.google.com/gke-spot: "true"
-              cloud.google.com/gke-tpu-accelerator: "tpu-v5-lite-podslice"
-              cloud.google.com/gke-tpu-topology: "16x16"
+              "cloud.google.com/gke-spot": "true"
+              "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice"
+              "cloud.google.com/gke-tpu-topology": "16x16"
             tolerations:
             - key: google.com/tpu
               operator: Exists
@@ -57,7 +63,7 @@ spec:
             containers:
             - name: mae-jax
               image: "us-docker.pkg.dev/lab/mae-jax/tpu"
-              # The image starts mae-jax under tini, which hands SIGTERM on.
+              # The image starts mae-jax under tini, which forwards SIGTERM.
               args:
               - "train"
               - "--config"
@@ -69,9 +75,17 @@ spec:
               - "--preempted-exit-code"
               - "75"
               securityContext:
-                privileged: true  # the TPU's driver locks memory
+                allowPrivilegeEscalation: false
+                capabilities:
+                  drop: [ALL]
+                  add: [SYS_RESOURCE]  # the TPU driver locks memory
               resources:
+                requests:
+                  cpu: "8"
+                  memory: "32Gi"
                 limits:
+                  cpu: "64"
+                  memory: "512Gi"
                   google.com/tpu: 4
               volumeMounts:
               - name: shared-memory
@@ -82,6 +96,7 @@ spec:
             - name: shared-memory
               emptyDir:
                 medium: Memory
+                sizeLimit: "64Gi"
             - name: volume-1
               persistentVolumeClaim:
                 claimName: "share"

@@ -1,20 +1,20 @@
 kubectl create --filename=- --context=lab <<'END_OF_DOCUMENT'
-# jax.distributed.initialize() asks the cluster which pods take part.
+# jax.distributed.initialize() lists the pods of the job.
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
 rules:
 - apiGroups: [""]
   resources: [pods, services]
@@ -26,54 +26,54 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
-  name: vitl8
+  name: "vitl8"
 subjects:
 - kind: ServiceAccount
-  name: vitl8
+  name: "vitl8"
 ---
-# Gives each pod a name that the others find.
+# Gives each pod a host name for the others.
 apiVersion: v1
 kind: Service
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
 spec:
   clusterIP: None
   publishNotReadyAddresses: true
   selector:
-    job-name: vitl8
+    job-name: "vitl8"
 ---
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: vitl8
+  name: "vitl8"
   labels:
     app.kubernetes.io/name: mae-jax
-    app.kubernetes.io/instance: vitl8
+    app.kubernetes.io/instance: "vitl8"
 spec:
   ttlSecondsAfterFinished: 604800
   completionMode: Indexed
   completions: 2
   parallelism: 2
-  # Where one pod fails the others end too and all are started again, from the last checkpoint.
+  # If one pod fails, the others end too and all restart from the last checkpoint.
   backoffLimit: 100
   podFailurePolicy:
     rules:
-    - action: FailJob  # wrong input: the same command would end the same way again
+    - action: FailJob  # wrong input: the same command would fail in the same way
       onExitCodes:
         containerName: mae-jax
         operator: In
-        values: [2]
-    - action: Ignore  # stopped by a signal, all saved: started again, and no failure
+        values: [2, 130]
+    - action: Ignore  # preempted, its state saved: restarted, and no failure
       onExitCodes:
         containerName: mae-jax
         operator: In
@@ -86,12 +86,20 @@ spec:
     metadata:
       labels:
         app.kubernetes.io/name: mae-jax
-        app.kubernetes.io/instance: vitl8
+        app.kubernetes.io/instance: "vitl8"
     spec:
-      subdomain: vitl8
+      subdomain: "vitl8"
       restartPolicy: Never
       terminationGracePeriodSeconds: 180  # SIGTERM saves the state
-      serviceAccountName: vitl8
+      serviceAccountName: "vitl8"
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 10001
+        runAsGroup: 10001
+        fsGroup: 10001  # so that volumes can be written
+        fsGroupChangePolicy: OnRootMismatch
+        seccompProfile:
+          type: RuntimeDefault
       tolerations:
       - key: nvidia.com/gpu
         operator: Exists
@@ -99,7 +107,7 @@ spec:
       containers:
       - name: mae-jax
         image: "us-docker.pkg.dev/lab/mae-jax/cuda12"
-        # The image starts mae-jax under tini, which hands SIGTERM on.
+        # The image starts mae-jax under tini, which forwards SIGTERM.
         args:
         - "train"
         - "--config"
@@ -110,8 +118,17 @@ spec:
         - "--distributed"
         - "--preempted-exit-code"
         - "75"
+        securityContext:
+          allowPrivilegeEscalation: false
+          capabilities:
+            drop: [ALL]
         resources:
+          requests:
+            cpu: "16"
+            memory: "64Gi"
           limits:
+            cpu: "128"
+            memory: "1024Gi"
             nvidia.com/gpu: 8
         volumeMounts:
         - name: shared-memory
@@ -122,6 +139,7 @@ spec:
       - name: shared-memory
         emptyDir:
           medium: Memory
+          sizeLimit: "128Gi"
       - name: volume-1
         persistentVolumeClaim:
           claimName: "share"

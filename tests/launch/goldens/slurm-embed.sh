@@ -19,23 +19,23 @@ command=(
   mae-jax embed
   --encoder /share/runs/vitl8/model
   --index /share/index.parquet
-  --batch 256
+  --batch-size 256
   --out /share/runs/screen
   --num-tasks 64
 )
 finished=''
-most_restarts=50
+max_restarts=50
 
-# The body of a SLURM job: runs the command, and puts the job back in the queue until the run is
-# finished. launch/slurm.py writes the header above it, which sets
+# Body of a SLURM job: runs the command, and requeues the job until the run is finished.
+# launch/slurm.py writes the header above it, which sets
 #   step           options of srun
-#   command        what srun runs: srun itself hands SIGTERM on, so that the run can save
-#   finished       a path that is there once the run is finished; empty if status 0 alone says it
-#   most_restarts  how often the job is requeued at most
+#   command        the command of srun, which forwards SIGTERM, so that the run can save its state
+#   finished       path that exists once the run is finished; empty if status 0 alone shows it
+#   max_restarts   requeues of the job, at most
 set -uo pipefail
 
-# scancel signals this shell too. It then ends here, once the processes have, and is not requeued;
-# the signal before the time limit (--signal) goes to the processes alone.
+# scancel signals this shell too: it ends after its processes, without a requeue. The signal before
+# the time limit (--signal) goes to the processes alone.
 trap 'exit 143' TERM
 
 srun "${step[@]}" "${command[@]}"
@@ -45,12 +45,12 @@ if [[ $status == 0 && (-z $finished || -e $finished) ]]; then
   echo "launch: finished"
   exit 0
 fi
-if [[ $status == 2 ]]; then
-  echo "launch: wrong input, see above; not started again" >&2
-  exit 2
+if [[ $status == 2 || $status == 130 ]]; then
+  echo "launch: wrong input (2) or interrupted (130): status $status; not restarted" >&2
+  exit "$status"
 fi
-if ((${SLURM_RESTART_COUNT:-0} >= most_restarts)); then
-  echo "launch: not finished after $most_restarts restarts; not started again" >&2
+if ((${SLURM_RESTART_COUNT:-0} >= max_restarts)); then
+  echo "launch: not finished after $max_restarts restarts; not restarted" >&2
   exit $((status ? status : 75))
 fi
 echo "launch: not finished (status $status); requeued"
