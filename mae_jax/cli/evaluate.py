@@ -28,7 +28,7 @@ EVALUATIONS = {
     "genesets": "recall at 5 % false positives on gene sets (Table 5)",
     "features": "prediction of CellProfiler features (Table 7, Fig. 6 and 9)",
     "replicates": "replicate consistency and perturbation strength, with p-values",
-    "compare": "which model recalls more: paired bootstrap",
+    "compare": "which model recalls more, with intervals and p-values",
     "blocks": "which block of an encoder makes the best map",
     "flops": "training compute, as the paper counts it and truly",
     "paper": "the paper's tables and figures, beside the published numbers",
@@ -168,7 +168,9 @@ def _map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unexpressed", metavar="FILE", help="gene,zFPKM: selects the genes of the arm means"
     )
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    removed_option(
+        parser, "--resamples", reason="is gone: intervals are computed without resampling"
+    )
 
 
 def _corrections(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,10 @@ from typing import NoReturn
 
 
 class _Removed(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, replacement: str) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, reason: str) -> None:
         super().__init__(option_strings, dest, nargs="*", help=argparse.SUPPRESS)
         self.default = argparse.SUPPRESS
-        self.replacement = replacement
+        self.reason = reason
 
     def __call__(
         self,
@@ -18,11 +18,12 @@ class _Removed(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> NoReturn:
-        parser.error(f"{option_string} is now called {self.replacement}")
+        parser.error(f"{option_string} {self.reason}")
 
 
-def removed_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:
-    """Declare that option `old` is now `new`: using `old` is an error that says so."""
-    parser.add_argument(
-        old, action=_Removed, dest=f"removed{old.replace('-', '_')}", replacement=new
-    )
+def removed_option(
+    parser: argparse.ArgumentParser, old: str, new: str | None = None, reason: str = ""
+) -> None:
+    """Declare that option `old` is now `new`, or is gone for a `reason`: using it is an error."""
+    reason = reason or f"is now called {new}"
+    parser.add_argument(old, action=_Removed, dest=f"removed{old.replace('-', '_')}", reason=reason)

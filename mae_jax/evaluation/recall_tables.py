@@ -59,8 +59,6 @@ def recall_tables(
     chromosome_arms: Callable[[Profiles], Profiles] | None = None,
     tails: tuple[float, float] = (0.05, 0.95),
     sweep: Sequence[float] = SWEEP,
-    resamples: int = 1000,
-    seed: int = 0,
     progress: Callable[[str], None] = lambda message: None,
 ) -> RecallTables:
     """Corrects, aggregates and scores every embedding with every correction.
@@ -72,7 +70,7 @@ def recall_tables(
       by, levels: the columns to aggregate by, see `aggregate`.
       fit_on, batch, schema: see `corrections.fit`.
       chromosome_arms: the chromosome-arm correction, if any: takes and returns aggregated genes.
-      tails, sweep, resamples, seed: see `recall`.
+      tails, sweep: see `recall`.
       progress: is told what is being done.
 
     Raises:
@@ -89,9 +87,7 @@ def recall_tables(
             corrected = correct(profiles, method, fit_on=fit_on, batch=batch, schema=schema)
             genes = aggregate(corrected, by, levels=levels, controls=schema.controls)
             genes = chromosome_arms(genes) if chromosome_arms else genes
-            found = recall(
-                genes, databases, by=by, tails=tails, sweep=sweep, resamples=resamples, seed=seed
-            )
+            found = recall(genes, databases, by=by, tails=tails, sweep=sweep)
             results[name, method] = found
             for one in found:
                 rows.append(

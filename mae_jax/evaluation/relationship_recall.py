@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import l2_normalize
+from mae_jax.evaluation.pair_intervals import share_interval
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.relationships import Relationships
 
@@ -33,7 +34,7 @@ class Recall:
     Attributes:
       database: its name.
       recall: the share of the used pairs recalled, in [0, 1].
-      low, high: the bootstrap interval.
+      low, high: the 95 % interval.
       pairs_used: pairs of which both genes are in the map.
       pairs_dropped: pairs of which a gene is not.
       self_pairs, duplicates: rows of the database left out before.
@@ -64,9 +65,7 @@ def recall(
     by: str = "Metadata_Gene",
     tails: tuple[float, float] = (0.05, 0.95),
     sweep: Sequence[float] = SWEEP,
-    resamples: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> list[Recall]:
     """Recall of each database's pairs in the tails of all cosines between genes.
 
@@ -76,7 +75,8 @@ def recall(
       by: the column that names the gene.
       tails: the lower and upper quantile; both ends count (inclusive).
       sweep: widths of each tail in per cent, for recall against the percentile.
-      resamples, confidence, seed: of the bootstrap over relationships.
+      confidence: of the intervals, which count pairs that share a gene as dependent
+        (`pair_intervals`).
 
     Raises:
       InputError: fewer than 20 genes, a gene twice, values that are not finite, or a database
@@ -95,14 +95,13 @@ def recall(
     cosines, low_ranks, high_ranks, degenerate = pair_ranks(
         genes.features, np.concatenate([at for at, _ in found])
     )
-    rng = np.random.default_rng(seed)
     results, start = [], 0
     for database, (at, kept) in zip(databases, found, strict=True):
         part = slice(start, start + len(at))
         start += len(at)
         less, up_to = low_ranks[part], high_ranks[part]
         hit = np.zeros(len(at), bool) if degenerate else in_tails(less, up_to, *tails)
-        low, high = bootstrap_share(int(hit.sum()), len(hit), resamples, confidence, rng)
+        low, high = share_interval(hit.astype(np.float64), at, confidence)
         results.append(
             Recall(
                 database=database.name,
@@ -199,20 +198,6 @@ def pair_ranks(
         less[ascending] += np.searchsorted(block, queries, side="left")
         up_to[ascending] += np.searchsorted(block, queries, side="right")
     return cosines, less / total, up_to / total, degenerate
-
-
-def bootstrap_share(
-    hits: int, total: int, resamples: int, confidence: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of a share.
-
-    Drawing `total` relationships with replacement, of which `hits` are recalled, gives a binomial
-    count, so each resample is one draw.
-    """
-    draws = rng.binomial(total, hits / total, size=resamples) / total
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def _sweep(

@@ -266,9 +266,9 @@ def leads(evaluation: Path) -> list[dict[str, str]]:
 def verdict(evaluation: str | Path) -> str:
     """Whether the first embedding stands clearly above chance and all others, in one sentence.
 
-    "Clearly" is that the whole 95 % interval of the difference, from a bootstrap over the known
-    pairs that are the same for both, lies above 0; each embedding stands under its own best
-    correction.
+    "Clearly" means that the whole 95 % interval of the difference lies above 0. It is over the
+    known pairs that are in both maps and counts pairs that share a gene as dependent; each
+    embedding is under its own best correction.
     """
     evaluation = Path(evaluation)
     recalls, differences = best_recalls(evaluation), _differences(evaluation)

@@ -61,8 +61,8 @@ def _page(evaluations: Mapping[int, Path], command: str) -> str:
         lines.append(f"| {seed} | " + " | ".join(f"{found[name]:.2f}" for name in names) + " |")
     lines += [
         "",
-        f"How far {names[0]} leads, with the 95 % interval of a bootstrap over the known pairs, "
-        "the same for both:",
+        f"How far {names[0]} leads, with the 95 % interval over the known pairs, the same for "
+        "both; pairs that share a gene count as dependent:",
         "",
         "| seed | " + " | ".join(f"over {name}" for name in names[1:]) + " |",
         "|---|" + "---|" * (len(names) - 1),

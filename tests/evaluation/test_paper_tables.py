@@ -53,7 +53,7 @@ def test_table_4_is_the_mean_of_8_and_9() -> None:
 @pytest.fixture
 def recalls(make_screen: Callable[..., Profiles]) -> tuple[pd.DataFrame, Paper]:
     wells = {"small": make_screen(width=6), "large": make_screen(width=16)}
-    tables = recall_tables(wells, [PAIRS], ["none", "tvn"], resamples=50)
+    tables = recall_tables(wells, [PAIRS], ["none", "tvn"])
     paper = Paper()
     paper.add_recall(tables.table, "tvn")
     paper.figures["fig5"] = percentiles(tables.sweep[tables.sweep["correction"] == "tvn"])

@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import Profiles, Relationships, recall
-from mae_jax.evaluation.relationship_recall import bootstrap_share, in_tails, pair_ranks
+from mae_jax.evaluation.relationship_recall import in_tails, pair_ranks
 
 
 def genes(features: np.ndarray) -> Profiles:
@@ -125,15 +125,6 @@ def test_order_scale_and_rotation_do_not_matter(seed: int, scale: float) -> None
     # A rotation turns float32 rounding, which may move a pair across the threshold: one at most.
     rotated = genes(features @ special_ortho_group.rvs(5, random_state=seed))
     assert abs(recall(rotated, [database])[0].recall - want) <= 2 / len(database)
-
-
-def test_bootstrap_is_that_of_drawing_pairs() -> None:
-    hits = np.arange(400) < 120
-    rng = np.random.default_rng(0)
-    draws = rng.choice(hits, (4000, 400)).mean(axis=1)
-    want = np.quantile(draws, [0.025, 0.975])
-    got = bootstrap_share(120, 400, 4000, 0.95, np.random.default_rng(1))
-    np.testing.assert_allclose(got, want, atol=0.004)
 
 
 def test_bad_maps_are_refused() -> None:

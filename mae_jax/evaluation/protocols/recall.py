@@ -26,13 +26,11 @@ class RecallSpec(MapSpec):
     Attributes:
       corrections: names, or ("all",) for Table 2's nine.
       random: width of random embeddings to add as a baseline, or None.
-      resamples: of the bootstrap intervals.
     """
 
     name: ClassVar[str] = "recall"
     corrections: Sequence[str] = ("tvn",)
     random: int | None = None
-    resamples: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,6 @@ class CompareSpec(MapSpec):
 
     name: ClassVar[str] = "compare"
     correction: str = "tvn"
-    resamples: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +56,7 @@ def run_recall(spec: RecallSpec, progress: Progress) -> Result:
     result = Result(tables={"recall": tables.table, "sweep": tables.sweep}, main="recall.csv")
     at_best = best_of_each(tables)
     if len(at_best) > 1:
-        result.tables["compare"] = compare_recall(
-            at_best, resamples=10 * spec.resamples, seed=spec.seed
-        )
+        result.tables["compare"] = compare_recall(at_best)
     if tables.cosines is not None:
         result.matrices["cosines"] = tables.cosines
     best = {"embeddings": tables.best[0], "correction": tables.best[1]}
@@ -77,12 +72,10 @@ def run_compare(spec: CompareSpec, progress: Progress) -> Result:
     """Table `compare`: every two embeddings on every database."""
     databases, arms = spec.databases(), spec.arm_correction(progress)
     results = {
-        name: recall(
-            spec.gene_map(profiles, spec.correction, arms), databases, by=spec.by, seed=spec.seed
-        )
+        name: recall(spec.gene_map(profiles, spec.correction, arms), databases, by=spec.by)
         for name, profiles in spec.load(progress).items()
     }
-    table = compare_recall(results, resamples=10 * spec.resamples, seed=spec.seed)
+    table = compare_recall(results)
     return Result(
         tables={"compare": table},
         settings=spec.settings(),
@@ -95,9 +88,7 @@ def run_blocks(spec: BlocksSpec, progress: Progress) -> Result:
     """Tables `blocks` (recall by block, in the order given) and `against_last`."""
     arms = spec.arm_correction(progress)
     maps = {n: spec.gene_map(p, spec.correction, arms) for n, p in spec.load(progress).items()}
-    table, against = probe_blocks(
-        maps, spec.databases(), by=spec.by, resamples=spec.resamples, seed=spec.seed
-    )
+    table, against = probe_blocks(maps, spec.databases(), by=spec.by)
     return Result(
         tables={"blocks": table, "against_last": against},
         settings=spec.settings(),
@@ -114,7 +105,7 @@ def make_tables(
     progress: Progress,
     notes: Progress,
 ) -> RecallTables:
-    """Recall tables of a specification that has `random` and `resamples` (recall, paper)."""
+    """Recall tables of a specification that may have `random` (recall, paper)."""
     width: int | None = getattr(spec, "random", None)
     if width:
         first = next(iter(embeddings.values()))
@@ -129,7 +120,5 @@ def make_tables(
         batch=spec.batch,
         schema=spec.schema,
         chromosome_arms=spec.arm_correction(notes),
-        resamples=getattr(spec, "resamples", 1000),
-        seed=spec.seed,
         progress=progress,
     )
