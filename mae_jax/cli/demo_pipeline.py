@@ -8,7 +8,7 @@ from pathlib import Path
 import mae_jax
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
-from mae_jax.report.page import Sources, verdict, write_report
+from mae_jax.report.page import UNSEEN, Sources, verdict, write_report
 from mae_jax.report.summary import write_record
 
 # Many small fields, since a correction of batch effects needs wells. There are about twice as many
@@ -54,6 +54,7 @@ def demo(
         train=first.folder / "train",
         evaluation=evaluations[first.seed],
         reconstructions=pictures,
+        crops_shown=UNSEEN,  # the validation split is the last experiment
         complexes=first.folder / "screen" / "complexes.csv",
         commands=first.history(),
         seeds=evaluations if len(runs) > 1 else {},

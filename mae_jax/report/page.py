@@ -1,4 +1,4 @@
-"""Puts the report together from what a run left on disk."""
+"""The report: one HTML page from the files of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,21 +11,24 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_text
-from mae_jax.report import figures
+from mae_jax.report.data_urls import png_url, svg_url
+from mae_jax.viz import plots
 
 PACKAGES = ("mae_jax", "jax", "flax", "optax", "numpy")
-CHANCE = 0.10
+UNSEEN = "Crops of experiments that training never saw."
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a report is made of; what is None is left out of the page.
+    """The sources of a report; those that are None are left out of the page.
 
     Attributes:
       train: a training work folder (metrics, panels, config).
-      compared: further ones, whose losses are drawn beside it (with and without the Fourier term).
+      compared: further ones, whose losses are drawn in the same plot (with and without the
+        Fourier term).
       evaluation: a folder of `mae-jax evaluate recall`.
       reconstructions: pictures of triplets, instead of the training's last panel.
+      crops_shown: one sentence on the crops in `reconstructions`, such as `UNSEEN`.
       complexes: a CSV of `Metadata_Gene` and `Complex` that orders the heat map.
       commands: (command line, seconds) of what was run, in order.
       seeds: evaluation folders of all seeds of the same run, by seed, where there are several.
@@ -35,13 +38,14 @@ class Sources:
     compared: Sequence[Path] = ()
     evaluation: Path | None = None
     reconstructions: Sequence[Path] = ()
+    crops_shown: str = ""
     complexes: Path | None = None
     commands: Sequence[tuple[str, float | None]] = ()
     seeds: dict[int, Path] = field(default_factory=dict)
 
 
 def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report") -> Path:
-    """Writes one HTML file that needs nothing beside it, and returns its path.
+    """Write one self-contained HTML file, and return its path.
 
     Raises:
       InputError: neither a training folder nor an evaluation is given, or one lacks its files.
@@ -50,8 +54,8 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
         raise InputError("a report needs --train, --evaluation or both.")
     values: dict[str, Any] = {
         "title": title,
-        "subtitle": "Masked autoencoder for microscopy: what it was shown, what it learned, "
-        "and what its embeddings know.",
+        "subtitle": "Masked autoencoder for microscopy: reconstructions, training, and the recall "
+        "of known relationships by its embeddings.",
         "commands": [
             {"line": line, "seconds": None if seconds is None else round(seconds)}
             for line, seconds in sources.commands
@@ -63,9 +67,11 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
         "config_name": "demo.py",
     }
     if sources.train is not None:
-        values |= _training(sources.train, sources.reconstructions)
+        values |= _training(sources.train, sources)
         if sources.compared:
-            values["saddle"] = figures.saddle(_losses([sources.train, *sources.compared]))
+            values["saddle"] = svg_url(
+                plots.compare_losses(_losses([sources.train, *sources.compared]))
+            )
         values["configs"] += [_listing("training config", sources.train / "config.json")]
     if sources.evaluation is not None:
         if not (sources.evaluation / "recall.csv").exists():
@@ -85,19 +91,19 @@ def _losses(workdirs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     """The metrics of runs, each named by its folder and its weight of the Fourier term."""
     from mae_jax.train.metric_writers import read_metrics
 
-    found = {}
+    losses = {}
     for workdir in workdirs:
         weight = read_json(workdir / "config.json")["model"].get("fourier_weight", 0.0)
-        found[f"{workdir.name} (α = {weight:g})"] = read_metrics(workdir)
-    return found
+        losses[f"{workdir.name} (α = {weight:g})"] = read_metrics(workdir)
+    return losses
 
 
 def versions() -> str:
-    """The versions of what computes the figures."""
+    """The versions of the packages that compute the numbers."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
 
 
-def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
+def _training(workdir: Path, sources: Sources) -> dict[str, Any]:
     from mae_jax.train.metric_writers import read_metrics
 
     config, metrics = read_json(workdir / "config.json"), read_metrics(workdir)
@@ -118,13 +124,30 @@ def _training(workdir: Path, reconstructions: Sequence[Path]) -> dict[str, Any]:
         "network": _network(config),
         "training": text + ".",
         "mask_percent": round(100 * config["model"].get("mask_ratio", 0)),
-        "loss": figures.loss_curves(metrics),
-        "triplets": [figures.picture(path) for path in (reconstructions or panels[-1:])],
+        "loss": svg_url(plots.loss_curves(metrics)),
+        "triplets": [png_url(path) for path in (sources.reconstructions or panels[-1:])],
+        "crops_shown": sources.crops_shown
+        if sources.reconstructions
+        else _validation_crops(config),
     }
 
 
+def _validation_crops(config: dict[str, Any]) -> str:
+    """One sentence on the crops of the training's own pictures, as far as the index tells."""
+    try:
+        columns = ["Metadata_Split", "Metadata_Experiment"]
+        sites = pd.read_parquet(config["data"]["index"], columns=columns)
+    except Exception:  # no single index, or one that has moved
+        return "Crops of the validation split."
+    validation = sites["Metadata_Split"] == "validation"
+    experiments = sites["Metadata_Experiment"]
+    if set(experiments[validation]) & set(experiments[~validation]):
+        return "Crops of the validation split, of experiments that training saw other wells of."
+    return UNSEEN
+
+
 def _network(config: dict[str, Any]) -> str:
-    """What was trained, in a sentence."""
+    """The network, in one sentence."""
     model = config["model"]
     if config.get("network", "mae") != "mae":
         return f"Network {config['network']}, channels {', '.join(model['channels'])}."
@@ -156,10 +179,14 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
                 "name": database,
                 "pairs": int(rows["pairs_used"].max()),
                 "rows": [_row(rows, c, labels[c], names) for c in corrections],
-                "bars": figures.recall_bars(rows, names, corrections),
+                "bars": svg_url(plots.recall_bars(rows, names, corrections)),
                 "sweep": None
                 if part is None
-                else figures.recall_against_percentile(part, best, names),
+                else svg_url(
+                    plots.recall_against_percentile(
+                        part[part["correction"] == best], names, max_percent=100.0
+                    )
+                ),
             }
         )
     values: dict[str, Any] = {
@@ -172,10 +199,10 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
         "seeds": [
             {
                 "seed": seed,
-                "recalls": [f"{best_recalls(there)[name]:.2f}" for name in names],
-                "leads": leads(there),
+                "recalls": [f"{best_recalls(folder)[name]:.2f}" for name in names],
+                "leads": leads(folder),
             }
-            for seed, there in sources.seeds.items()
+            for seed, folder in sources.seeds.items()
         ],
     }
     cosines = sources.evaluation / "cosines.parquet"
@@ -194,7 +221,7 @@ def _evaluation(sources: Sources) -> dict[str, Any]:
                 for gene, complex_ in zip(table["Metadata_Gene"], table["Complex"], strict=True)
                 if isinstance(complex_, str) and complex_
             }
-        values["cosines"] = figures.cosine_map(pd.read_parquet(cosines), groups)
+        values["cosines"] = svg_url(plots.cosine_heatmap(pd.read_parquet(cosines), groups))
         shown = read_json(sources.evaluation / "settings.json")["best"]
         values["map_of"] = f"{shown['embeddings']}, {labels[shown['correction']]}"
     return values
@@ -275,13 +302,13 @@ def verdict(evaluation: str | Path) -> str:
     name, *others = recalls
     text = (
         f"Each under its best correction, {name} recalls {recalls[name]:.2f} of the known pairs"
-        f" (chance {CHANCE:.2f})"
+        f" (chance {plots.CHANCE:.2f})"
     )
     if not others:
         return text + "."
     text += "; " + ", ".join(f"{other} {recalls[other]:.2f}" for other in others) + ". "
     table = pd.read_csv(evaluation / "recall.csv").query("embeddings == @name")
-    above_chance = table.groupby("correction")[["recall", "low"]].mean().max()["low"] > CHANCE
+    above_chance = table.groupby("correction")[["recall", "low"]].mean().max()["low"] > plots.CHANCE
     beaten = differences[differences["low"] > 0]["other"]
     if len(beaten) == len(others) and above_chance:
         return text + "Yes: the 95 % interval of its lead lies above 0 for every one of them."

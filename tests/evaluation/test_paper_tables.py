@@ -10,10 +10,15 @@ import pytest
 from mae_jax.evaluation import CORRECTIONS, Profiles, Relationships
 from mae_jax.evaluation.cpjump1 import summary
 from mae_jax.evaluation.paper_tables import OURS, Paper, published, with_flops
-from mae_jax.evaluation.plots import features, heatmap, percentiles, scaling
 from mae_jax.evaluation.recall_tables import recall_tables
 from mae_jax.evaluation.results import Result
 from mae_jax.flops import PublishedMAE
+from mae_jax.viz.plots import (
+    cosine_heatmap,
+    feature_r2,
+    recall_against_flops,
+    recall_against_percentile,
+)
 
 PAIRS = Relationships.of("CORUM", [(f"G{i:03d}", f"G{i + 1:03d}") for i in range(0, 40, 2)])
 
@@ -56,9 +61,11 @@ def recalls(make_screen: Callable[..., Profiles]) -> tuple[pd.DataFrame, Paper]:
     tables = recall_tables(wells, [PAIRS], ["none", "tvn"])
     paper = Paper()
     paper.add_recall(tables.table, "tvn")
-    paper.figures["fig5"] = percentiles(tables.sweep[tables.sweep["correction"] == "tvn"])
+    paper.figures["fig5"] = recall_against_percentile(
+        tables.sweep[tables.sweep["correction"] == "tvn"]
+    )
     assert tables.cosines is not None
-    paper.figures["cosines"] = heatmap(tables.cosines, "best")
+    paper.figures["cosines"] = cosine_heatmap(tables.cosines, title="best")
     return tables.table, paper
 
 
@@ -85,10 +92,10 @@ def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) ->
     }
     counted = with_flops(table, shapes)
     assert counted["true_flops"].gt(0).all()
-    paper.figures["fig8"] = scaling(counted)
+    paper.figures["fig8"] = recall_against_flops(counted)
     rng = np.random.default_rng(0)
     r2 = pd.DataFrame({"category": ["Texture", "AreaShape"] * 10, "r2": rng.random(20)})
-    paper.figures["fig6"] = features({"ours": r2})
+    paper.figures["fig6"] = feature_r2({"ours": r2})
     paper.add_features(
         "ours", pd.DataFrame({"category": ["Texture"], "median": [0.5], "mad": [0.1]})
     )

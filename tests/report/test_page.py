@@ -8,7 +8,7 @@ import pytest
 
 from mae_jax.errors import InputError
 from mae_jax.files import write_json
-from mae_jax.report.page import Sources, verdict, write_report
+from mae_jax.report.page import UNSEEN, Sources, verdict, write_report
 
 
 def test_the_figures_of_the_tables_stand_in_the_page(evaluation, write_comparison, tmp_path):
@@ -85,6 +85,32 @@ def test_a_training_alone(tmp_path):
     sources = Sources(train=workdir, compared=[other])
     page = write_report(tmp_path / "r.html", sources).read_text()
     assert "reconstruction losses of several runs" in page
+
+
+@pytest.mark.parametrize(
+    ("experiments", "sentence"),
+    [(("E1", "E2"), UNSEEN), (("E1", "E1"), "that training saw other wells of"),
+     (None, "Crops of the validation split.")],
+)  # fmt: skip
+def test_the_page_tells_which_crops_are_shown(tmp_path, experiments, sentence):
+    index = tmp_path / "index.parquet"
+    if experiments is not None:
+        table = pd.DataFrame({"Metadata_Split": ["train", "validation"],
+                              "Metadata_Experiment": experiments})  # fmt: skip
+        table.to_parquet(index)
+    workdir = tmp_path / "run"
+    (workdir / "panels").mkdir(parents=True)
+    (workdir / "panels" / "step_1.png").write_bytes(b"picture")
+    config = {"network": "unet", "model": {"channels": ["DNA"]},
+              "optimizer": {"name": "lion", "lr": 1e-3},
+              "data": {"batch": 48, "index": str(index)}}  # fmt: skip
+    write_json(workdir / "config.json", config)
+    (workdir / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n')
+    page = write_report(tmp_path / "r.html", Sources(train=workdir)).read_text()
+    assert sentence in page
+    assert (UNSEEN in page) == (sentence == UNSEEN)
+    pictures = Sources(train=workdir, reconstructions=[workdir / "panels" / "step_1.png"])
+    assert UNSEEN not in write_report(tmp_path / "r.html", pictures).read_text()
 
 
 def test_nothing_to_report_is_an_error(tmp_path):

@@ -34,7 +34,7 @@ class FeaturesSpec(Spec):
 
 def run_features(spec: FeaturesSpec, progress: Progress) -> Result:
     """Tables `features` (one row per feature) and `categories` (Table 7); figure `features`."""
-    from mae_jax.evaluation import plots
+    from mae_jax.viz.plots import feature_r2
 
     def report(done: int, total: int) -> None:
         if done % 10 == 0 or done == total:
@@ -58,7 +58,7 @@ def run_features(spec: FeaturesSpec, progress: Progress) -> Result:
     categories = prediction.by_category()
     return Result(
         tables={"features": prediction.table, "categories": categories},
-        figures={"features": plots.features({label: prediction.table})},
+        figures={"features": feature_r2({label: prediction.table})},
         settings=spec.settings(),
         summary=[categories.round(3).to_string(index=False)],
         main="categories.csv",

@@ -57,7 +57,7 @@ class PaperSpec(RecallSpec):
 
 def run_paper(spec: PaperSpec, progress: Progress) -> Result:
     """`table<N>` of every table that the inputs allow, figures, and the page `paper.html`."""
-    from mae_jax.evaluation import plots
+    from mae_jax.viz import plots
 
     if spec.cpjump1 and spec.design is None:
         raise InputError("cpjump1 embeddings need --design, the folder of CPJUMP1's metadata.")
@@ -75,17 +75,21 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
     result.tables |= {"recall": tables.table, "sweep": tables.sweep}
     paper.add_recall(tables.table, spec.table3_correction)
     chosen = tables.sweep[tables.sweep["correction"] == spec.table3_correction]
-    paper.figures["fig5_percentiles"] = plots.percentiles(chosen)
+    paper.figures["fig5_percentiles"] = plots.recall_against_percentile(chosen)
     if tables.cosines is not None:
-        paper.figures["cosines"] = plots.heatmap(tables.cosines, ", ".join(tables.best))
+        paper.figures["cosines"] = plots.cosine_heatmap(
+            tables.cosines, title=", ".join(tables.best)
+        )
     if spec.shapes is not None:
         main = tables.table[tables.table["correction"] == spec.table3_correction]
         scaling = with_flops(main, read_shapes(spec.shapes))
         if scaling.empty:
             raise InputError(f"the shapes name none of the embeddings {', '.join(embeddings)}.")
         result.tables["scaling"] = scaling
-        paper.figures["fig5_scaling_papers_count"] = plots.scaling(scaling, "paper_flops")
-        paper.figures["fig8_scaling_true_count"] = plots.scaling(scaling, "true_flops")
+        paper.figures["fig5_scaling_papers_count"] = plots.recall_against_flops(
+            scaling, "paper_flops"
+        )
+        paper.figures["fig8_scaling_true_count"] = plots.recall_against_flops(scaling, "true_flops")
     if spec.sets is not None:
         _add_gene_sets(paper, spec, embeddings, databases)
     for name, source in spec.cpjump1.items():
@@ -102,7 +106,7 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
     for name, table in predictions.items():
         paper.add_features(name, FeaturePrediction.summarise(table))
     if predictions:
-        paper.figures["fig6_features"] = plots.features(predictions)
+        paper.figures["fig6_features"] = plots.feature_r2(predictions)
     for database in databases:
         paper.notes.append(
             f"{database.name}: {len(database):,} pairs; {database.self_pairs:,} self-pairs and "
