@@ -11,7 +11,6 @@ import jax
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import Slice
 from mae_jax.errors import InputError
-from mae_jax.networks.tasks import task_of
 from mae_jax.planning.hlo_traffic import read_traffic
 from mae_jax.planning.step_cost import DoesNotFit, StepCost, parameter_count
 from mae_jax.planning.step_flops import executed_flops
@@ -40,7 +39,7 @@ def compile_cost(config: TrainConfig, devices: Sequence[jax.Device] | None = Non
     memory = compiled.memory_analysis()
     # Results that reuse the buffer of a donated argument need no memory of their own.
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    model, executed = executed_flops(task_of(config.model))
+    model, executed = executed_flops(functions.task)
     return StepCost(
         parameters=parameter_count(functions),
         devices=functions.mesh.size,

@@ -39,7 +39,7 @@ def formula_cost(config: TrainConfig, slice_: Slice) -> StepCost:
     num_micro = config.optimizer.grad_accum_steps
     crops = max(1, config.data.batch // num_micro // meshes.num_batch_shards(mesh))
     residuals = residual_bytes(config, crops)
-    model, executed = executed_flops(task_of(config.model))
+    model, executed = executed_flops(functions.task)
     # Activations are written once and read twice (forward and backward). Of the state, weights are
     # read in both passes, gradients written, weights and moments read and written.
     memory = 3.0 * residuals * num_micro + 3.0 * parameters * num_micro + 2.0 * state
@@ -63,7 +63,7 @@ def residual_bytes(config: TrainConfig, crops: int) -> int:
     Read off the trace of the step's own loss: the outputs for the backward pass that are not
     inputs (the parameters, which count as state).
     """
-    task = task_of(with_attention(config.model, "chunked"))
+    task = task_of(with_attention(config.model, "chunked"), config.data.crop)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
 
     def forward(params: Any, model_state: Any, batch: Any) -> Any:

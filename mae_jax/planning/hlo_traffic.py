@@ -90,6 +90,8 @@ def read_traffic(text: str, devices: int) -> Traffic:
 
 
 def _moves(instruction: Instruction) -> bool:
+    if instruction.custom_call_target == "AllocateBuffer":
+        return False  # reserves memory; the operations that write into it are counted
     return instruction.operation not in _FREE and not instruction.operation.endswith("-done")
 
 

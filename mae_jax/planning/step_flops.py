@@ -6,9 +6,7 @@ from typing import Any
 import jax
 
 from mae_jax.networks.flops import crop_flops, traced_flops
-from mae_jax.networks.mae import MAEConfig
 from mae_jax.networks.tasks import Task, task_of
-from mae_jax.networks.vit.model import ViTConfig
 
 
 def executed_flops(task: Task) -> tuple[float, float]:
@@ -18,7 +16,7 @@ def executed_flops(task: Task) -> tuple[float, float]:
     of the step, with those that rematerialization repeats and those of the loss.
     """
     model = crop_flops(task.model, crop=task.crop)
-    countable = task_of(with_attention(task.model, "xla"))
+    countable = task_of(with_attention(task.model, "xla"), task.crop)
     key = jax.random.key(0)
     params, state = jax.eval_shape(countable.init, key)
 
@@ -34,10 +32,12 @@ def executed_flops(task: Task) -> tuple[float, float]:
 
 
 def with_attention(model: Any, backend: str) -> Any:
-    """The network config with another attention backend."""
-    if isinstance(model, MAEConfig):
-        encoder = dataclasses.replace(model.encoder, attention=backend)  # type: ignore[arg-type]
-        return dataclasses.replace(model, encoder=encoder)
-    if isinstance(model, ViTConfig):
-        return dataclasses.replace(model, attention=backend)  # type: ignore[arg-type]
-    return model
+    """The network config with another attention backend, wherever it or a part of it has one."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name == "attention":
+            changes["attention"] = backend
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = with_attention(value, backend)
+    return dataclasses.replace(model, **changes)

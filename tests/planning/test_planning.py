@@ -72,6 +72,23 @@ def test_a_classifier_has_a_plan_too():
     assert cost.executed_flops == pytest.approx(cost.model_flops, rel=0.2)
 
 
+def test_a_plan_uses_the_crop_of_the_data():
+    """Networks without a crop of their own: at a quarter of the side, a sixteenth of the FLOPs."""
+    model = DenseNetConfig(growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 8), classes=3, norm="ghost")
+    data = DataConfig(batch=256, crop=256)
+    large = replace(CONFIG, network="densenet", model=model, data=data)
+    small = replace(large, data=replace(data, crop=64))
+    for cost in (
+        lambda config: formula_cost(config, parse_slice("h100-2")),
+        lambda config: compile_cost(config, jax.devices()[:1]),
+    ):
+        costs = [cost(config) for config in (small, large)]
+        ratio = costs[1].model_flops / costs[0].model_flops
+        assert ratio == pytest.approx(16, rel=0.02)
+        assert costs[1].executed_flops / costs[0].executed_flops == pytest.approx(16, rel=0.02)
+        assert costs[1].working_bytes > 8 * costs[0].working_bytes
+
+
 def test_the_roofline_by_hand():
     slice_ = parse_slice("h100-16")
     traffic = Traffic(3350e9, (Collective("all-reduce", 450_000_000_000, 16, 1),))
