@@ -74,7 +74,9 @@ def test_a_classifier_has_a_plan_too():
 
 def test_a_plan_uses_the_crop_of_the_data():
     """Networks without a crop of their own: at a quarter of the side, a sixteenth of the FLOPs."""
-    model = DenseNetConfig(growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 8), classes=3, norm="ghost")
+    model = DenseNetConfig(
+        growth=4, stem=8, layers=(1, 1), embedding_dims=(8, 8), classes=3, norm="ghost"
+    )
     data = DataConfig(batch=256, crop=256)
     large = replace(CONFIG, network="densenet", model=model, data=data)
     small = replace(large, data=replace(data, crop=64))
