@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pandas as pd
@@ -20,6 +21,7 @@ from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.vit.model import ViTConfig
 from mae_jax.train import TrainConfig
 from mae_jax.train.compiled import build
+from mae_jax.train.retention import RetentionPolicy
 
 FILE = Path(__file__).parents[1] / "configs" / "paper.py"
 spec = importlib.util.spec_from_file_location("paper", FILE)
@@ -65,6 +67,26 @@ def table_rows() -> set[str]:
 def test_every_row_of_tables_3_and_6_has_its_config():
     assert table_rows() == set(paper.ROWS)
     assert len(paper.ROWS) == len(set(paper.ROWS))
+
+
+def test_rows_of_intermediate_epochs_are_checkpoints_that_are_kept():
+    """Those of the published tables, and no others; as retention would keep them."""
+    table = pd.read_csv(Path(mae_jax.__file__).parent / "evaluation" / "published.csv")
+    shown = table.model.str.extract(r"\(epoch (\d+)\)")[0].dropna().astype(int)
+    assert set(table.loc[shown.index, "model"].str.split(" ", n=2).str[1]) == {"ViT-L/8+"}
+    assert set(table.loc[shown.index, "dataset"]) == {"RPI-52M"}
+    assert {"mae/vit_l8+/rpi_52m": tuple(sorted(set(shown)))} == paper.EPOCHS_SHOWN
+    config = paper.row("mae/vit_l8+/rpi_52m")
+    steps = [
+        epoch * paper.steps_per_epoch("rpi_52m", config.data.batch) for epoch in sorted(set(shown))
+    ]
+    policy = RetentionPolicy(config.checkpoint, config.divergence)
+    assert all(policy.is_regular(step) for step in steps)
+    history = [SimpleNamespace(step=step, metrics={}) for step in range(1, config.steps + 1)
+               if policy.is_regular(step)]  # fmt: skip
+    kept = policy.should_preserve(history, context=None)
+    kept = {save.step for save, answer in zip(history, kept, strict=True) if answer}
+    assert set(steps) <= kept
 
 
 def test_steps_batches_and_rates_are_those_of_the_appendix():

@@ -121,7 +121,8 @@ class CheckpointConfig:
       keep: how many of the last saves are kept.
       keep_best: how many more, of the lowest validation loss; only saves at steps at which it was
         measured are compared.
-      keep_every: those of every so many steps are kept too; 0 for none.
+      keep_every: steps between two milestones: checkpoints that are always saved and kept; 0 for
+        none.
     """
 
     every: int = setting(1000, ge=1)

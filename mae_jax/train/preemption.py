@@ -11,6 +11,10 @@ from jax.experimental import multihost_utils
 class StopSignal:
     """Notes SIGTERM and SIGINT, so that the loop can save and end; a second SIGINT interrupts.
 
+    Attributes:
+      received: whether the run is to end.
+      interrupted: whether that was by SIGINT (Ctrl-C), in this process.
+
     Among several hosts SIGTERM is JAX's: it makes all of them agree on the step to stop at, even
     where one host alone was told. SIGINT is passed on as SIGTERM there.
     """
@@ -19,14 +23,14 @@ class StopSignal:
         self.received = False
         self._several = jax.process_count() > 1
         self._asked = 0
-        self._interrupted = False
+        self.interrupted = False
         names = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
         self._before = {name: signal.signal(name, self._note) for name in names}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self._interrupted:
+        if number == signal.SIGINT and self.interrupted:
             raise KeyboardInterrupt
-        self._interrupted = number == signal.SIGINT
+        self.interrupted = number == signal.SIGINT
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
         else:

@@ -24,7 +24,8 @@ class RetentionPolicy:
 
     def is_regular(self, step: int) -> bool:
         """Whether a checkpoint is due at a step."""
-        return step % self.checkpoint.every == 0 or self.is_snapshot(step)
+        milestone = self.checkpoint.keep_every and step % self.checkpoint.keep_every == 0
+        return step % self.checkpoint.every == 0 or bool(milestone) or self.is_snapshot(step)
 
     def is_snapshot(self, step: int) -> bool:
         """Whether a run can roll back to a step."""
@@ -47,5 +48,5 @@ class RetentionPolicy:
         measured = [step for step, loss in losses.items() if math.isfinite(loss)]
         kept |= set(sorted(measured, key=losses.__getitem__)[: config.keep_best])
         if config.keep_every:
-            kept |= {step for step in due if step % config.keep_every == 0}
+            kept |= {c.step for c in checkpoints if c.step % config.keep_every == 0}
         return [c.step in kept for c in checkpoints]

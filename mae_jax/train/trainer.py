@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from mae_jax import locks
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import device_peak_flops
 from mae_jax.networks.saved_model import save_model
@@ -89,25 +90,35 @@ class Trainer:
         self.writer: MetricWriter = NoopWriter()
         self.step, self.num_steps, self.is_last = 0, config.steps, False
         self._stop_reason = ""
+        self._lease: locks.Lease | None = None
         self._evaluated: dict[str, dict[str, float]] = {}
         self._batches: Generator[DeviceBatch, None, None] | None = None
 
     def fit(self) -> Path | None:
-        """Trains and returns the folder of the saved model; None if a signal stopped the run.
+        """Trains and returns the folder of the saved model; None if SIGTERM stopped the run.
 
         A work folder that holds a part of the same run is resumed; a finished one is left as it
         is. SIGTERM and SIGINT save the state and end the run after the current step.
 
         Raises:
-          InputError: the folder holds another run or cannot be written, or the loss diverges.
+          InputError: the folder holds another run, is in use by another process or cannot be
+            written, or the loss diverges.
+          KeyboardInterrupt: SIGINT stopped the run; the state is saved.
         """
+        model_folder = self.workdir / "model"
+        if model_folder.exists():  # written last: the run is finished
+            create_or_verify(self.workdir, self.config)
+            return model_folder
+        with ExitStack() as stack:
+            if jax.process_index() == 0:
+                self._lease = stack.enter_context(locks.hold(self.workdir))
+            return self._fit(model_folder)
+
+    def _fit(self, model_folder: Path) -> Path | None:
         config = self.config
 
         # ---- work folder: one run, one resolved config
         create_or_verify(self.workdir, config)
-        model_folder = self.workdir / "model"
-        if model_folder.exists():  # written last: the run is finished
-            return model_folder
 
         with ExitStack() as stack:
             # ---- callbacks
@@ -144,6 +155,8 @@ class Trainer:
                 diverged_at = self._read(pending)
                 pending = (self.step, scalars)
                 self._call("on_step_end")
+                if self._lease is not None:
+                    self._lease.check()
 
                 if diverged_at is None:
                     # ---- evaluators and callbacks, each on a schedule of its own
@@ -176,6 +189,8 @@ class Trainer:
             log.warning(
                 "stopped at step %d of %d; the same command resumes.", self.step, self.num_steps
             )
+            if stop.interrupted:
+                raise KeyboardInterrupt
             return None
         if self._stop_reason:
             log.warning(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mae_jax
+from mae_jax import locks
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
@@ -61,14 +62,14 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 class Sigterm(Callback):
-    """Sends SIGTERM to the process when the metrics of a step are logged."""
+    """Sends SIGTERM, or another signal, to the process when the metrics of a step are logged."""
 
-    def __init__(self, step: int) -> None:
-        self.at = step
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self.at, self.number = step, number
 
     def on_metrics(self, trainer, step, metrics):
         if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
@@ -83,6 +84,24 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     steps = [row["step"] for row in read_metrics(workdir) if "train/loss" in row]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_ctrl_c_saves_and_interrupts(index, train, tmp_path):
+    """So that `mae-jax train && …` does not go on: the command exits with 130."""
+    with pytest.raises(KeyboardInterrupt):
+        train(config_for(index), tmp_path, callbacks=[Sigterm(3, signal.SIGINT)])
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / "checkpoints" / "4").exists()
+    assert train(config_for(index), tmp_path) == tmp_path / "model"
+
+
+def test_a_folder_in_use_is_refused(index, train, tmp_path):
+    with (
+        locks.hold(tmp_path),
+        pytest.raises(InputError, match=rf"in use by process {os.getpid()} on "),
+    ):
+        train(config_for(index), tmp_path)
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_finished_run_is_left_as_it_is(index, train, finished):
