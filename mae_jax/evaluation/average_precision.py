@@ -4,7 +4,10 @@ AP of a query = (1/m) Σ_i i/rank_i over its m positives, i counting them from t
 positive and a negative are equally similar, the positive ranks first (as in copairs).
 """
 
+import itertools
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,8 @@ from jaxtyping import Float, Int
 from mae_jax.errors import InputError
 
 RULES = ("copairs", "2023")
+MAX_RANKINGS = 1_500_000  # nulls of up to so many distinct rankings are enumerated
+SAMPLED_RANKINGS = 100_000  # of the rule "2023" where they cannot be
 _DRAWS = 4_000_000  # random numbers held at a time
 
 
@@ -57,6 +62,34 @@ def null_average_precision(
     return np.sort(out)
 
 
+@lru_cache(maxsize=64)
+def exact_null_average_precision(m: int, n: int) -> Float[np.ndarray, " rankings"]:
+    """AP of every ranking of m positives among m + n, sorted ascending: C(m + n, m) values."""
+    count = math.comb(m + n, m)
+    subsets = itertools.combinations(range(1, m + n + 1), m)
+    ranks = np.fromiter(itertools.chain.from_iterable(subsets), np.int32, count * m)
+    values = (np.arange(1, m + 1) / ranks.reshape(count, m)).mean(axis=1)
+    values.sort()
+    values.setflags(write=False)
+    return values
+
+
+def expected_share_above(
+    m: int, n: int, values: Float[np.ndarray, " queries"], size: int, seed: int = 0
+) -> Float[np.ndarray, " queries"]:
+    """The expectation of `share_above` over random nulls of `size` rankings.
+
+    It is (1 + size · P(AP > value))/(1 + size), with P from all rankings if there are at most
+    1,500,000, else from 100,000 random ones. So it does not depend on the seed, or little.
+    """
+    if math.comb(m + n, m) <= MAX_RANKINGS:
+        null = exact_null_average_precision(m, n)
+    else:
+        null = null_average_precision(m, n, max(size, SAMPLED_RANKINGS), seed)
+    share = 1 - np.searchsorted(null, values + 1e-9, side="right") / len(null)
+    return (1 + size * share) / (1 + size)
+
+
 def share_above(null: Float[np.ndarray, " size"], value: float) -> float:
     """p = (1 + #{null > value}) / (1 + S), for a null sorted ascending.
 
@@ -83,7 +116,9 @@ def group_significance(
     Members with the same m and n share one null, as there.
 
     Rule "2023" (Chandrasekaran et al., and the paper's Tables 8 and 9): p for every AP by itself,
-    then the group's mean of −log10 p, then Benjamini–Hochberg on 10^(−mean).
+    then the group's mean of −log10 p, then Benjamini–Hochberg on 10^(−mean). Each p is what a
+    null of `null_size` random rankings gives on average (`expected_share_above`): drawing the null
+    would let the fraction retrieved swing with the seed.
 
     Args:
       scores: one row per query: `ap`, `positives` (m), `negatives` (n), and the columns `by`.
@@ -102,12 +137,13 @@ def group_significance(
     if scores.empty:
         return pd.DataFrame(columns=[*columns, "queries", "map", "p", "q", "retrieved"])
     sizes = list(zip(scores["positives"], scores["negatives"], strict=True))
-    nulls = {(m, n): null_average_precision(int(m), int(n), null_size, seed) for m, n in set(sizes)}
+    nulls: dict[tuple[int, int], np.ndarray] = {}
     scores = scores.assign(_size=pd.Series(sizes, index=scores.index))
     if rule == "2023":
-        scores["_log"] = [
-            -np.log10(share_above(nulls[s], ap)) for s, ap in zip(sizes, scores["ap"], strict=True)
-        ]
+        scores["_log"] = _log_p(scores, null_size, seed)
+    else:
+        for size in set(sizes):
+            nulls[size] = null_average_precision(int(size[0]), int(size[1]), null_size, seed)
     rows = []
     for key, group in scores.groupby(columns, sort=True):
         mean = float(group["ap"].mean())
@@ -124,6 +160,15 @@ def group_significance(
     table["q"] = benjamini_hochberg(table["p"].to_numpy())
     table["retrieved"] = table["q"] < q
     return table
+
+
+def _log_p(scores: pd.DataFrame, size: int, seed: int) -> Float[np.ndarray, " queries"]:
+    """−log10 p of every query."""
+    out = np.empty(len(scores))
+    aps = scores["ap"].to_numpy(np.float64)
+    for (m, n), rows in scores.groupby(["positives", "negatives"]).indices.items():
+        out[rows] = -np.log10(expected_share_above(int(m), int(n), aps[rows], size, seed))
+    return out
 
 
 def _mean_null(

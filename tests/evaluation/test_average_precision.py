@@ -16,6 +16,8 @@ from mae_jax.evaluation.average_precision import (
     all_against_all,
     average_precision,
     benjamini_hochberg,
+    exact_null_average_precision,
+    expected_share_above,
     group_significance,
     null_average_precision,
     share_above,
@@ -88,8 +90,8 @@ def test_the_2023_rule_by_hand() -> None:
         {"g": ["a", "a", "b"], "ap": [1.0, 0.3, 0.2], "positives": 1, "negatives": 9}
     )
     got = group_significance(scores, "g", rule="2023", null_size=5000, seed=3).set_index("g")
-    null = null_average_precision(1, 9, 5000, seed=3)
-    p = [(1 + (null > v + 1e-9).sum()) / 5001 for v in (1.0, 0.3, 0.2)]
+    above = (0.0, 0.3, 0.4)  # of the ten ranks of one positive: AP is 1, 1/2, 1/3, 1/4, …
+    p = [(1 + 5000 * share) / 5001 for share in above]
     assert got.loc["a", "p"] == pytest.approx(np.sqrt(p[0] * p[1]))
     assert got.loc["b", "p"] == pytest.approx(p[2])
     assert got["q"].tolist() == pytest.approx(benjamini_hochberg(got["p"].to_numpy()).tolist())
@@ -159,3 +161,46 @@ def test_is_copairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert clear.sum() > 15
     assert (table["retrieved"][clear] == groups.loc[table.index, "below_corrected_p"][clear]).all()
     assert 0 < table["retrieved"].sum() < len(table)
+
+
+def test_the_null_of_few_positives_is_exact() -> None:
+    null = exact_null_average_precision(2, 3)
+    want = [(1 / a + 2 / b) / 2 for a, b in itertools.combinations(range(1, 6), 2)]
+    np.testing.assert_allclose(null, sorted(want))
+    sampled = null_average_precision(3, 20, 200_000)
+    exact = exact_null_average_precision(3, 20)
+    assert len(exact) == 1771
+    np.testing.assert_allclose(
+        np.quantile(sampled, [0.1, 0.5, 0.9]), np.quantile(exact, [0.1, 0.5, 0.9]), atol=0.005
+    )
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 32), (9, 60)])
+def test_p_of_the_2023_rule_is_the_mean_over_random_nulls(m: int, n: int) -> None:
+    values = np.quantile(null_average_precision(m, n, 2000, 99), [0.2, 0.6, 0.95, 1.0])
+    got = expected_share_above(m, n, values, 1000)
+    drawn = [
+        [share_above(null_average_precision(m, n, 1000, seed), v) for v in values]
+        for seed in range(60)
+    ]
+    np.testing.assert_allclose(got, np.mean(drawn, axis=0), atol=0.006)
+    assert expected_share_above(m, n, np.array([1.0]), 1000)[0] == pytest.approx(1 / 1001)
+
+
+def test_the_2023_fraction_does_not_depend_on_the_seed() -> None:
+    """306 perturbations near the threshold: drawn nulls moved the fraction by some per cent."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for group in range(306):
+        for _ in range(4):
+            lift = 1.6 * (group % 2)
+            positives, negatives = rng.standard_normal(3) + lift, rng.standard_normal(32)
+            ap = average_precision(positives, np.sort(negatives))
+            rows.append((f"g{group:03d}", ap, 3, 32))
+    scores = pd.DataFrame(rows, columns=["group", "ap", "positives", "negatives"])
+    fractions = {
+        group_significance(scores, "group", rule="2023", seed=seed)["retrieved"].mean()
+        for seed in range(5)
+    }
+    assert len(fractions) == 1
+    assert 0.1 < fractions.pop() < 0.5
