@@ -27,6 +27,7 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.mixture import DatasetSpec, datasets_by_channels, label_codes, plate_codes
 from mae_jax.data.pipeline import crop_batches
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.validation import validation_crops
 
@@ -37,6 +38,7 @@ __all__ = [
     "crop_batches",
     "datasets_by_channels",
     "label_codes",
+    "open_screen",
     "plate_codes",
     "read_site",
     "tile_offsets",

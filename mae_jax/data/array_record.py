@@ -1,25 +1,30 @@
 """Tiles in ArrayRecord files: one record holds all channels of one tile, as the bytes of an .npy.
 
-A uri is `tiles.array_record#record=17&channel=2`.
+The URI of a plane is `tiles.array_record#record=17&channel=2`.
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped
 
+from mae_jax.data.image_headers import check_size, read_npy
 from mae_jax.data.image_uri import ImageURI
 from mae_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from array_record.python.array_record_module import ArrayRecordReader
+
 _local = threading.local()  # readers are not shared between threads
-_OPEN = 64  # files that a thread keeps open
+_MAX_OPEN = 64  # files that a thread keeps open
 
 
 def in_record(uri: ImageURI) -> bool:
-    """Whether the uri is in an ArrayRecord file."""
+    """Whether a URI selects a record of an ArrayRecord file."""
     return uri.get("record") is not None
 
 
@@ -30,8 +35,8 @@ def encode(tile: Shaped[np.ndarray, "channels height width"]) -> bytes:
     return file.getvalue()
 
 
-def read_record_planes(uris: Sequence[ImageURI]) -> list[np.ndarray]:
-    """The planes at the given uris of one file, each record read once.
+def read_record_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height width"]]:
+    """The planes that some URIs select in one file, each record read once.
 
     Raises:
       InputError: the file is missing or broken, or has no such record or channel.
@@ -41,37 +46,41 @@ def read_record_planes(uris: Sequence[ImageURI]) -> list[np.ndarray]:
     for uri in uris:
         number, channel = uri.get_int("record") or 0, uri.get_int("channel") or 0
         if number not in tiles:
-            tiles[number] = _read(uri.path, number)
+            tiles[number] = _read_tile(uri.path, number)
         if channel >= len(tiles[number]):
             raise InputError(f"{uri}: the tile has {len(tiles[number])} channels only.")
-
         planes.append(tiles[number][channel])
     return planes
 
 
-def _read(path: str, number: int) -> np.ndarray:
+def _read_tile(path: str, number: int) -> Shaped[np.ndarray, "channels height width"]:
     reader = _reader(path)
     if number >= reader.num_records():
         raise InputError(f"{path} has no record {number}; it has {reader.num_records()}.")
     try:
-        raw = reader.read([number])[0]
-        head = BytesIO(raw[:256])
-        np.lib.format.read_magic(head)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-        return np.frombuffer(raw, dtype, offset=head.tell()).reshape(shape)  # without a copy
-    except (ValueError, IndexError, RuntimeError, EOFError, OSError) as problem:
-        raise InputError(f"{path} is broken at record {number} ({problem}).") from None
+        tile = read_npy(reader.read([number])[0], path)
+        if tile.ndim != 3:
+            raise ValueError(f"its shape is {tile.shape}, not channels, height, width")
+    except InputError:
+        raise
+    except Exception as error:  # of any type on damaged files
+        raise InputError(f"{path} is broken at record {number} ({error}).") from None
+    check_size(path, tile.shape[1], tile.shape[2], tile.nbytes)
+    return tile
 
 
-def _reader(path: str) -> Any:
+def _reader(path: str) -> "ArrayRecordReader":
     from array_record.python.array_record_module import ArrayRecordReader
 
-    opened: dict[str, Any] = _local.__dict__.setdefault("opened", {})
+    opened: dict[str, ArrayRecordReader] = _local.__dict__.setdefault("opened", {})
     if path not in opened:
-        if len(opened) >= _OPEN:
+        if not os.path.isfile(path):
+            missing = "is no regular file" if os.path.exists(path) else "does not exist"
+            raise InputError(f"{path} {missing}.")
+        if len(opened) >= _MAX_OPEN:
             opened.pop(next(iter(opened))).close()
         try:
             opened[path] = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
-        except (ValueError, RuntimeError, OSError) as problem:
-            raise InputError(f"{path} cannot be opened as ArrayRecord ({problem}).") from None
+        except Exception as error:  # of any type on damaged files
+            raise InputError(f"{path} cannot be opened as ArrayRecord ({error}).") from None
     return opened[path]

@@ -1,22 +1,27 @@
-"""Bytes of files, from the local disk or any URL that fsspec knows: s3, gs, http, ….
+"""Bytes of files, from the local disk or a URL of an allowed protocol.
 
-Reading over a network fails now and then: every read is bounded in time and tried again, and what
-was read can be kept on the local disk. Environment variables set it all, since worker processes
-and the jobs of a fleet inherit them:
+Reading over a network fails now and then: every read has a time limit and is retried with
+back-off, and remote files can be cached on the local disk. What stays out of reach is the machine's
+trouble (`MachineError`), not a fault of the file. Environment variables configure it all, since
+worker processes and the jobs of a fleet inherit them:
 
-  MAE_JAX_CACHE        folder where remote files are kept (none: nothing is kept)
-  MAE_JAX_CACHE_GB     the folder's greatest size (50)
-  MAE_JAX_TIMEOUT      seconds that one attempt may take (60)
-  MAE_JAX_ATTEMPTS     attempts before a file counts as unreadable (4)
+  MAE_JAX_CACHE        folder of the cache of remote files (none: no cache)
+  MAE_JAX_CACHE_GB     the cache's maximum size (50)
+  MAE_JAX_TIMEOUT      seconds per attempt (60)
+  MAE_JAX_ATTEMPTS     attempts before a file counts as out of reach (4)
+  MAE_JAX_PROTOCOLS    protocols allowed besides file, s3, gs and https, separated by commas
 
-Options of a protocol go through its own variables: FSSPEC_S3_ANON=true reads public buckets, and
-AWS_ENDPOINT_URL names another store that speaks S3. s3:// needs the package s3fs, gs:// gcsfs. The
-cache on disk keeps whole files; of Zarr arrays, which are read in parts, it keeps nothing.
+An index is data from elsewhere: it may name only files of allowed protocols. Protocol options go
+through their own variables: FSSPEC_S3_ANON=true reads public buckets, and AWS_ENDPOINT_URL names
+another store that implements S3. s3:// needs the package s3fs, gs:// gcsfs. The cache on disk keeps
+whole files; of Zarr arrays, which are read in parts, it keeps nothing.
 """
 
+import errno
 import hashlib
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,17 +29,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mae_jax.data.image_uri import is_url
-from mae_jax.errors import InputError
+from mae_jax.data.image_uri import is_url, redact
+from mae_jax.errors import InputError, MachineError
 from mae_jax.files import replacing
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
+PROTOCOLS = ("file", "s3", "gs", "https")  # allowed without being named
+_ALIASES = {"gcs": "gs", "s3a": "s3", "local": "file"}
+MAX_FILE_BYTES = 2**32
+# Failures of a disk, a network file system or the process's limits, which may pass.
+_TRANSIENT = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY,
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNRESET,
+    errno.ECONNABORTED, errno.ECONNREFUSED, errno.ENOTCONN, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ENODEV, errno.EREMOTEIO,
+}  # fmt: skip
+_folders_read: set[str] = set()  # folders that this process has read files of, with their parents
+
 
 @dataclass(frozen=True)
 class Remote:
-    """How remote files are read; see the module's text."""
+    """How remote files are read; see the module's docstring."""
 
     cache: str | None = None
     cache_bytes: int = 50 * 10**9
@@ -44,10 +61,10 @@ class Remote:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Remote":
-        """The settings that the environment variables name.
+        """The settings of the environment variables.
 
         Raises:
-          InputError: one of them is no number.
+          InputError: one of them is not a number.
         """
         try:
             return cls(
@@ -56,108 +73,202 @@ class Remote:
                 timeout=float(environment.get("MAE_JAX_TIMEOUT", "60")),
                 attempts=max(1, int(environment.get("MAE_JAX_ATTEMPTS", "4"))),
             )
-        except ValueError as problem:
-            raise InputError(f"a setting MAE_JAX_* is no number: {problem}.") from None
+        except ValueError as error:
+            raise InputError(f"a variable MAE_JAX_* is not a number: {error}.") from None
+
+
+def check_protocol(path: str) -> None:
+    """Checks that a path or URL has an allowed protocol.
+
+    Raises:
+      InputError: it has another one.
+    """
+    if not is_url(path):
+        return
+    more = os.environ.get("MAE_JAX_PROTOCOLS", "").split(",")
+    allowed = {*PROTOCOLS, *(name.strip().lower() for name in more if name.strip())}
+    for link in path.split("::"):  # fsspec chains protocols: zip://a.png::https://…
+        name = link.partition("://")[0].lower()
+        if "://" in link and _ALIASES.get(name, name) not in allowed:
+            raise InputError(
+                f"{redact(path)} has the protocol {name}, which is not allowed (allowed are "
+                f"{', '.join(sorted(allowed))}); allow it with --allow-protocols {name} or "
+                f"MAE_JAX_PROTOCOLS={name} if you trust the index."
+            )
 
 
 def read_bytes(path: str) -> bytes:
     """The whole content of a local file or URL.
 
     Raises:
-      InputError: it is missing or cannot be read; the message names it.
+      InputError: it is missing, is no regular file or may not be read; the message names it.
+      MachineError: it is out of reach, after several attempts.
     """
+    check_protocol(path)
+    remote = Remote.from_environment()
     if is_url(path):
-        return read_remote(path, Remote.from_environment())
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a file.") from None
-    except OSError as problem:
-        raise InputError(f"{path} cannot be read ({os.strerror(problem.errno or 5)}).") from None
+        return read_remote(path, remote)
+    for attempt in range(remote.attempts):
+        if attempt:
+            time.sleep(remote.pause * 2 ** (attempt - 1))
+        try:
+            content = _read_local(path)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            if number not in _TRANSIENT and not (number == errno.ENOENT and _folder_vanished(path)):
+                raise _local_error(path, number) from None
+            reason = os.strerror(number)
+            log.info("attempt %d at %s failed: %s", attempt + 1, path, reason)
+        else:
+            _remember_folder(os.path.dirname(path))
+            return content
+    raise MachineError(f"{path} is out of reach after {remote.attempts} attempts ({reason}).")
+
+
+def _read_local(path: str) -> bytes:
+    # Without O_NONBLOCK the opening of a named pipe would wait for a writer, maybe for ever.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is a device, pipe or socket, not a regular file.")
+        if status.st_size > MAX_FILE_BYTES:
+            raise InputError(
+                f"{path} has {status.st_size / 2**30:.1f} GiB, more than an image file may have "
+                f"({MAX_FILE_BYTES / 2**30:.0f} GiB); convert it with another tool."
+            )
+        return file.read()
+
+
+def _local_error(path: str, number: int) -> InputError:
+    if number == errno.ENOENT:
+        return InputError(f"{path} does not exist.")
+    if number == errno.EISDIR:
+        return InputError(f"{path} is a folder, not a file.")
+    return InputError(f"{path} cannot be read ({os.strerror(number)}).")
+
+
+def _remember_folder(folder: str) -> None:
+    while folder and folder not in _folders_read:
+        _folders_read.add(folder)
+        folder = os.path.dirname(folder)
+
+
+def _folder_vanished(path: str) -> bool:
+    """Whether a folder above the file was read before and is gone now, as if unmounted."""
+    folder = os.path.dirname(path)
+    while folder and folder != os.path.dirname(folder):
+        if folder in _folders_read and not os.path.isdir(folder):
+            return True
+        folder = os.path.dirname(folder)
+    return False
 
 
 def read_remote(url: str, remote: Remote) -> bytes:
-    """The whole content of a URL, from the local cache where it is kept.
+    """The whole content of a URL, from the local cache where it is there.
 
     Raises:
-      InputError: it is missing, its protocol needs a package that is not installed, or every
-        attempt has failed.
+      InputError: it is missing or may not be read, or its protocol needs a package that is not
+        installed.
+      MachineError: every attempt has failed.
     """
-    kept = Path(remote.cache) / _key(url) if remote.cache else None
-    if kept is not None and kept.exists():
-        os.utime(kept)  # the oldest are thrown out first
-        return kept.read_bytes()
+    cached = Path(remote.cache) / _key(url) if remote.cache else None
+    if cached is not None and cached.exists():
+        os.utime(cached)  # the oldest are evicted first
+        return cached.read_bytes()
     content = with_retries(lambda: _fetch(url), url, remote)
-    if kept is not None and remote.cache is not None:
-        with replacing(kept) as beside:
-            beside.write_bytes(content)
-        _make_room(Path(remote.cache), remote.cache_bytes)
+    if cached is not None and remote.cache is not None:
+        try:
+            with replacing(cached) as tmp_path:
+                tmp_path.write_bytes(content)
+            _evict(Path(remote.cache), remote.cache_bytes)
+        except OSError as error:
+            raise MachineError(
+                f"the cache {remote.cache} cannot be written ({error.strerror}); free space in it, "
+                "or unset MAE_JAX_CACHE."
+            ) from None
     return content
 
 
 def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
-    """The result of `work`, tried several times, each for at most `remote.timeout` seconds.
+    """The result of `work`, retried with back-off, each attempt for up to `remote.timeout` seconds.
 
     Raises:
-      InputError: the thing named `name` is missing (not tried again) or every attempt failed.
+      InputError: the thing named `name` is missing or may not be read (not retried).
+      MachineError: every attempt failed.
     """
-    problem: BaseException | None = None
+    shown = redact(name)
+    last: BaseException | None = None
     for attempt in range(remote.attempts):
         if attempt:
             time.sleep(remote.pause * 2 ** (attempt - 1))
         try:
             return _within(remote.timeout, work)
         except FileNotFoundError:
-            raise InputError(f"{name} does not exist.") from None
+            raise InputError(f"{shown} does not exist.") from None
+        except PermissionError as error:
+            raise InputError(f"{shown} may not be read ({_reason(error)}).") from None
         except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
-            raise InputError(f"{name} cannot be opened: {error}") from None
-        except Exception as error:  # each protocol has errors of its own
-            problem = error
-            log.info("attempt %d at %s failed: %r", attempt + 1, name, error)
-    raise InputError(f"{name} cannot be read after {remote.attempts} attempts ({problem!r}).")
+            raise InputError(f"{shown} cannot be opened: {redact(str(error))}") from None
+        except Exception as error:  # each protocol has exceptions of its own
+            status = getattr(error, "status", None)
+            if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+                raise InputError(f"{shown} may not be read (HTTP status {status}).") from None
+            last = error
+            log.info("attempt %d at %s failed: %s", attempt + 1, shown, _reason(error))
+    raise MachineError(
+        f"{shown} is out of reach after {remote.attempts} attempts ({_reason(last)})."
+    )
 
 
 def list_remote(root: str) -> list[str]:
     """Paths below a remote folder, relative to it, sorted.
 
     Raises:
-      InputError: the folder cannot be listed.
+      InputError: the folder is missing or may not be listed.
+      MachineError: every attempt has failed.
     """
-    remote = Remote.from_environment()
+    check_protocol(root)
 
     def listing() -> list[str]:
         import fsspec
 
         system, inside = fsspec.core.url_to_fs(root)
         inside = inside.rstrip("/")
-        found = system.find(inside)
-        return sorted(path[len(inside) :].lstrip("/") for path in found)
+        paths = system.find(inside)
+        return sorted(path[len(inside) :].lstrip("/") for path in paths)
 
-    return with_retries(listing, root, remote)
+    return with_retries(listing, root, Remote.from_environment())
 
 
 def exists(path: str) -> bool:
-    """Whether a local file or URL is there."""
+    """Whether a local file or URL exists."""
+    check_protocol(path)
     if not is_url(path):
         return os.path.exists(path)
-    import fsspec
 
-    system, inside = fsspec.core.url_to_fs(path)
-    return with_retries(lambda: bool(system.exists(inside)), path, Remote.from_environment())
+    def check() -> bool:
+        import fsspec
+
+        system, inside = fsspec.core.url_to_fs(path)
+        return bool(system.exists(inside))
+
+    return with_retries(check, path, Remote.from_environment())
 
 
 def _fetch(url: str) -> bytes:
     import fsspec
 
     system, inside = fsspec.core.url_to_fs(url)
+    size = system.size(inside)
+    if size is not None and size > MAX_FILE_BYTES:
+        raise ValueError(f"it has {size / 2**30:.1f} GiB, more than an image file may have.")
     return bytes(system.cat_file(inside))
 
 
 def _within(seconds: float, work: Callable[[], Value]) -> Value:
-    """`work()` in a thread of its own, given up after `seconds`: works for every protocol."""
+    """`work()` in a thread of its own, abandoned after `seconds`: works for every protocol."""
     result: dict[str, Any] = {}
 
     def target() -> None:
@@ -177,23 +288,32 @@ def _within(seconds: float, work: Callable[[], Value]) -> Value:
     return value
 
 
+def _reason(error: BaseException | None) -> str:
+    """An exception in a few words, without credentials."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return f"HTTP status {status}"
+    lines = str(error).splitlines() or [""]
+    return redact(f"{type(error).__name__}: {lines[0]}"[:300])
+
+
 def _key(url: str) -> str:
     suffix = os.path.splitext(url.partition("?")[0])[1][:12]
     return hashlib.sha256(url.encode()).hexdigest() + suffix
 
 
-def _make_room(folder: Path, most: int) -> None:
-    """Throws out the files read longest ago until the folder holds at most `most` bytes."""
+def _evict(folder: Path, max_bytes: int) -> None:
+    """Deletes the files read longest ago until the folder holds at most `max_bytes` bytes."""
     files = []
     for file in folder.iterdir():
         try:
-            state = file.stat()
-        except FileNotFoundError:  # another process has thrown it out
+            status = file.stat()
+        except FileNotFoundError:  # another process has deleted it
             continue
-        files.append((state.st_mtime, state.st_size, file))
+        files.append((status.st_mtime, status.st_size, file))
     total = sum(size for _, size, _ in files)
     for _, size, file in sorted(files, key=lambda entry: entry[0]):
-        if total <= most:
+        if total <= max_bytes:
             return
         file.unlink(missing_ok=True)
         total -= size

@@ -1,8 +1,8 @@
 """Zarr arrays (versions 2 and 3, sharded or not) by tensorstore: planes and windows of planes.
 
-A plane of an array is an image URI with `index`: `plate.zarr/A/1/0/0#index=2` is channel 2 of
-an array with the axes channel, y, x; `#index=0,2,0` counts through t, c and z first. Reads are
-asynchronous: `read_window_async` asks for the chunks; what it returns waits until they are in uri.
+The URI of a plane is that of the array with `index`: `plate.zarr/A/1/0/0#index=2` is channel 2 of
+an array with the axes channel, y, x; `#index=0,2,0` selects t, c and z. Reads are asynchronous:
+`read_window_async` requests the chunks and returns a function that waits for them.
 """
 
 import json
@@ -15,23 +15,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data.image_uri import ImageURI, is_url
-from mae_jax.data.storage import Remote, with_retries
-from mae_jax.errors import InputError
+from mae_jax.data.image_headers import MAX_DECODED_BYTES, check_dtype, check_size
+from mae_jax.data.image_uri import ImageURI, is_url, redact
+from mae_jax.data.storage import Remote, check_protocol, with_retries
+from mae_jax.errors import InputError, MachineError
 
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
 _ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_REQUESTS = 128  # to a remote store at once: what hides the wait for each
+_CONCURRENCY = 128  # requests to a remote store at once, which hides the latency of each
+# How tensorstore's messages begin where the machine or the network fails, not the array.
+_TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
+
+_Selection = int | slice | np.ndarray
 
 
 def in_array(uri: ImageURI) -> bool:
-    """Whether the uri is inside a Zarr array and not in a file."""
+    """Whether a URI selects a plane of a Zarr array, and not of a file."""
     return uri.get("index") is not None
 
 
 @dataclass(frozen=True)
 class ZarrHandle:
-    """An array that is open, and how patiently it is read."""
+    """An open array, and the time limits of reading it."""
 
     path: str
     array: Any  # tensorstore's, or zarr-python's where tensorstore does not know the protocol
@@ -42,88 +47,123 @@ class ZarrHandle:
 
 @lru_cache(maxsize=2048)
 def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandle:
-    """The array at a local path or URL, kept open in each process.
+    """Opens the array at a local path or URL; it stays open in each process.
 
     Args:
       path: the array.
-      cache_bytes: how many bytes of decoded chunks all arrays opened with this number share.
+      cache_bytes: size of the cache of decoded chunks, shared by all arrays opened with this
+        number.
       metadata: the text of the array's `zarr.json`, where it is known: then nothing is read.
 
     Raises:
-      InputError: there is none, or its metadata are broken.
+      InputError: there is none, its metadata are broken, or its planes or chunks are too large.
+      MachineError: it is out of reach.
     """
     import tensorstore
 
+    check_protocol(path)
     remote = Remote.from_environment()
     if is_url(path) and not path.startswith(_NATIVE):
         other = with_retries(lambda: _zarr_array(path), path, remote)
+        _check_array(path, other.shape, other.dtype, other.chunks)
         return ZarrHandle(path, other, other.shape, other.dtype, remote)
-    spec: dict[str, Any] = {"driver": "auto", "kvstore": _store(path)}
-    if metadata:
-        known = {"metadata": json.loads(metadata), "assume_metadata": True, "open": True}
-        spec |= {"driver": "zarr3", **known}
     try:
-        waiting = tensorstore.open(
+        spec: dict[str, Any] = {"driver": "auto", "kvstore": _store(path)}
+        if metadata:
+            known = {"metadata": json.loads(metadata), "assume_metadata": True, "open": True}
+            spec |= {"driver": "zarr3", **known}
+        pending = tensorstore.open(
             spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
         )
-        array = waiting.result(timeout=remote.timeout * remote.attempts)
-        return ZarrHandle(path, array, array.shape, array.dtype.numpy_dtype, remote)
-    except (ValueError, OSError, TimeoutError) as problem:
+        array = pending.result(timeout=remote.timeout * remote.attempts)
+        dtype = array.dtype.numpy_dtype
+        _check_array(path, array.shape, dtype, array.chunk_layout.read_chunk.shape or array.shape)
+        return ZarrHandle(path, array, array.shape, dtype, remote)
+    except InputError:
+        raise
+    except Exception as error:  # ValueError and others, by what is broken
         if not is_url(path) and not os.path.isdir(path):
             raise InputError(f"{path} does not exist.") from None
-        says = str(problem).split(" [")[0]
-        raise InputError(f"{path} cannot be opened as a Zarr array ({says}).") from None
+        raise _read_error(path, "cannot be opened as a Zarr array", error) from None
 
 
-def read_array_planes(uris: Sequence[ImageURI]) -> Shaped[np.ndarray, "uris height width"]:
-    """The planes at the given uris of one array.
+def _check_array(path: str, shape: Sequence[int], dtype: np.dtype, chunk: Sequence[int]) -> None:
+    name = redact(path)
+    if len(shape) < 2:
+        raise InputError(f"{name} has the shape {tuple(shape)}, which holds no planes.")
+    check_dtype(name, dtype)
+    check_size(name, shape[-2], shape[-1], shape[-2] * shape[-1] * dtype.itemsize)
+    chunk_bytes = dtype.itemsize
+    for length in chunk:
+        chunk_bytes *= int(length)
+    if chunk_bytes > MAX_DECODED_BYTES:
+        raise InputError(
+            f"{name} has chunks of {chunk_bytes / 2**30:.2g} GiB, more than the limit; rewrite it "
+            "with smaller ones."
+        )
+
+
+def _read_error(path: str, problem: str, error: Exception) -> InputError | MachineError:
+    """The error to raise for one of tensorstore's, by whose fault it is."""
+    reason = redact(str(error).split(" [")[0].split("\n")[0])[:300]
+    if isinstance(error, TimeoutError | MemoryError) or str(error).startswith(_TRANSIENT):
+        return MachineError(f"{redact(path)} is out of reach ({reason or 'no answer in time'}).")
+    return InputError(f"{redact(path)} {problem} ({reason}).")
+
+
+def read_array_planes(uris: Sequence[ImageURI]) -> Shaped[np.ndarray, "planes height width"]:
+    """The planes that some URIs select in one array.
 
     Raises:
       InputError: the array is missing or broken, or has no such plane.
+      MachineError: it is out of reach.
     """
-    opened = open_array(uris[0].path)
-    height, width = opened.shape[-2:]
-    planes = np.empty((len(uris), height, width), opened.dtype)
-    read_window_async(uris, opened, 0, 0, planes)()
+    handle = open_array(uris[0].path)
+    height, width = handle.shape[-2:]
+    planes = np.empty((len(uris), height, width), handle.dtype)
+    read_window_async(uris, handle, 0, 0, planes)()
     return planes
 
 
 def read_window_async(
     uris: Sequence[ImageURI],
-    opened: ZarrHandle,
+    handle: ZarrHandle,
     top: int,
     left: int,
-    out: Shaped[np.ndarray, "uris height width"],
+    out: Shaped[np.ndarray, "planes height width"],
 ) -> Callable[[], None]:
-    """Asks for a window of every uri of one array, to be written into `out`.
+    """Requests a window of some planes of one array, to be written into `out`.
 
-    Places that differ along one axis only (a site's channels) are one request.
+    Planes that differ along one axis only (a site's channels) are one request.
 
     Returns: a function that waits until all is written.
 
     Raises (also when waiting):
       InputError: the array is broken, has no such plane, or the window lies outside of it.
+      MachineError: it is out of reach.
     """
     height, width = out.shape[1:]
-    if top + height > opened.shape[-2] or left + width > opened.shape[-1]:
-        raise InputError(f"{opened.path} has no window of {height} × {width} at ({top}, {left}).")
+    if top + height > handle.shape[-2] or left + width > handle.shape[-1]:
+        raise InputError(f"{handle.path} has no window of {height} × {width} at ({top}, {left}).")
     window = (slice(top, top + height), slice(left, left + width))
-    requests = _requests(opened.shape, tuple(uri.get("index") or "" for uri in uris))
+    requests = _requests(handle.shape, tuple(uri.get("index") or "" for uri in uris))
     if not requests:
-        named = " or ".join(map(str, uris))
-        raise InputError(f"{named} names no plane of an array of shape {opened.shape}.")
-    waiting = [_start(opened, (*key, *window), out[planes]) for planes, key in requests]
+        names = " or ".join(map(str, uris))
+        raise InputError(f"{names} names no plane of an array of shape {handle.shape}.")
+    pending = [_read_async(handle, (*key, *window), out[planes]) for planes, key in requests]
 
     def wait() -> None:
-        for written in waiting:
-            written()
+        for wait_for_request in pending:
+            wait_for_request()
 
     return wait
 
 
-def _start(opened: ZarrHandle, key: tuple[Any, ...], out: np.ndarray) -> Callable[[], None]:
-    """Asks for the part `key` of an array, to be written into `out`."""
-    array, path, remote = opened.array, opened.path, opened.remote
+def _read_async(
+    handle: ZarrHandle, key: tuple[_Selection, ...], out: np.ndarray
+) -> Callable[[], None]:
+    """Requests the region `key` of an array, to be written into `out`."""
+    array, path, remote = handle.array, handle.path, handle.remote
     if not hasattr(array, "read"):  # zarr-python
 
         def read() -> None:
@@ -132,38 +172,43 @@ def _start(opened: ZarrHandle, key: tuple[Any, ...], out: np.ndarray) -> Callabl
         return read
     import tensorstore
 
-    with tensorstore.Batch() as batch:  # a crop's chunks that lie side by side are one read
+    with tensorstore.Batch() as batch:  # adjacent chunks of a crop are one read
         future = tensorstore.array(out).write(array[key], batch=batch)
 
     def wait() -> None:
         try:
             future.result(timeout=remote.timeout * remote.attempts)
-        except (ValueError, OSError, TimeoutError) as problem:
-            says = str(problem).split(" [")[0]
-            raise InputError(f"{path} is broken or cannot be read ({says}).") from None
+        except (ValueError, OSError, TimeoutError, MemoryError) as error:
+            raise _read_error(path, "is broken or cannot be read", error) from None
 
     return wait
 
 
 @lru_cache(maxsize=4096)
-def _requests(shape: tuple[int, ...], cells: tuple[str, ...]) -> list[tuple[Any, tuple[Any, ...]]]:
+def _requests(
+    shape: tuple[int, ...], indices: tuple[str, ...]
+) -> list[tuple[int | slice, tuple[_Selection, ...]]]:
     """Groups planes into requests: which of the planes, and the index of the leading axes.
 
-    Nothing at all where a cell is outside of the array.
+    Empty where an index is outside of the array.
     """
-    uris = [tuple(int(n) for n in cell.split(",") if n) for cell in cells]
-    for uri in uris:
-        if len(uri) != len(shape) - 2 or any(n >= m for n, m in zip(uri, shape, strict=False)):
+    try:
+        cells = [tuple(int(n) for n in index.split(",") if n) for index in indices]
+    except ValueError:
+        return []
+    for cell in cells:
+        inside = all(0 <= n < length for n, length in zip(cell, shape, strict=False))
+        if len(cell) != len(shape) - 2 or not inside:
             return []
-    varying = [axis for axis in range(len(shape) - 2) if len({cell[axis] for cell in uris}) > 1]
+    varying = [axis for axis in range(len(shape) - 2) if len({cell[axis] for cell in cells}) > 1]
     if len(varying) != 1:
-        return [(number, cell) for number, cell in enumerate(uris)]
+        return [(number, cell) for number, cell in enumerate(cells)]
     axis = varying[0]
-    values = [cell[axis] for cell in uris]
-    along: Any = np.array(values)
+    values = [cell[axis] for cell in cells]
+    selection: _Selection = np.array(values)
     if values == list(range(values[0], values[0] + len(values))):
-        along = slice(values[0], values[0] + len(values))
-    key = tuple(along if a == axis else uris[0][a] for a in range(len(shape) - 2))
+        selection = slice(values[0], values[0] + len(values))
+    key = tuple(selection if a == axis else cells[0][a] for a in range(len(shape) - 2))
     return [(slice(None), key)]
 
 
@@ -171,13 +216,13 @@ def _requests(shape: tuple[int, ...], cells: tuple[str, ...]) -> list[tuple[Any,
 def _context(cache_bytes: int) -> Any:
     import tensorstore
 
-    at_once = {"limit": _REQUESTS}
+    concurrency = {"limit": _CONCURRENCY}
     return tensorstore.Context(
         {
             "cache_pool": {"total_bytes_limit": cache_bytes},
-            "http_request_concurrency": at_once,
-            "s3_request_concurrency": at_once,
-            "gcs_request_concurrency": at_once,
+            "http_request_concurrency": concurrency,
+            "s3_request_concurrency": concurrency,
+            "gcs_request_concurrency": concurrency,
         }
     )
 
@@ -191,9 +236,9 @@ def _store(path: str) -> Any:
 
 
 def _s3(path: str) -> dict[str, Any]:
-    """tensorstore's spec of a uri in S3, with the settings that fsspec takes from variables."""
-    bucket, _, inside = path.removeprefix("s3://").partition("/")
-    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": inside.rstrip("/") + "/"}
+    """tensorstore's spec of a path in S3, with the settings that fsspec takes from variables."""
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": key.rstrip("/") + "/"}
     endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
     if endpoint:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -11,6 +11,12 @@ import tifffile
 CHANNELS = ("DNA", "ER", "Mito")
 
 
+@pytest.fixture(autouse=True)
+def _protocols_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests read from memory and from servers of their own."""
+    monkeypatch.setenv("MAE_JAX_PROTOCOLS", "http,memory")
+
+
 @pytest.fixture
 def screen(tmp_path: Path) -> Callable[..., Path]:
     """Writes a screen of TIFFs and returns its LoadData CSV; every pixel is known.

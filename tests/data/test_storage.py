@@ -2,6 +2,7 @@
 
 import http.server
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from mae_jax.data.image_uri import parse
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.pack import PackSettings, pack
@@ -18,7 +20,8 @@ from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.storage import Remote, list_remote, read_bytes, read_remote
-from mae_jax.errors import InputError
+from mae_jax.data.zarr_reader import open_array
+from mae_jax.errors import InputError, MachineError
 
 QUICK = Remote(attempts=3, timeout=0.5, pause=0.01)
 
@@ -91,7 +94,7 @@ def test_a_failing_server_is_asked_again(server: _Server) -> None:
     assert read_remote(f"{server.url}/a.bin", QUICK) == b"plate"
     assert len(server.requests) == 3
     server.fails = 99
-    with pytest.raises(InputError, match=r"a.bin cannot be read after 3 attempts .*503"):
+    with pytest.raises(MachineError, match=r"a.bin is out of reach after 3 attempts .*503"):
         read_remote(f"{server.url}/a.bin", QUICK)
 
 
@@ -127,13 +130,66 @@ def test_cache_on_disk_is_bounded(server: _Server, tmp_path: Path) -> None:
 def test_settings_come_from_the_environment() -> None:
     found = Remote.from_environment({"MAE_JAX_CACHE": "/c", "MAE_JAX_CACHE_GB": "0.5"})
     assert (found.cache, found.cache_bytes, found.attempts) == ("/c", 500_000_000, 4)
-    with pytest.raises(InputError, match="no number"):
+    with pytest.raises(InputError, match="not a number"):
         Remote.from_environment({"MAE_JAX_TIMEOUT": "soon"})
 
 
-def test_unknown_protocol() -> None:
+def test_protocols_must_be_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for url in ("nonsense://x", "zip://a.png::https://example.com/x.zip", "https://a::ftp://b"):
+        with pytest.raises(InputError, match=r"which is not allowed.*--allow-protocols"):
+            read_bytes(url)
+        with pytest.raises(InputError, match="which is not allowed"):
+            open_array(url)
+    monkeypatch.setenv("MAE_JAX_PROTOCOLS", "nonsense")
     with pytest.raises(InputError, match="nonsense://x cannot be opened: Protocol not known"):
         read_bytes("nonsense://x")
+    monkeypatch.delenv("MAE_JAX_PROTOCOLS")
+    with pytest.raises(InputError, match="http, which is not allowed"):
+        read_bytes("http://127.0.0.1:1/x")
+
+
+def test_credentials_are_never_shown(server: _Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.fails = 99
+    url = server.url.replace("://", "://user:hunter2@") + "/a.bin?X-Amz-Signature=s3cr3t&x=1"
+    with caplog.at_level("INFO"), pytest.raises(MachineError) as error:
+        read_remote(url, QUICK)
+    shown = str(error.value) + caplog.text + str(parse(url + "#page=1"))
+    assert "hunter2" not in shown
+    assert "s3cr3t" not in shown
+    assert "a.bin?X-Amz-Signature=…" in shown
+
+
+def test_a_folder_that_vanishes_is_the_machines_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAE_JAX_ATTEMPTS", "2")
+    mount = tmp_path / "mount"
+    (mount / "plate").mkdir(parents=True)
+    for name in "ab":
+        (mount / "plate" / name).write_bytes(b"plate")
+    assert read_bytes(f"{mount}/plate/a") == b"plate"
+    with pytest.raises(InputError, match="c does not exist"):
+        read_bytes(f"{mount}/plate/c")
+    mount.rename(tmp_path / "gone")
+    with pytest.raises(MachineError, match="b is out of reach after 2 attempts"):
+        read_bytes(f"{mount}/plate/b")
+    back = threading.Timer(0.2, (tmp_path / "gone").rename, [mount])
+    back.start()
+    assert read_bytes(f"{mount}/plate/b") == b"plate"
+    back.join()
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(InputError, match="is a device, pipe or socket"):
+            read_bytes(path)
+    with pytest.raises(InputError, match="is a folder"):
+        read_bytes(str(tmp_path))
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match=r"1024.0 GiB, more than"):
+        read_bytes(str(tmp_path / "sparse"))
 
 
 def test_a_screen_in_memory(screen: Callable[..., Path]) -> None:

@@ -1,47 +1,59 @@
 """Images inside parquet tables, as RxRx3-core keeps them: one row per channel, encoded bytes.
 
-A uri is the locator of a row: `train-00000.parquet#row=17`. Parquet is read by groups of rows, so
-neighbouring rows cost little and random ones much: pack such a screen before training on it.
+The URI of an image is that of a row: `train-00000.parquet#row=17`. Parquet is read by groups of
+rows, so neighboring rows cost little and random ones much: pack such a screen before training.
 """
 
+import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mae_jax.data.image_uri import ImageURI, is_url
-from mae_jax.data.storage import Remote, with_retries
-from mae_jax.errors import InputError
+from mae_jax.data.image_uri import ImageURI, is_url, redact
+from mae_jax.data.storage import Remote, check_protocol, with_retries
+from mae_jax.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+MAX_GROUP_BYTES = 2**31  # of the images in one group of rows
 
 _local = threading.local()  # each thread keeps the last row group it has read
 
 
 def in_table(uri: ImageURI) -> bool:
-    """Whether the uri is a row of a parquet table."""
+    """Whether a URI selects a row of a parquet table."""
     return uri.get("row") is not None
 
 
-def open_table(path: str) -> Any:
-    """The parquet file at a local path or URL.
+def open_table(path: str) -> "parquet.ParquetFile":
+    """Opens the parquet file at a local path or URL.
 
     Raises:
       InputError: it is missing or no parquet file.
+      MachineError: it is out of reach.
     """
-    import pyarrow
     import pyarrow.parquet as parquet
 
-    def opened() -> Any:
-        if is_url(path):
-            import fsspec
+    check_protocol(path)
 
-            return parquet.ParquetFile(fsspec.open(path, "rb").open())
-        return parquet.ParquetFile(path)
+    def open_remote() -> parquet.ParquetFile:
+        import fsspec
 
+        return parquet.ParquetFile(fsspec.open(path, "rb").open())
+
+    if is_url(path):
+        return with_retries(open_remote, path, Remote.from_environment())
+    if not os.path.isfile(path):
+        problem = "is no regular file" if os.path.exists(path) else "does not exist"
+        raise InputError(f"{path} {problem}.")
     try:
-        return with_retries(opened, path, Remote.from_environment())
-    except (pyarrow.ArrowException, OSError) as problem:
-        raise InputError(f"{path} is no parquet file ({problem}).") from None
+        return parquet.ParquetFile(path)
+    except Exception as error:  # arrow raises exceptions of many types on damaged files
+        raise InputError(f"{path} is no parquet file ({error}).") from None
 
 
-def image_column(schema: Any, path: str) -> str:
+def image_column(schema: "pyarrow.Schema", path: str) -> str:
     """The name of the column that holds encoded images: binary, or a struct with `bytes`.
 
     Raises:
@@ -50,19 +62,20 @@ def image_column(schema: Any, path: str) -> str:
     import pyarrow
 
     for field in schema:
-        kind = field.type
-        if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        dtype = field.type
+        if pyarrow.types.is_struct(dtype) and dtype.get_field_index("bytes") >= 0:
             return str(field.name)
-        if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        if pyarrow.types.is_binary(dtype) or pyarrow.types.is_large_binary(dtype):
             return str(field.name)
-    raise InputError(f"{path} has no column of images: none holds bytes.")
+    raise InputError(f"{redact(path)} has no column of images: none holds bytes.")
 
 
 def read_cell(uri: ImageURI) -> bytes:
-    """The encoded image in the row that `uri` names.
+    """The encoded image in the row that a URI selects.
 
     Raises:
       InputError: the file is missing or broken, or has no such row.
+      MachineError: it is out of reach.
     """
     row = uri.get_int("row") or 0
     if getattr(_local, "path", None) != uri.path:
@@ -74,22 +87,31 @@ def read_cell(uri: ImageURI) -> bytes:
     image = _local.images[row - _local.first].as_py()
     if isinstance(image, dict):
         image = image["bytes"]
-    if image is None:
+    if not isinstance(image, bytes):
         raise InputError(f"{uri} holds no image.")
-    return bytes(image)
+    return image
 
 
-def _read_group(file: Any, path: str, row: int) -> None:
+def _read_group(file: "parquet.ParquetFile", path: str, row: int) -> None:
     first = 0
+    name = redact(path)
     column = image_column(file.schema_arrow, path)
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if row < first + rows:
+            size = file.metadata.row_group(group).total_byte_size
+            if size > MAX_GROUP_BYTES:
+                raise InputError(
+                    f"{name} has groups of rows of {size / 2**30:.2g} GiB, more than the limit; "
+                    "write it with smaller ones."
+                )
             try:
-                found = file.read_row_group(group, columns=[column]).column(0)
-            except Exception as problem:  # arrow raises many kinds for a broken file
-                raise InputError(f"{path} is broken ({problem}); copy it again.") from None
-            _local.first, _local.images = first, found
+                images = file.read_row_group(group, columns=[column]).column(0)
+            except MemoryError:
+                raise MachineError(f"memory ran out while {name} was read.") from None
+            except Exception as error:  # arrow raises exceptions of many types on damaged files
+                raise InputError(f"{name} is broken ({error}); copy it again.") from None
+            _local.first, _local.images = first, images
             return
         first += rows
-    raise InputError(f"{path} has no row {row}; it has {first}.")
+    raise InputError(f"{name} has no row {row}; it has {first}.")

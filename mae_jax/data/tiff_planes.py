@@ -1,0 +1,99 @@
+"""Planes of TIFF files: single pages, and channels, z-planes and time points of stacks."""
+
+import logging
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mae_jax.data.image_headers import check_dtype, check_size
+from mae_jax.data.image_uri import ImageURI
+from mae_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tifffile
+
+_AXIS_KEYS = {"C": "channel", "Z": "z", "T": "t"}
+
+# tifffile logs warnings before it fails; the error raised here says the same once, with the file.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def read_tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
+    """The planes of a TIFF file that some URIs select, each (height, width), or with colors last.
+
+    Args:
+      raw: the bytes of the file.
+      uris: with `page`, or with `channel`, `z` and `t` for a stack (OME, ImageJ); with neither for
+        a file of one page.
+
+    Raises:
+      InputError: a URI selects no single page, or its page is too large or holds no gray values.
+      Exception: of any type, where the file is damaged.
+    """
+    import tifffile
+
+    planes = []
+    with tifffile.TiffFile(BytesIO(raw)) as file:
+        count = len(file.pages)
+        if not count:
+            raise ValueError("it has no image")
+        for uri in uris:
+            number = uri.get_int("page")
+            if number is None:
+                number = _page_number(file, uri)
+            elif uri.get("z") or uri.get("t"):
+                raise InputError(f"{uri} names a page and also z or t; keep one of them.")
+            if number >= count:
+                raise InputError(f"{uri} names a page beyond the {count} of the file.")
+            planes.append(_read_page(file.pages[number], uri))
+    return planes
+
+
+def _read_page(page: "tifffile.TiffPage | tifffile.TiffFrame", uri: ImageURI) -> np.ndarray:
+    """Decodes a page after a check of the sizes that it claims."""
+    if page.dtype is None:
+        raise InputError(f"{uri} holds values of no known type; convert it.")
+    check_dtype(str(uri), np.dtype(page.dtype))
+    height, width = int(page.keyframe.imagelength), int(page.keyframe.imagewidth)
+    check_size(str(uri), height, width, int(page.nbytes))
+    for count in page.chunks:
+        if count > 2 * max(page.shape) + 4096:
+            raise ValueError(f"its tiles {page.chunks} are larger than the image {page.shape}")
+    if not all(page.databytecounts):
+        raise ValueError("it lacks some of its strips or tiles")
+    return np.asarray(page.asarray(maxworkers=1))
+
+
+def _page_number(file: "tifffile.TiffFile", uri: ImageURI) -> int:
+    """The page that `channel`, `z` and `t` select in a stack; what is not named is 0."""
+    wanted = {axis: uri.get_int(key) for axis, key in _AXIS_KEYS.items()}
+    if all(number is None for number in wanted.values()):
+        if len(file.pages) > 1:
+            raise InputError(
+                f"{uri} holds {len(file.pages)} planes; say which with #page=0 or #channel=0."
+            )
+        return 0
+    series = file.series[0]
+    number = 0
+    for axis, length in zip(series.axes, series.shape, strict=True):
+        if axis in "YXS":
+            continue
+        selected = wanted.pop(axis, None) or 0
+        if selected >= length:
+            raise InputError(f"{uri} names {axis} = {selected}, but the file has {length} of it.")
+        if axis not in _AXIS_KEYS and length > 1:
+            raise InputError(
+                f"{uri}: the file does not say what its {length} planes show; "
+                "say which one with #page=0."
+            )
+        number = number * length + selected
+    if "S" in series.axes:  # colors, selected by `channel`
+        wanted.pop("C", None)
+    for axis, selected in wanted.items():
+        if selected:
+            raise InputError(
+                f"{uri} names {_AXIS_KEYS[axis]} = {selected}, but the file has 1 of it."
+            )
+    return number
