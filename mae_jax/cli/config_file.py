@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -84,8 +85,42 @@ def find_config(name: str) -> Path:
     )
 
 
+def load_hooks(path: str) -> tuple[list[Any], list[Any]]:
+    """The callbacks and evaluators of a config file, for `mae_jax.train.Trainer`.
+
+    They are what the functions `get_callbacks()` and `get_evaluators()` beside `get_config()`
+    return; a file need not have them.
+
+    Raises:
+      InputError: as `load_config`, or a function returns something else.
+    """
+    from mae_jax.train import Callback, Evaluator, TrainConfig
+
+    file = find_config(path.partition(":")[0])
+    module = _run_file(file, TrainConfig)
+    hooks: list[list[Any]] = []
+    for name, expected in (("get_callbacks", Callback), ("get_evaluators", Evaluator)):
+        function = getattr(module, name, lambda: [])
+        values = list(_call(function, [], file, TrainConfig))
+        for value in values:
+            if not isinstance(value, expected):
+                raise InputError(
+                    f"{file}: {name}() must return objects of mae_jax.train.{expected.__name__}, "
+                    f"not {type(value).__name__}."
+                )
+        hooks.append(values)
+    return hooks[0], hooks[1]
+
+
 def _get_config(file: Path, schema: type) -> Callable[..., Any]:
     """Run the config file; return its function `get_config`."""
+    function = getattr(_run_file(file, schema), "get_config", None)
+    if not callable(function):
+        raise InputError(f"{file} has no function get_config(); define one that returns a config.")
+    return function
+
+
+def _run_file(file: Path, schema: type) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"config_file_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is no Python file; a config file ends in .py.")
@@ -98,10 +133,7 @@ def _get_config(file: Path, schema: type) -> Callable[..., Any]:
         raise
     except Exception as error:
         raise _failure(error, file, schema) from error
-    function = getattr(module, "get_config", None)
-    if not callable(function):
-        raise InputError(f"{file} has no function get_config(); define one that returns a config.")
-    return function
+    return module
 
 
 def _call(function: Callable[..., Any], arguments: list[str], file: Path, schema: type) -> Any:
@@ -110,7 +142,7 @@ def _call(function: Callable[..., Any], arguments: list[str], file: Path, schema
     except TypeError:
         wanted = "takes no argument" if arguments else "needs an argument"
         hint = "leave out the part after the colon" if arguments else f"write {file.name}:ARGUMENT"
-        raise InputError(f"{file}: get_config() {wanted}; {hint}.") from None
+        raise InputError(f"{file}: {function.__name__}() {wanted}; {hint}.") from None
     try:
         return function(*arguments)
     except InputError:

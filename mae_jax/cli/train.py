@@ -61,13 +61,16 @@ def run(args: argparse.Namespace) -> None:
             "data.index is empty; give the screen's index, --config.data.index=FILE "
             "(`mae-jax index` writes one)."
         )
+    from mae_jax.cli.config_file import load_hooks
     from mae_jax.distributed import initialize
-    from mae_jax.train import train
+    from mae_jax.train import Trainer
 
     initialize.initialize(args.distributed)
     initialize.enable_compilation_cache(Path(args.workdir) / "compiled")
     with initialize.explain_host_failure():
-        model = train(config, args.workdir)
+        callbacks, evaluators = load_hooks(args.config)
+        trainer = Trainer(config, callbacks=callbacks, evaluators=evaluators, workdir=args.workdir)
+        model = trainer.fit()
     if model is None:  # all is saved; a launcher may need to know that more is to be done
         sys.exit(args.preempted_exit_code)
     print(model)

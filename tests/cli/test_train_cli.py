@@ -1,6 +1,7 @@
 """`mae-jax train`: what it tells whoever started it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,7 +21,8 @@ def ends_with(monkeypatch, tmp_path):
     monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
 
     def status(model: Path | None, *options: str) -> int:
-        monkeypatch.setattr(mae_jax.train, "train", lambda config, workdir: model)
+        trainer = SimpleNamespace(fit=lambda: model)
+        monkeypatch.setattr(mae_jax.train, "Trainer", lambda config, **options: trainer)
         return main([*TRAIN, "--workdir", str(tmp_path), *options])
 
     return status
