@@ -21,7 +21,7 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         "--controls",
         default="Metadata_ControlType=negcon",
         metavar="COLUMN=VALUE",
-        help="which rows are negative controls (Metadata_ControlType=negcon)",
+        help="which rows are negative controls (Metadata_ControlType=negcon), or none",
     )
     for name in ("plate", "experiment", "well", "perturbation"):
         usual = f"Metadata_{name.capitalize()}"

@@ -166,7 +166,9 @@ def _log_p(scores: pd.DataFrame, size: int, seed: int) -> Float[np.ndarray, " qu
     """−log10 p of every query."""
     out = np.empty(len(scores))
     aps = scores["ap"].to_numpy(np.float64)
-    for (m, n), rows in scores.groupby(["positives", "negatives"]).indices.items():
+    sizes = scores[["positives", "negatives"]].to_numpy(np.int64)
+    for m, n in np.unique(sizes, axis=0):
+        rows = (sizes == (m, n)).all(axis=1)
         out[rows] = -np.log10(expected_share_above(int(m), int(n), aps[rows], size, seed))
     return out
 

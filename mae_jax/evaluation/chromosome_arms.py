@@ -55,7 +55,9 @@ def read_chromosome_arms(
     else:
         _needs(table, path, ["gene", "chrom", "start", "end"])
         if centromeres is None:
-            raise InputError(f"{path} names no chromosome_arm; give the centromeres too.")
+            raise InputError(
+                f"{path} names no chromosome_arm; give the centromeres with --centromeres."
+            )
         middle = _table(centromeres)
         _needs(middle, centromeres, ["chrom", "start", "end"])
         # A centromere may come in several pieces (UCSC's acen bands): the middle of them all.

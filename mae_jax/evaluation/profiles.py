@@ -6,7 +6,7 @@ parquet or CSV file (pycytominer's, EFAAR's), or from AnnData's .h5ad.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from mae_jax.files import replacing
 class ColumnSchema:
     """Which metadata columns play which part in a screen.
 
-    `controls` selects the negative controls as `COLUMN=VALUE`, or `COLUMN=VALUE|VALUE`.
+    `controls` selects the negative controls as `COLUMN=VALUE`, or `COLUMN=VALUE|VALUE`; "none"
+    says that the screen has none.
     """
 
     experiment: str = "Metadata_Experiment"
@@ -36,6 +37,11 @@ class ColumnSchema:
     perturbation: str = "Metadata_Perturbation"
     gene: str = "Metadata_Gene"
     controls: str = "Metadata_ControlType=negcon"
+
+    @property
+    def origin_controls(self) -> str | None:
+        """The controls whose mean is the origin of a map; None: there are none."""
+        return None if self.controls == "none" else self.controls
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,15 @@ class Profiles:
             self,
             metadata=self.metadata.iloc[numbers].reset_index(drop=True),
             features=self.features[numbers],
+        )
+
+    def with_features(self, names: Collection[str]) -> "Profiles":
+        """Only the features of the given names, in today's order."""
+        numbers = [i for i, name in enumerate(self.names) if name in names]
+        return replace(
+            self,
+            features=np.ascontiguousarray(self.features[:, numbers]),
+            names=tuple(self.names[i] for i in numbers),
         )
 
     def blocks(self, rows: int = 8192) -> Iterator["Profiles"]:
@@ -264,6 +279,11 @@ def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]
     Raises:
       InputError: the column does not exist or no row has such a value.
     """
+    if spec == "none":
+        raise InputError(
+            "negative controls are needed here, and --controls none says that there are none; "
+            "name them with --controls COLUMN=VALUE, or fit on all wells with --fit-on all."
+        )
     name, equals, values = spec.partition("=")
     if not equals:
         raise InputError(

@@ -85,7 +85,7 @@ def recall_tables(
         for method in corrections:
             progress(f"{name}: {label(method)}")
             corrected = correct(profiles, method, fit_on=fit_on, batch=batch, schema=schema)
-            genes = aggregate(corrected, by, levels=levels, controls=schema.controls)
+            genes = aggregate(corrected, by, levels=levels, controls=schema.origin_controls)
             genes = chromosome_arms(genes) if chromosome_arms else genes
             found = recall(genes, databases, by=by, tails=tails, sweep=sweep)
             results[name, method] = found

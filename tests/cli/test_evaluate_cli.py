@@ -296,3 +296,44 @@ def test_old_options_name_the_new_one(
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", evaluation, old, "value"])
     assert f"{old} is now called {new}" in capsys.readouterr().err
+
+
+def test_screens_without_controls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "recall", "--embeddings", str(folder / "mae"), "--controls", "none"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "center-plate"]
+    assert main([*command, "--out", str(folder / "out")]) == 2
+    assert "fit on all wells with --fit-on all" in capsys.readouterr().err
+    assert main([*command, "--fit-on", "all", "--out", str(folder / "out")]) == 0
+    assert pd.read_csv(folder / "out" / "recall.csv")["recall"].iloc[0] > 0.5
+
+
+def test_features_that_are_missing_in_one_experiment(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Profiles.read(folder / "mae")
+    names = ("Cells_AreaShape_Area", "Nuclei_Texture_Var", "Cells_Intensity_Mean")
+    mixed = whole.features @ np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    command = ["evaluate", "features", "--out", str(folder / "out")]
+    for experiment, option, missing in (("E0", "--train", 0), ("E1", "--test", 1)):
+        rows = (whole.metadata["Metadata_Experiment"] == experiment).to_numpy()
+        whole.take(rows).write(folder / f"{experiment}.parquet")
+        targets = Profiles(whole.metadata, mixed, names).take(rows)
+        targets.features[3, missing] = np.nan
+        targets.write(folder / f"{experiment}_cp.parquet")
+        command += [option, *(str(folder / f"{experiment}{s}.parquet") for s in ("", "_cp"))]
+    assert main(command) == 0
+    table = pd.read_csv(folder / "out" / "features.csv")
+    assert table["feature"].tolist() == ["Cells_Intensity_Mean"]
+    assert "2 features that are not finite in both" in capsys.readouterr().out
+
+
+def test_arms_from_coordinates(folder: Path) -> None:
+    (folder / "genes.csv").write_text(
+        "gene,chrom,start,end\n" + "".join(f"G{i:02d},chr1,{i},{i + 1}\n" for i in range(24))
+    )
+    (folder / "centromeres.csv").write_text("chrom,start,end\nchr1,100,120\n")
+    command = ["evaluate", "recall", "--embeddings", str(folder / "mae")]
+    command += ["--relationships", str(folder / "complexes.csv"), "--out", str(folder / "out")]
+    command += ["--chromosome-arms", str(folder / "genes.csv")]
+    assert main(command) == 2
+    assert main([*command, "--centromeres", str(folder / "centromeres.csv")]) == 0

@@ -166,7 +166,7 @@ class MapSpec(WellsSpec):
         wells = correct(
             profiles, correction, fit_on=self.fit_on, batch=self.batch, schema=self.schema
         )
-        genes = aggregate(wells, self.by, levels=self.levels, controls=self.schema.controls)
+        genes = aggregate(wells, self.by, levels=self.levels, controls=self.schema.origin_controls)
         return arms(genes) if arms else genes
 
 

@@ -44,9 +44,17 @@ def run_features(spec: FeaturesSpec, progress: Progress) -> Result:
         wells, features = (s if isinstance(s, Profiles) else Profiles.read(s) for s in sources)
         return wells.checked(nan="rows"), features.checked(nan="features")
 
+    train, test = pair(spec.train), pair(spec.test)
+    common = set(train[1].names) & set(test[1].names)
+    left_out = sorted((set(train[1].names) | set(test[1].names)) - common)
+    if left_out and common:
+        progress(
+            f"{len(left_out)} features that are not finite in both experiments are left out: "
+            f"{', '.join(left_out[:5])}{' …' if len(left_out) > 5 else ''}"
+        )
     prediction = predict_features(
-        pair(spec.train),
-        pair(spec.test),
+        (train[0], train[1].with_features(common)),
+        (test[0], test[1].with_features(common)),
         on=spec.on,
         scale_per_experiment=spec.scale_per_experiment,
         selection=spec.selection,
