@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, MachineError
 from mae_jax.train import checkpoint_format as formats
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.retention import LOSS, RetentionPolicy
@@ -55,6 +55,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = _Manager(self._folder, options=options, item_names=formats.ITEMS)
         except OSError as problem:
             raise InputError(
@@ -133,11 +134,11 @@ class Checkpoints:
         """Waits until all is on disk.
 
         Raises:
-          InputError: the last save failed.
+          MachineError: the last save failed.
         """
         self._sync_hosts()
         if self._failed_step is not None:
-            raise InputError(
+            raise MachineError(
                 f"{self._folder}: the state of step {self._failed_step} could not be saved (see "
                 "above); free disk space and run the same command: it resumes from step "
                 f"{self.latest or 0}."

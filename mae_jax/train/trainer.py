@@ -103,6 +103,7 @@ class Trainer:
         Raises:
           InputError: the folder holds another run, is in use by another process or cannot be
             written, or the loss diverges.
+          MachineError: the last state could not be saved.
           KeyboardInterrupt: SIGINT stopped the run; the state is saved.
         """
         model_folder = self.workdir / "model"

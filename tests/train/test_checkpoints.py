@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, MachineError
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.divergence import initial_divergence
@@ -191,8 +191,71 @@ def test_a_save_that_fails_at_once_is_told_too(checkpoints, monkeypatch, caplog)
         patch.setattr(checkpoints._manager, "save", full)
         checkpoints.save(2, state_of(2))
     assert "state of step 2 could not be saved" in caplog.text
-    with pytest.raises(InputError, match="resumes from step 1"):
+    with pytest.raises(MachineError, match="resumes from step 1"):
         checkpoints.finish()
     checkpoints.save(3, state_of(3))
     checkpoints.finish()
     assert checkpoints.steps == [1, 3]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_flipped_bit_is_ever_restored(tmp_path, seed):
+    """In every file of a checkpoint; it or the one before is restored, whole and right."""
+    saved = Checkpoints(tmp_path / "saved", EVERY_STEP)
+    for step in (1, 2):
+        saved.save(step, state_of(step, 5000), callbacks={"EarlyStopping": {"losses": [step]}})
+    saved.close()
+    folder = tmp_path / "saved" / "checkpoints" / "2"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    assert len(files) > 6
+    rng = np.random.default_rng(seed)
+    restored = {1: 0, 2: 0}
+    for number in range(30):
+        workdir = tmp_path / str(number)
+        shutil.copytree(tmp_path / "saved", workdir)
+        path = workdir / "checkpoints" / "2" / files[number % len(files)].relative_to(folder)
+        content = bytearray(path.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        reader = Checkpoints(workdir, EVERY_STEP)
+        state, callbacks = reader.restore_with_callbacks(like(5000))
+        reader.close()
+        step = int(state.step)
+        restored[step] += 1
+        jax.tree.map(np.testing.assert_array_equal, state, state_of(step, 5000))
+        assert callbacks == {"EarlyStopping": {"losses": [step]}}
+        assert (workdir / "checkpoints" / "broken-2").exists() == (step == 1)
+        shutil.rmtree(workdir)
+    assert restored[1] > 3  # the others hit bytes that nobody reads
+
+
+def test_wrong_arrays_in_sound_files_are_not_restored(tmp_path, checkpoints, caplog):
+    """As after damage in memory or a copy of another run's files: only checksums tell."""
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_of(step))
+    checkpoints.close()
+    folder = tmp_path / "checkpoints"
+    shutil.rmtree(folder / "3" / "state")
+    shutil.copytree(folder / "2" / "state", folder / "3" / "state")
+    reader = Checkpoints(tmp_path, EVERY_STEP)
+    assert int(reader.restore(like()).step) == 2
+    reader.close()
+    assert "arrays differ from their checksums" in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path, checkpoints):
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_of(step))
+    checkpoints.close()
+    tear(tmp_path / "checkpoints")
+    reader = Checkpoints(tmp_path, EVERY_STEP)
+    with pytest.raises(InputError, match=r"no checkpoint that can be read.*restore one from a ba"):
+        reader.restore(like())
+    reader.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "3"]
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match=r"checkpoints cannot be written.*another --workdir"):
+        Checkpoints(tmp_path, EVERY_STEP)
