@@ -92,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"reasons for skipped wells: {args.out}/skipped.csv")
     if report.skipped and not report.wells:
         raise InputError(f"no well could be embedded; the first one is {report.first_skipped}")
+    if report.complete and not report.total_wells:
+        raise InputError(f"no well could be embedded; {args.out}/skipped.csv has the reasons.")
     if args.anndata and report.complete:
         from mae_jax.embeddings.anndata import write_anndata
 

@@ -4,7 +4,6 @@ A file in it is whole or absent. Locally it is written in `.partial/` of the sam
 to disk and renamed; an object store shows an object only once all of it has arrived.
 """
 
-import errno
 import os
 import posixpath
 import re
@@ -14,22 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mae_jax.errors import InputError, MachineError
+from mae_jax.errors import InputError, MachineError, machine_trouble
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _TMP = ".partial"
-# The caller chose a folder that cannot be written to; every other trouble is the machine's.
-_WRONG_FOLDER = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.EINVAL,
-    errno.ELOOP,
-}
 
 
 class OutputStore:
@@ -232,10 +219,9 @@ class OutputStore:
                 ) from None
             raise InputError(f"{self.full_path(name)} does not exist.") from None
         except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            message = f"{self.full_path(name)} cannot be {verb} ({reason})"
-            if error.errno in _WRONG_FOLDER:
+            trouble = machine_trouble(error)
+            reason = error.strerror or trouble or str(error) or type(error).__name__
+            message = f"{self.full_path(name)} cannot be {verb}: {reason.rstrip('.')}"
+            if trouble is None and error.errno is not None:  # local: the path or its permissions
                 raise InputError(f"{message}; check its permissions or choose another.") from None
-            raise MachineError(
-                f"{message}; run the same command again once this is over."
-            ) from None
+            raise MachineError(f"{message}; run the same command again later.") from None

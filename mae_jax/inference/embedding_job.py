@@ -170,7 +170,7 @@ def embed_index(
         "complete": True,
     }
     store.write(NAME, replace(manifest, counts=counts).encode())
-    return replace(report, complete=True)
+    return replace(report, complete=True, total_wells=counts["embedded"])
 
 
 def resolve_channels(

@@ -22,6 +22,7 @@ class EmbedReport:
       idle_seconds: seconds of these, after the first batch, in which the devices had finished and
         no batch was ready for them: an upper bound, since a wait counts whole once they finish.
       complete: whether all shards of all tasks are done.
+      total_wells: wells embedded by all tasks, once the job is complete.
       quarantined: files that were damaged or surplus and were moved away, each with its reason.
       first_skipped: the first skipped well and the reason, "" for none.
     """
@@ -34,6 +35,7 @@ class EmbedReport:
     seconds: float = 0.0
     idle_seconds: float = 0.0
     complete: bool = False
+    total_wells: int = 0
     quarantined: tuple[str, ...] = ()
     first_skipped: str = ""
 

@@ -1,6 +1,9 @@
 """`mae-jax embed`, `reconstruct` and `view` as a user types them."""
 
 import csv
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,6 +13,7 @@ import pytest
 import tifffile
 
 from mae_jax.cli.main import main
+from mae_jax.errors import MACHINE
 from mae_jax.inference import read_embeddings
 from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.model import MAE
@@ -93,6 +97,45 @@ def test_wrong_input_is_one_sentence(model: Path, screen: Path, tmp_path: Path, 
     assert err.count("\n") == 1
     assert main([*words, "--encoder", "intensity"]) == 2
     assert "another" in capsys.readouterr().err
+
+
+def test_a_job_that_embeds_nothing_fails(screen: Path, tmp_path: Path, capsys) -> None:
+    shutil.copy(screen, tmp_path)  # without its images
+    out = tmp_path / "out"
+    words = ["embed", "--index", str(tmp_path / "load_data.csv"), "--out", str(out), "--quiet"]
+    words += ["--encoder", "intensity"]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert "no well could be embedded; the first one is plate P1, well A01" in captured.err
+    assert "skipped.csv" in captured.out
+    assert main(words) == 2  # and again, where nothing is left to do
+    assert "no well could be embedded" in capsys.readouterr().err
+
+
+def test_a_full_disk_has_the_machines_status(
+    screen: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    words = ["embed", "--index", str(screen), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*words, "--encoder", "intensity"]) == MACHINE
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("--part-wells", "--wells-per-shard"), ("--shard", "--task"), ("--shards", "--num-tasks"),
+     ("--batch", "--batch-size")],
+)  # fmt: skip
+def test_options_of_earlier_versions_name_the_new_one(old: str, new: str, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["embed", "--encoder", "e", "--index", "i", "--out", "o", old, "2"])
+    assert end.value.code == 2
+    assert f"{old} is now called {new}" in capsys.readouterr().err
 
 
 def test_reconstruct(model: Path, screen: Path, tmp_path: Path, capsys) -> None:

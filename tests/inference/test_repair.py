@@ -186,6 +186,6 @@ def test_a_full_disk_is_the_machines_trouble(index, tmp_path: Path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match=r"cannot be written.*No space left on device"):
+    with pytest.raises(MachineError, match=r"cannot be written: No space left on device; run"):
         embed_index(index, tmp_path / "out")
     assert not list((tmp_path / "out" / ".partial").iterdir())

@@ -56,6 +56,11 @@ def open_screen(
         format = "pattern"
     elif format == "auto":
         format = guess(source)
+    if images is not None and format != "loaddata":
+        raise InputError(
+            f"{source} is no LoadData CSV (its format is {format}), and its images cannot be moved "
+            "with --images; make a new index of the moved images."
+        )
     if format == "index":
         index = Index.read(source)
         index = Index(metadata.complete(index.table, source, fixed), index.root)

@@ -9,6 +9,7 @@ import pytest
 
 from mae_jax.data.images import read_site
 from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.errors import InputError
 
 
@@ -131,3 +132,11 @@ def test_cpjump1(shared_data: Path) -> None:
     assert set(index.table["Metadata_Experiment"]) == {"2020_11_04_CPJUMP1"}
     site = read_site(index, 3, ["DNA"])
     assert (site.shape, site.dtype) == ((1, 1080, 1080), np.uint16)
+
+
+def test_images_elsewhere_are_refused_for_an_index(
+    screen: Callable[..., Path], tmp_path: Path
+) -> None:
+    read_loaddata(str(screen())).write(tmp_path / "index.parquet")
+    with pytest.raises(InputError, match=r"index\.parquet is no LoadData CSV.*--images"):
+        open_screen(str(tmp_path / "index.parquet"), images=str(tmp_path))
