@@ -76,7 +76,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Makes the index, splits it, writes it and checks it, as the options say."""
     from mae_jax.data.illumination import with_illumination
-    from mae_jax.data.index import Index, with_split
+    from mae_jax.data.index import Index
+from mae_jax.data.splits import with_split
     from mae_jax.data.readers.open_screen import open_screen
 
     if not (args.out or args.check or args.problems):

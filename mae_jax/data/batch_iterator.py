@@ -13,9 +13,8 @@ import numpy as np
 
 from mae_jax.data.collate import BatchLoader
 from mae_jax.data.crash_log import files_open_at_crash
-from mae_jax.data.image_uri import redact
 from mae_jax.data.mixture import DatasetSpec, LabelEncoding
-from mae_jax.errors import InputError, MachineError
+from mae_jax.errors import InputError, MachineError, redact_credentials
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +123,10 @@ class BatchIterator:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"status {code}"
         if -code in _CRASHES and files:
             raise InputError(
-                f"{redact(' or '.join(files))} crashed the process that read it ({name}); the "
-                "image may be damaged in a way that crashes its decoder: leave it out of the index."
+                f"{redact_credentials(' or '.join(files))} crashed the process that read it "
+                f"({name}); "
+                "the image may be damaged in a way that crashes its decoder: leave it out of the "
+                "index."
             ) from error
         hint = (
             "probably by the kernel, because memory ran out: use fewer workers, or a smaller "

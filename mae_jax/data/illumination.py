@@ -5,6 +5,7 @@ CellProfiler's Cell Painting pipelines write one per plate and channel as .npy, 
 `image.tiff#illumination=illum%2FP1_IllumDNA.npy`, so that all that reads it divides alike.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -41,7 +42,8 @@ def with_illumination(index: Index) -> Index:
             joint = "&" if image_uri.parse(uri).fragment else "#"
             divided.append(f"{uri}{joint}illumination={quote(light, safe='')}")
         images.append(divided)
-    return Index(index.table.assign(Images=pd.Series(images, index=index.table.index)), index.root)
+    table = index.table.assign(Images=pd.Series(images, index=index.table.index))
+    return replace(index, table=table, value_ranges={})
 
 
 def divide(plane: np.ndarray, uri: image_uri.ImageURI) -> np.ndarray:

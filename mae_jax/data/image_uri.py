@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mae_jax.config import nearest
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
 
 KEYS = ("page", "channel", "z", "t", "index", "record", "row", "illumination")
 _NUMBERS = ("page", "channel", "z", "t", "record", "row")
@@ -28,11 +28,6 @@ _OLD_KEYS = {"at": "index", "light": "illumination"}  # as indexes of earlier ve
 
 _FRAGMENT = re.compile(r"#((?:[a-z]+=[^#&=]*)(?:&[a-z]+=[^#&=]*)*)$")
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_SECRETS = re.compile(
-    r"(?i)\b([\w-]*(?:token|signature|secret|password|passwd|credential|api_?key|access_?key|sig)"
-    r"[\w-]*)=[^&\s'\")]+"
-)
-_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class ImageURI:
 
     def __str__(self) -> str:
         tail = "&".join(f"{key}={value}" for key, value in self.fragment)
-        return redact(f"{self.path}#{tail}" if tail else self.path)
+        return redact_credentials(f"{self.path}#{tail}" if tail else self.path)
 
 
 @lru_cache(maxsize=65536)
@@ -79,13 +74,15 @@ def parse(text: str) -> ImageURI:
     names = [key for key, _ in fragment]
     for key, value in fragment:
         if key not in KEYS:
-            raise InputError(f"{redact(text)} has an unknown key '{key}': {nearest(key, KEYS)}")
+            raise InputError(
+                f"{redact_credentials(text)} has an unknown key '{key}': {nearest(key, KEYS)}"
+            )
         if names.count(key) > 1:
-            raise InputError(f"{redact(text)} has the key '{key}' twice; keep one.")
+            raise InputError(f"{redact_credentials(text)} has the key '{key}' twice; keep one.")
         whole = value.isascii() and value.isdigit() and len(value) < 19
         if key in _NUMBERS and not whole:
             raise InputError(
-                f"{redact(text)} has {key}={value}; expected a whole number from 0 on."
+                f"{redact_credentials(text)} has {key}={value}; expected a whole number from 0 on."
             )
     return ImageURI(text[: match.start()], fragment)
 
@@ -98,15 +95,6 @@ def is_url(path: str) -> bool:
 def protocol(path: str) -> str:
     """The protocol of a URL in lower case, 'file' for a local path."""
     return path.partition("://")[0].lower() if is_url(path) else "file"
-
-
-def redact(text: str) -> str:
-    """The text with the credentials of URLs in it replaced by '…', for messages and logs.
-
-    User names and passwords (`https://user:password@host`) and the values of query parameters
-    that are named as secrets (`X-Amz-Signature=…`, `sig=…`, `token=…`) are replaced.
-    """
-    return _SECRETS.sub(r"\1=…", _USERINFO.sub(r"\1…@", text))
 
 
 def resolve(root: str, path: str) -> str:

@@ -14,12 +14,12 @@ from mae_jax.data.image_headers import (
     png_header,
     read_npy,
 )
-from mae_jax.data.image_uri import ImageURI, redact
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.index import Index
 from mae_jax.data.readers import parquet_images
 from mae_jax.data.storage import read_bytes
 from mae_jax.data.tiff_planes import read_tiff_planes
-from mae_jax.errors import InputError, MachineError
+from mae_jax.errors import InputError, MachineError, redact_credentials
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -85,7 +85,7 @@ def read_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height wid
                 for uri in selected
             ]
         else:
-            decoded = _decode(read_bytes(path), redact(path), selected)
+            decoded = _decode(read_bytes(path), redact_credentials(path), selected)
         for number, plane in zip(numbers, decoded, strict=True):
             planes[number] = illumination.divide(plane, uris[number])
     return planes
@@ -132,7 +132,7 @@ def _decode(raw: bytes, name: str, uris: Sequence[ImageURI]) -> list[np.ndarray]
     except MemoryError:  # sizes were checked: the machine is short of it
         raise MachineError(f"memory ran out while {name} was decoded.") from None
     except Exception as error:  # decoders raise exceptions of any type on damaged files
-        reason = redact(f"{type(error).__name__}: {error}")
+        reason = redact_credentials(f"{type(error).__name__}: {error}")
         raise InputError(f"{name} is broken or truncated ({reason}); copy it again.") from None
 
 

@@ -1,11 +1,10 @@
 """The index of a screen: one row per site, with its metadata and where its channels' images lie."""
 
-import hashlib
 import json
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 from mae_jax.config import nearest
 from mae_jax.data import image_uri
 from mae_jax.data.storage import read_bytes
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, MachineError, redact_credentials
 from mae_jax.files import replacing
 
 METADATA = (
@@ -36,6 +35,23 @@ WELL = METADATA[:4]  # what names a well among all screens
 SITE = METADATA[:5]
 SPLITS = ("train", "validation")
 _KEY = b"mae_jax.index"
+MAX_TABLE_BYTES = 2**33
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The gray values of a channel in a sample of sites.
+
+    Attributes:
+      dtype: of the pixels, such as 'uint16'.
+      low, high: the smallest and the largest value.
+      p99_9: the 99.9th percentile, the median over the sites.
+    """
+
+    dtype: str
+    low: float
+    high: float
+    p99_9: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +63,17 @@ class Index:
     the source has them, `Illumination`, one image URI each ("" for none). That of a packed store
     also has `Zarr`, the text of the `zarr.json` of the array that a site's images lie in: with it
     arrays are opened without reading anything.
+
+    Attributes:
+      table: the table.
+      root: the folder or URL.
+      value_ranges: for each channel the range of its gray values, as `mae-jax index` has measured
+        it on a sample of sites; empty where it was not measured.
     """
 
     table: pd.DataFrame
     root: str
+    value_ranges: Mapping[str, ValueRange] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [c for c in (*METADATA, "Channels", "Images") if c not in self.table.columns]
@@ -62,6 +85,10 @@ class Index:
                 table[column] = table[column].astype("object").fillna("").astype(str)
         if "Zarr" in table.columns:  # few texts, long ones
             table["Zarr"] = table["Zarr"].astype("category")
+        for column in ("Channels", "Images"):
+            for row, texts in enumerate(table[column]):
+                if texts is None or not all(isinstance(text, str) for text in texts):
+                    raise InputError(f"row {row} of the index has no texts in {column}.")
         for row, (names, images) in enumerate(zip(table["Channels"], table["Images"], strict=True)):
             if len(names) != len(images) or len(set(names)) != len(names) or not len(names):
                 raise InputError(
@@ -81,24 +108,14 @@ class Index:
         Raises:
           InputError: the file is missing, is no parquet file or no index.
         """
-        import pyarrow
-        import pyarrow.parquet as parquet
-
-        where = os.fspath(path)
-        if os.path.isdir(where) or (image_uri.is_url(where) and not where.endswith(".parquet")):
-            where = posixpath.join(where, "index.parquet")  # of a store
+        name = os.fspath(path)
+        if os.path.isdir(name) or (image_uri.is_url(name) and not name.endswith(".parquet")):
+            name = posixpath.join(name, "index.parquet")  # of a store
+        table, record = read_index_table(name)
         try:
-            source = BytesIO(read_bytes(where)) if image_uri.is_url(where) else where
-            read = parquet.read_table(source)
-        except FileNotFoundError:
-            raise InputError(f"{where} does not exist; make it with `mae-jax index`.") from None
-        except (pyarrow.ArrowException, OSError) as problem:
-            raise InputError(f"{where} is no parquet file ({problem}).") from None
-        record = json.loads((read.schema.metadata or {}).get(_KEY, b"{}"))
-        try:
-            return cls(read.to_pandas(), _root(record, where))
-        except InputError as problem:
-            raise InputError(f"{where} is no index: {problem}") from None
+            return cls(table, _root(record, name), _value_ranges(record))
+        except InputError as error:
+            raise InputError(f"{redact_credentials(name)} is no index: {error}") from None
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes the index as one parquet file, whole or not at all.
@@ -110,21 +127,26 @@ class Index:
         import pyarrow.parquet as parquet
 
         path = Path(path)
-        record = {"root": self.root}
+        record: dict[str, Any] = {"root": self.root}
         if not image_uri.is_url(self.root):
             record = {
                 "root": os.path.abspath(self.root),
                 "relative": os.path.relpath(self.root, path.absolute().parent),
             }
+        if self.value_ranges:
+            record["value_ranges"] = {
+                channel: asdict(values) for channel, values in self.value_ranges.items()
+            }
         table = pyarrow.Table.from_pandas(self.table, preserve_index=False)
         for name in ("Channels", "Images", "Illumination"):
             if name in table.column_names:
-                place = table.column_names.index(name)
-                kind = pyarrow.list_(pyarrow.string())
-                table = table.set_column(place, name, table[name].cast(kind))
+                position = table.column_names.index(name)
+                texts = pyarrow.list_(pyarrow.string())
+                table = table.set_column(position, name, table[name].cast(texts))
         metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(record).encode()}
-        with replacing(path) as beside:
-            parquet.write_table(table.replace_schema_metadata(metadata), beside, compression="zstd")
+        table = table.replace_schema_metadata(metadata)
+        with replacing(path) as tmp_path:  # checksums show damage when the index is read
+            parquet.write_table(table, tmp_path, compression="zstd", write_page_checksum=True)
         return path
 
     @cached_property
@@ -132,11 +154,11 @@ class Index:
         """Channels and locators of every row as plain tuples: quick to reach, cheap to send."""
         known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all rows with it
         rows = zip(self.table["Channels"], self.table["Images"], strict=True)
-        found = []
+        sites = []
         for names, images in rows:
             names = tuple(map(str, names))
-            found.append((known.setdefault(names, names), tuple(map(str, images))))
-        return found
+            sites.append((known.setdefault(names, names), tuple(map(str, images))))
+        return sites
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -175,7 +197,7 @@ class Index:
             keep &= self.table[column].isin(values)
         if not keep.any():
             raise InputError(f"no site in the index has {_words(metadata)}.")
-        return Index(self.table[keep], self.root)
+        return replace(self, table=self.table[keep])
 
     def wells(self) -> pd.DataFrame:
         """One row per well, in the order of the index.
@@ -202,26 +224,28 @@ class Index:
           InputError: the site lacks one of the channels.
         """
         names, images = self.sites[row]
-        places = range(len(names)) if channels is None else [_place(self, row, c) for c in channels]
+        numbers = (
+            range(len(names)) if channels is None else [_number(self, row, c) for c in channels]
+        )
         resolved: dict[str, str] = {}  # channels often lie in one file
-        found = []
-        for place in places:
-            locator = image_uri.parse(images[place])
-            path = resolved.get(locator.path)
+        uris = []
+        for number in numbers:
+            uri = image_uri.parse(images[number])
+            path = resolved.get(uri.path)
             if path is None:
-                path = resolved[locator.path] = image_uri.resolve(self.root, locator.path)
-            found.append(image_uri.ImageURI(path, self._resolve_illumination(locator.fragment)))
-        return found
+                path = resolved[uri.path] = image_uri.resolve(self.root, uri.path)
+            uris.append(image_uri.ImageURI(path, self._resolve_illumination(uri.fragment)))
+        return uris
 
     def _resolve_illumination(
-        self, parts: tuple[tuple[str, str], ...]
+        self, fragment: tuple[tuple[str, str], ...]
     ) -> tuple[tuple[str, str], ...]:
-        """A locator's parts; an illumination function among them is a path too."""
+        """A fragment whose illumination function is resolved: it is a path too."""
         return tuple(
             (key, quote(image_uri.resolve(self.root, unquote(value)), safe=""))
             if key == "illumination"
             else (key, value)
-            for key, value in parts
+            for key, value in fragment
         )
 
     def describe(self, row: int) -> str:
@@ -233,7 +257,7 @@ class Index:
         )
 
 
-def _place(index: Index, row: int, channel: str) -> int:
+def _number(index: Index, row: int, channel: str) -> int:
     names = index.sites[row][0]
     if channel not in names:
         raise InputError(
@@ -242,74 +266,83 @@ def _place(index: Index, row: int, channel: str) -> int:
     return names.index(channel)
 
 
+def read_index_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table and the record of an index file, checked column by column.
+
+    Raises:
+      InputError: the file is missing, damaged or no index.
+      MachineError: it is out of reach, or memory ran out.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    shown = redact_credentials(name)
+    try:
+        raw = read_bytes(name)
+    except InputError as error:
+        if str(error).endswith("does not exist."):
+            raise InputError(f"{shown} does not exist; make it with `mae-jax index`.") from None
+        raise
+    try:
+        file = parquet.ParquetFile(BytesIO(raw), page_checksum_verification=True)
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        if size > MAX_TABLE_BYTES:
+            raise InputError(f"{shown} claims {size / 2**30:.2g} GiB; it is damaged or no index.")
+        table = file.read()
+        table.validate(full=True)
+        record = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+        if not isinstance(record, dict):
+            raise ValueError("its metadata are no record")
+        texts = pyarrow.list_(pyarrow.string())
+        columns = {}
+        for column in table.column_names:
+            if column in ("Channels", "Images", "Illumination"):
+                columns[column] = table[column].cast(texts)
+            elif column.startswith("Metadata_"):
+                columns[column] = table[column].cast(pyarrow.string())
+            elif column == "Zarr":
+                columns[column] = table[column]
+        # Without pandas' own metadata: only the types of the columns count.
+        return pyarrow.table(columns).to_pandas(ignore_metadata=True), record
+    except InputError:
+        raise
+    except MemoryError:
+        raise MachineError(f"memory ran out while {shown} was read.") from None
+    except Exception as error:  # arrow raises exceptions of many types on damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{shown} is no index or damaged ({reason}); make it anew.") from None
+
+
+def _value_ranges(record: Mapping[str, Any]) -> dict[str, ValueRange]:
+    stored = record.get("value_ranges", {})
+    try:
+        return {
+            str(channel): ValueRange(
+                str(values["dtype"]),
+                float(values["low"]),
+                float(values["high"]),
+                float(values["p99_9"]),
+            )
+            for channel, values in stored.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError("its value ranges make no sense; make it anew.") from None
+
+
 def _root(record: Mapping[str, Any], path: str) -> str:
     """Where the paths of the index at `path` count from."""
     if image_uri.is_url(path):  # copied there together with what it names, as a store is
-        if not record.get("relative", "..").startswith(".."):
+        if not str(record.get("relative", "..")).startswith(".."):
             return posixpath.join(posixpath.dirname(path), record["relative"]).removesuffix("/.")
     elif "relative" in record:
-        beside = os.path.normpath(
-            os.path.join(os.path.dirname(os.path.abspath(path)), record["relative"])
+        moved = os.path.normpath(
+            os.path.join(os.path.dirname(os.path.abspath(path)), str(record["relative"]))
         )
-        if os.path.isdir(beside):
-            return beside
+        if os.path.isdir(moved):
+            return moved
     return str(record.get("root", os.path.dirname(os.path.abspath(path))))
 
 
 def _words(metadata: Mapping[str, Any]) -> str:
     return " and ".join(f"{name} = {value!r}" for name, value in metadata.items())
-
-
-def with_split(
-    table: pd.DataFrame,
-    *,
-    experiments: Sequence[str] = (),
-    fraction: float | None = None,
-    plates: Sequence[str] = (),
-    seed: int = 0,
-) -> pd.DataFrame:
-    """The table with `Metadata_Split` set: whole experiments go to validation, never parts of one.
-
-    Batch effects are shared within an experiment, so a split inside one would leak. Experiments
-    are named, or a `fraction` of them is drawn by a hash of their names, which never changes when
-    experiments are added; at least one of several goes to each side. `plates` is the way out
-    where there is one experiment only: the named plates go to validation.
-
-    Raises:
-      InputError: a name that the table does not hold, plates named though there are several
-        experiments, or nothing left to train on.
-    """
-    known = sorted(table["Metadata_Experiment"].unique())
-    for name in experiments:
-        if name not in known:
-            raise InputError(
-                f"there is no experiment '{name}' to validate on: {nearest(name, known)}"
-            )
-    if plates and len(known) > 1:
-        raise InputError(
-            f"with {len(known)} experiments the split goes by experiment, or plates of one "
-            f"experiment would leak into validation; name one of {', '.join(known)} instead."
-        )
-    for name in plates:
-        have = sorted(table["Metadata_Plate"].unique())
-        if name not in have:
-            raise InputError(f"there is no plate '{name}' to validate on: {nearest(name, have)}")
-    chosen = set(experiments)
-    if fraction is not None:
-        if not 0 <= fraction < 1:
-            raise InputError(f"the share of validation must be from 0 up to 1, not {fraction}.")
-        rank = {
-            name: int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8]) / 2**64
-            for name in known
-        }
-        drawn = {name for name in known if rank[name] < fraction}
-        if fraction > 0 and len(known) > 1:
-            drawn = drawn or {min(known, key=rank.__getitem__)}
-            if len(drawn) == len(known):
-                drawn.remove(max(known, key=rank.__getitem__))
-            chosen |= drawn
-    held_out = table["Metadata_Experiment"].isin(chosen) | table["Metadata_Plate"].isin(plates)
-    if held_out.all() and len(table):
-        raise InputError("every site would go to validation; leave an experiment to train on.")
-    split = held_out.map({True: "validation", False: "train"})
-    return table.assign(Metadata_Split=split)

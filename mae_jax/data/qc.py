@@ -1,4 +1,4 @@
-"""Opens every image of an index and says all that is wrong at once, one sentence each."""
+"""Quality control: opens every image of an index and lists all findings, one sentence each."""
 
 import csv
 import os
@@ -13,20 +13,20 @@ import pandas as pd
 from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.images import read_planes
 from mae_jax.data.index import SITE, WELL, Index
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, MachineError
 from mae_jax.files import replacing
 
 SATURATED = 0.001  # share of pixels at the type's maximum that is worth a note
-_FIELDS = ("level", "kind", "plate", "well", "site", "channel", "file", "says")
+_FIELDS = ("level", "category", "plate", "well", "site", "channel", "file", "message")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: a 'problem' to mend, or a 'note' to know."""
+    """One finding: an 'error' to mend, or a 'warning' to know."""
 
     level: str
-    kind: str
-    says: str
+    category: str
+    message: str
     plate: str = ""
     well: str = ""
     site: str = ""
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plane:
-    """What was measured of one image."""
+    """The measurements of one image."""
 
     row: int
     channel: str
@@ -47,6 +47,7 @@ class Plane:
     median: float = 0.0
     high: float = 0.0
     saturated: float = 0.0
+    finite: bool = True
     error: str = ""
 
 
@@ -58,32 +59,34 @@ class Report:
     channels: pd.DataFrame
 
     @property
-    def problems(self) -> tuple[Finding, ...]:
-        """The findings that are problems."""
-        return tuple(f for f in self.findings if f.level == "problem")
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that are errors."""
+        return tuple(f for f in self.findings if f.level == "error")
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the findings as CSV, one row each."""
-        with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(_FIELDS)
             writer.writerows([getattr(f, name) for name in _FIELDS] for f in self.findings)
         return Path(path)
 
 
-def check(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
+def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
     """Reads all images of the index and looks for everything that would trouble a later step.
 
-    Problems: missing, truncated or undecodable images; planes of unlike sizes or types within a
+    Errors: missing, truncated or undecodable images; planes of unlike sizes or types within a
     site; unlike sizes within a well; a channel that a plate lacks though other plates of its
     source have it; a site listed twice, one image given to two sites, or a well with two
-    perturbations; an experiment on both sides of the split; no negative controls.
-    Notes: images with more than 0.1 % saturated pixels, unlike sizes or types between wells, and
+    perturbations; an experiment on both sides of the split; values that are not finite; integers of
+    32 bits or more, whose type tells no scale; images out of reach.
+    Warnings: images with more than 0.1 % saturated pixels, plates without negative controls, and
     channels that only some of the sources have.
     """
     planes = list(_measured(index, threads, progress))
     findings = [
         *_unreadable(index, planes),
+        *_bad_values(index, planes),
         *_unlike_sizes(index, planes),
         *_lacking_channels(index),
         *_duplicates(index),
@@ -100,8 +103,8 @@ def _measured(index: Index, threads: int, progress: bool) -> Iterator[Plane]:
 
     def measure(row: int) -> list[Plane]:
         names = index.sites[row][0]
-        places = index.image_uris(row)
-        return [_measure(row, c, place) for c, place in zip(names, places, strict=True)]
+        uris = index.image_uris(row)
+        return [_measure(row, c, uri) for c, uri in zip(names, uris, strict=True)]
 
     with ThreadPoolExecutor(threads) as pool:
         done = pool.map(measure, range(len(index)))
@@ -110,32 +113,41 @@ def _measured(index: Index, threads: int, progress: bool) -> Iterator[Plane]:
             yield from planes
 
 
-def _measure(row: int, channel: str, place: ImageURI) -> Plane:
+def _measure(row: int, channel: str, uri: ImageURI) -> Plane:
     try:
-        plane = read_planes([place])[0]
-    except InputError as problem:
-        return Plane(row, channel, str(place), error=str(problem))
+        plane = read_planes([uri])[0]
+    except (InputError, MachineError) as error:
+        return Plane(row, channel, str(uri), error=str(error))
     top = np.iinfo(plane.dtype).max if plane.dtype.kind in "iu" else np.inf
     height, width = plane.shape
+    finite = plane if plane.dtype.kind in "iu" else plane[np.isfinite(plane)]
+    low, median, high = (
+        (float(finite.min()), float(np.median(finite)), float(finite.max()))
+        if finite.size
+        else (np.nan, np.nan, np.nan)
+    )
     return Plane(
         row,
         channel,
-        str(place),
+        str(uri),
         (height, width),
         str(plane.dtype),
-        float(plane.min()),
-        float(np.median(plane)),
-        float(plane.max()),
+        low,
+        median,
+        high,
         float(np.mean(plane == top)),
+        finite.size == plane.size,
     )
 
 
-def _finding(index: Index, level: str, kind: str, row: int, says: str, **more: str) -> Finding:
+def _finding(
+    index: Index, level: str, category: str, row: int, message: str, **more: str
+) -> Finding:
     site = index.table.iloc[row]
     return Finding(
         level,
-        kind,
-        says,
+        category,
+        message,
         site["Metadata_Plate"],
         site["Metadata_Well"],
         site["Metadata_Site"],
@@ -146,12 +158,46 @@ def _finding(index: Index, level: str, kind: str, row: int, says: str, **more: s
 def _unreadable(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
     for plane in planes:
         if plane.error:
-            missing = plane.error.endswith("does not exist.")
-            kind = "missing file" if missing else "broken file"
-            says = f"{index.describe(plane.row)}, channel {plane.channel}: {plane.error}"
+            category = "broken file"
+            if plane.error.endswith("does not exist."):
+                category = "missing file"
+            elif "out of reach" in plane.error:
+                category = "out of reach"
+            message = f"{index.describe(plane.row)}, channel {plane.channel}: {plane.error}"
             yield _finding(
-                index, "problem", kind, plane.row, says, channel=plane.channel, file=plane.file
+                index, "error", category, plane.row, message, channel=plane.channel, file=plane.file
             )
+
+
+def _bad_values(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
+    """Values that are not finite, and integers whose type tells no scale."""
+    wide: dict[tuple[str, str], list[Plane]] = {}
+    for plane in planes:
+        if plane.error:
+            continue
+        if not plane.finite:
+            message = (
+                f"{index.describe(plane.row)}, channel {plane.channel}: it has values that are NaN "
+                "or infinite; write it anew without them."
+            )
+            yield _finding(
+                index, "error", "not finite", plane.row, message,
+                channel=plane.channel, file=plane.file,
+            )  # fmt: skip
+        dtype = np.dtype(plane.dtype)
+        if dtype.kind in "iu" and dtype.itemsize > 2:
+            wide.setdefault((plane.channel, plane.dtype), []).append(plane)
+    for (channel, dtype_name), of_channel in wide.items():
+        low, high = min(p.low for p in of_channel), max(p.high for p in of_channel)
+        message = (
+            f"channel {channel}: {len(of_channel)} images are {dtype_name} with values from "
+            f"{low:.0f} to {high:.0f}, and that type tells no scale; convert them to 16 bits, or "
+            "to 8 with `mae-jax pack --uint8`."
+        )
+        yield _finding(
+            index, "error", "no scale", of_channel[0].row, message,
+            channel=channel, file=of_channel[0].file,
+        )  # fmt: skip
 
 
 def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
@@ -160,22 +206,22 @@ def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
     for plane in readable:
         sites.setdefault(plane.row, []).append(plane)
     for row, of_site in sites.items():
-        kinds: dict[tuple[object, str], Plane] = {}
+        sizes: dict[tuple[object, str], Plane] = {}
         for plane in of_site:
-            kinds.setdefault((plane.shape, plane.dtype), plane)
-        if len(kinds) > 1:
-            named = " but ".join(f"{p.channel} is {_size(p)}" for p in kinds.values())
-            says = f"{index.describe(row)} has channels of unlike sizes or types: {named}."
-            yield _finding(index, "problem", "unlike sizes", row, says, file=of_site[0].file)
+            sizes.setdefault((plane.shape, plane.dtype), plane)
+        if len(sizes) > 1:
+            named = " but ".join(f"{p.channel} is {_size(p)}" for p in sizes.values())
+            message = f"{index.describe(row)} has channels of unlike sizes or types: {named}."
+            yield _finding(index, "error", "unlike sizes", row, message, file=of_site[0].file)
     keys = index.table[list(WELL)].agg(tuple, axis=1)
     wells: dict[tuple[str, ...], dict[tuple[int, int], int]] = {}
     for row, of_site in sites.items():
         wells.setdefault(keys[row], {}).setdefault(of_site[0].shape, row)
     for name, shapes in wells.items():
         if len(shapes) > 1:
-            sizes = " and ".join(f"{h} × {w}" for h, w in shapes)
-            says = f"plate {name[2]}, well {name[3]} has sites of unlike sizes: {sizes} pixels."
-            yield _finding(index, "problem", "unlike sizes", next(iter(shapes.values())), says)
+            listed = " and ".join(f"{h} × {w}" for h, w in shapes)
+            message = f"plate {name[2]}, well {name[3]} has sites of unlike sizes: {listed} pixels."
+            yield _finding(index, "error", "unlike sizes", next(iter(shapes.values())), message)
     overall: dict[str, list[int]] = {}
     for row, of_site in sites.items():
         overall.setdefault(_size(of_site[0]), []).append(row)
@@ -183,11 +229,11 @@ def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
         usual = max(overall, key=lambda size: len(overall[size]))
         for size, rows in overall.items():
             if size != usual:
-                says = (
+                message = (
                     f"{len(rows)} sites, the first on {index.describe(rows[0])}, are {size} "
                     f"where the others are {usual}."
                 )
-                yield _finding(index, "problem", "unlike sizes", rows[0], says)
+                yield _finding(index, "error", "unlike sizes", rows[0], message)
 
 
 def _size(plane: Plane) -> str:
@@ -208,36 +254,36 @@ def _lacking_channels(index: Index) -> Iterator[Finding]:
     for key, names in plates.items():
         for channel in index.channels:
             if channel in sources[key[0]] and channel not in names:
-                says = f"plate {key[2]} lacks the channel {channel}, which other plates have."
+                message = f"plate {key[2]} lacks the channel {channel}, which other plates have."
                 yield _finding(
-                    index, "problem", "lacking channel", first[key], says, channel=channel
+                    index, "error", "lacking channel", first[key], message, channel=channel
                 )
     for row, key in enumerate(keys):
         for channel in index.channels:
             if channel in plates[key] and channel not in index.sites[row][0]:
-                says = f"{index.describe(row)} lacks the channel {channel}, which its plate has."
-                yield _finding(index, "problem", "lacking channel", row, says, channel=channel)
+                message = f"{index.describe(row)} lacks the channel {channel}, which its plate has."
+                yield _finding(index, "error", "lacking channel", row, message, channel=channel)
     for source, names in sources.items():
         lacking = [channel for channel in index.channels if channel not in names]
         if lacking:
-            says = f"source '{source}' has no channel {', '.join(lacking)}; other sources do."
-            yield Finding("note", "lacking channel", says)
+            message = f"source '{source}' has no channel {', '.join(lacking)}; other sources do."
+            yield Finding("warning", "lacking channel", message)
 
 
 def _duplicates(index: Index) -> Iterator[Finding]:
     table = index.table
     for row in np.flatnonzero(table.duplicated(list(SITE))).tolist():
-        says = f"{index.describe(row)} is listed more than once."
-        yield _finding(index, "problem", "duplicate", row, says)
+        message = f"{index.describe(row)} is listed more than once."
+        yield _finding(index, "error", "duplicate", row, message)
     seen: dict[str, int] = {}
     wells = table[list(SITE)].agg(tuple, axis=1)
-    for place, (_, images) in enumerate(index.sites):
+    for row, (_, images) in enumerate(index.sites):
         for image in images:
-            other = seen.setdefault(image, place)
-            if wells[other] != wells[place]:
-                same = f"{index.describe(place)} has the same image as {index.describe(other)}"
+            other = seen.setdefault(image, row)
+            if wells[other] != wells[row]:
+                same = f"{index.describe(row)} has the same image as {index.describe(other)}"
                 yield _finding(
-                    index, "problem", "duplicate", place, f"{same}: {image}.", file=image
+                    index, "error", "duplicate", row, f"{same}: {image}.", file=image
                 )
                 break
 
@@ -248,13 +294,13 @@ def _contradictions(index: Index) -> Iterator[Finding]:
     for column in ("Metadata_Perturbation", "Metadata_Gene", "Metadata_ControlType"):
         pairs = table[[*WELL, column]].drop_duplicates()
         for row in pairs.index[pairs.duplicated(list(WELL))]:
-            here = (table[list(WELL)] == table.loc[row, list(WELL)]).all(axis=1)
-            values = ", ".join(f"'{value}'" for value in table.loc[here, column].unique())
+            of_well = (table[list(WELL)] == table.loc[row, list(WELL)]).all(axis=1)
+            values = ", ".join(f"'{value}'" for value in table.loc[of_well, column].unique())
             name = (
                 f"plate {table.loc[row, 'Metadata_Plate']}, well {table.loc[row, 'Metadata_Well']}"
             )
-            says = f"{name} has more than one {column[9:].lower()} ({values})."
-            yield _finding(index, "problem", "duplicate", int(row), says)
+            message = f"{name} has more than one {column[9:].lower()} ({values})."
+            yield _finding(index, "error", "duplicate", int(row), message)
 
 
 def _leaks(index: Index) -> Iterator[Finding]:
@@ -263,40 +309,40 @@ def _leaks(index: Index) -> Iterator[Finding]:
     if table["Metadata_Experiment"].nunique() < 2:  # plates of a lone experiment may be held out
         return
     for name, splits in table.groupby("Metadata_Experiment", sort=False)["Metadata_Split"]:
-        found = sorted(splits.unique())
-        if len(found) > 1:
-            says = (
-                f"experiment {name} is in {' and in '.join(found)}: validation would see its batch "
+        names = sorted(splits.unique())
+        if len(names) > 1:
+            message = (
+                f"experiment {name} is in {' and in '.join(names)}: validation would see its batch "
                 "effects in training; split by experiment with --validation."
             )
-            yield Finding("problem", "leaking split", says)
+            yield Finding("error", "leaking split", message)
 
 
 def _controls(index: Index) -> Iterator[Finding]:
-    kinds = index.table["Metadata_ControlType"]
-    if not (kinds == "negcon").any():
+    control_types = index.table["Metadata_ControlType"]
+    if not (control_types == "negcon").any():
         yield Finding(
-            "problem",
+            "warning",
             "no controls",
             "no well is a negative control (Metadata_ControlType = negcon), which batch correction "
             "needs; name the controls in the metadata.",
         )
         return
-    for plate, of_plate in kinds.groupby(index.table["Metadata_Plate"], sort=False):
+    for plate, of_plate in control_types.groupby(index.table["Metadata_Plate"], sort=False):
         if not (of_plate == "negcon").any():
-            says = f"plate {plate} has no negative controls; other plates do."
-            yield Finding("note", "no controls", says, plate=str(plate))
+            message = f"plate {plate} has no negative controls; other plates do."
+            yield Finding("warning", "no controls", message, plate=str(plate))
 
 
 def _saturation(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
     for plane in planes:
         if plane.saturated > SATURATED:
-            says = (
+            message = (
                 f"{index.describe(plane.row)}, channel {plane.channel}: "
                 f"{plane.saturated:.2%} of the pixels are saturated."
             )
             yield _finding(
-                index, "note", "saturated", plane.row, says, channel=plane.channel, file=plane.file
+                index, "warning", "saturated", plane.row, message, channel=plane.channel, file=plane.file
             )
 
 
@@ -305,13 +351,13 @@ def _by_channel(planes: Iterable[Plane]) -> pd.DataFrame:
     by_name: dict[str, list[Plane]] = {}
     for plane in planes:
         by_name.setdefault(plane.channel, []).append(plane)
-    for name, found in by_name.items():
-        good = [p for p in found if not p.error]
+    for name, of_channel in by_name.items():
+        good = [p for p in of_channel if not p.error]
         rows.append(
             {
                 "channel": name,
-                "images": len(found),
-                "unreadable": len(found) - len(good),
+                "images": len(of_channel),
+                "unreadable": len(of_channel) - len(good),
                 "sizes": ", ".join(sorted({f"{p.shape[0]}×{p.shape[1]}" for p in good})),
                 "types": ", ".join(sorted({p.dtype for p in good})),
                 "lowest": min((p.low for p in good), default=np.nan),

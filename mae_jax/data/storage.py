@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mae_jax.data.image_uri import is_url, redact
-from mae_jax.errors import InputError, MachineError
+from mae_jax.data.image_uri import is_url
+from mae_jax.errors import InputError, MachineError, redact_credentials
 from mae_jax.files import replacing
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ def check_protocol(path: str) -> None:
         name = link.partition("://")[0].lower()
         if "://" in link and _ALIASES.get(name, name) not in allowed:
             raise InputError(
-                f"{redact(path)} has the protocol {name}, which is not allowed (allowed are "
-                f"{', '.join(sorted(allowed))}); allow it with --allow-protocols {name} or "
-                f"MAE_JAX_PROTOCOLS={name} if you trust the index."
+                f"{redact_credentials(path)} has the protocol {name}, which is not allowed "
+                f"(allowed are {', '.join(sorted(allowed))}); allow it with --allow-protocols "
+                f"{name} or MAE_JAX_PROTOCOLS={name} if you trust the index."
             )
 
 
@@ -198,7 +198,7 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
       InputError: the thing named `name` is missing or may not be read (not retried).
       MachineError: every attempt failed.
     """
-    shown = redact(name)
+    shown = redact_credentials(name)
     last: BaseException | None = None
     for attempt in range(remote.attempts):
         if attempt:
@@ -210,7 +210,9 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
         except PermissionError as error:
             raise InputError(f"{shown} may not be read ({_reason(error)}).") from None
         except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
-            raise InputError(f"{shown} cannot be opened: {redact(str(error))}") from None
+            raise InputError(
+                f"{shown} cannot be opened: {redact_credentials(str(error))}"
+            ) from None
         except Exception as error:  # each protocol has exceptions of its own
             status = getattr(error, "status", None)
             if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
@@ -294,7 +296,7 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(status, int):
         return f"HTTP status {status}"
     lines = str(error).splitlines() or [""]
-    return redact(f"{type(error).__name__}: {lines[0]}"[:300])
+    return redact_credentials(f"{type(error).__name__}: {lines[0]}"[:300])
 
 
 def _key(url: str) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mae_jax.data.image_headers import MAX_DECODED_BYTES, check_dtype, check_size
-from mae_jax.data.image_uri import ImageURI, is_url, redact
+from mae_jax.data.image_uri import ImageURI, is_url
 from mae_jax.data.storage import Remote, check_protocol, with_retries
-from mae_jax.errors import InputError, MachineError
+from mae_jax.errors import InputError, MachineError, redact_credentials
 
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
 _ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -88,7 +88,7 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandl
 
 
 def _check_array(path: str, shape: Sequence[int], dtype: np.dtype, chunk: Sequence[int]) -> None:
-    name = redact(path)
+    name = redact_credentials(path)
     if len(shape) < 2:
         raise InputError(f"{name} has the shape {tuple(shape)}, which holds no planes.")
     check_dtype(name, dtype)
@@ -105,10 +105,12 @@ def _check_array(path: str, shape: Sequence[int], dtype: np.dtype, chunk: Sequen
 
 def _read_error(path: str, problem: str, error: Exception) -> InputError | MachineError:
     """The error to raise for one of tensorstore's, by whose fault it is."""
-    reason = redact(str(error).split(" [")[0].split("\n")[0])[:300]
+    reason = redact_credentials(str(error).split(" [")[0].split("\n")[0])[:300]
     if isinstance(error, TimeoutError | MemoryError) or str(error).startswith(_TRANSIENT):
-        return MachineError(f"{redact(path)} is out of reach ({reason or 'no answer in time'}).")
-    return InputError(f"{redact(path)} {problem} ({reason}).")
+        return MachineError(
+            f"{redact_credentials(path)} is out of reach ({reason or 'no answer in time'})."
+        )
+    return InputError(f"{redact_credentials(path)} {problem} ({reason}).")
 
 
 def read_array_planes(uris: Sequence[ImageURI]) -> Shaped[np.ndarray, "planes height width"]:

@@ -17,7 +17,7 @@ import zarr
 from mae_jax.data.illumination import with_illumination
 from mae_jax.data.image_uri import parse
 from mae_jax.data.images import read_planes, read_site
-from mae_jax.data.qc import check
+from mae_jax.data.qc import check_index
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import guess, open_screen
 from mae_jax.data.zarr_reader import open_array, read_window_async
@@ -99,7 +99,7 @@ def test_imagexpress(shared_data: Path) -> None:
     assert index.table["Metadata_Well"].tolist() == ["E07", "E07", "E08", "E08"]
     assert index.table["Metadata_Site"].tolist() == ["1", "2", "1", "2"]
     assert read_site(index, 2).shape == (3, 512, 512)
-    assert {p.kind for p in check(index).problems} == {"no controls"}
+    assert {p.category for p in check_index(index).errors} == set()
 
 
 def _png(path: Path, value: int) -> None:
@@ -300,8 +300,8 @@ def test_broken_zarr(tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:10])
     with pytest.raises(InputError, match=r"B/12/0/0 is broken or cannot be read"):
         read_site(index, 2)
-    report = check(index)
-    assert {p.kind for p in report.problems} == {"broken file", "no controls"}
+    report = check_index(index)
+    assert {p.category for p in report.errors} == {"broken file"}
     with pytest.raises(InputError, match=r"none.zarr/0 does not exist"):
         read_planes([parse(f"{tmp_path}/none.zarr/0#index=0")])
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mae_jax.data.images import read_site
-from mae_jax.data.index import Index, with_split
+from mae_jax.data.index import Index
 from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.splits import with_split
 from mae_jax.errors import InputError
 
 
@@ -46,7 +47,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Index.read(tmp_path / "none.parquet")
     (tmp_path / "junk.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InputError, match="no parquet file"):
+    with pytest.raises(InputError, match="is no index or damaged"):
         Index.read(tmp_path / "junk.parquet")
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from mae_jax.data.batch_iterator import BatchIterator
 from mae_jax.data.images import read_site
-from mae_jax.data.index import Index, with_split
+from mae_jax.data.index import Index
 from mae_jax.data.mixture import DatasetSpec, datasets_by_channels, label_codes
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.splits import with_split
 from mae_jax.errors import InputError
 
 

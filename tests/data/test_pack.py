@@ -18,7 +18,7 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import SITE, Index
 from mae_jax.data.pack import PackSettings, pack, plan
 from mae_jax.data.pipeline import crop_batches
-from mae_jax.data.qc import check
+from mae_jax.data.qc import check_index
 from mae_jax.data.quantize import plate_ranges, to_uint8
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import open_screen
@@ -99,8 +99,8 @@ def test_tiles_hold_the_same_pixels(screen: Callable[..., Path], tmp_path: Path)
         assert [top, left] in tile_offsets(24, 24, 16).tolist()
         site = read_site(source, 0, ["Mito", "DNA"])
         assert np.array_equal(read_site(packed, row), site[:, top : top + 16, left : left + 16])
-    assert not [p for p in check(packed).problems if p.kind != "duplicate"]
-    assert check(packed).problems == ()
+    assert not [p for p in check_index(packed).errors if p.category != "duplicate"]
+    assert check_index(packed).errors == ()
 
 
 @pytest.mark.parametrize("layout", ["zarr", "tiles"])

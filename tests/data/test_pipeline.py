@@ -13,9 +13,10 @@ import tifffile
 from mae_jax.data.batch_iterator import BatchIterator
 from mae_jax.data.crops import SiteCache
 from mae_jax.data.images import read_site
-from mae_jax.data.index import Index, with_split
+from mae_jax.data.index import Index
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.splits import with_split
 from mae_jax.data.validation import validation_crops
 from mae_jax.errors import InputError
 

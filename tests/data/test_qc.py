@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from mae_jax.cli.main import main
-from mae_jax.data.qc import check
+from mae_jax.data.qc import check_index
 from mae_jax.data.readers.loaddata import read_loaddata
 
 
@@ -50,9 +50,9 @@ def test_everything_is_listed_at_once(
     path = screen()
     _break(path)
     problems = tmp_path / "problems.csv"
-    assert main(["index", str(path), "--check", "--problems", str(problems)]) == 2
+    assert main(["index", str(path), "--check", "--report", str(problems)]) == 2
     listed = pd.read_csv(problems, dtype=str, keep_default_na=False)
-    found = listed[listed["level"] == "problem"].groupby("kind")["says"].apply(list).to_dict()
+    found = listed[listed["level"] == "error"].groupby("category")["message"].apply(list).to_dict()
     assert set(found) == {
         "missing file",
         "broken file",
@@ -75,12 +75,12 @@ def test_everything_is_listed_at_once(
         "plate 0010 lacks the channel Mito, which other plates have."
     ]
     assert found["duplicate"] == ["plate 0011, well A01, site 1 is listed more than once."]
-    notes = listed[listed["level"] == "note"]
-    assert notes["says"].tolist() == [
+    notes = listed[listed["level"] == "warning"]
+    assert notes["message"].tolist() == [
         "plate 0001, well A03, site 1, channel DNA: 100.00% of the pixels are saturated."
     ]
     said = capsys.readouterr()
-    assert all(sentence in said.out for sentence in listed["says"])
+    assert all(sentence in said.out for sentence in listed["message"])
     assert f"{sum(map(len, found.values()))} problems are listed above" in said.err
     assert "Traceback" not in said.err
 
@@ -90,9 +90,9 @@ def test_one_image_for_two_wells(screen: Callable[..., Path]) -> None:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.loc[1, "FileName_OrigDNA"] = table.loc[0, "FileName_OrigDNA"]
     table.to_csv(path, index=False)
-    report = check(read_loaddata(str(path)))
-    assert [p.kind for p in report.problems] == ["duplicate"]
-    assert "has the same image as plate 0000, well A01, site 1" in report.problems[0].says
+    report = check_index(read_loaddata(str(path)))
+    assert [p.category for p in report.errors] == ["duplicate"]
+    assert "has the same image as plate 0000, well A01, site 1" in report.errors[0].message
 
 
 def test_two_wells_under_one_name(screen: Callable[..., Path]) -> None:
@@ -100,7 +100,7 @@ def test_two_wells_under_one_name(screen: Callable[..., Path]) -> None:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.loc[3, "Metadata_gene"] = "GENE7"  # site 2 of the second well
     table.to_csv(path, index=False)
-    says = [p.says for p in check(read_loaddata(str(path))).problems]
+    says = [p.message for p in check_index(read_loaddata(str(path))).errors]
     assert says == [
         "plate 0000, well A02 has more than one perturbation ('GENE1', 'GENE7').",
         "plate 0000, well A02 has more than one gene ('GENE1', 'GENE7').",
@@ -108,7 +108,7 @@ def test_two_wells_under_one_name(screen: Callable[..., Path]) -> None:
 
 
 def test_measurements(screen: Callable[..., Path]) -> None:
-    report = check(read_loaddata(str(screen(experiments=1, plates=1, wells=2))))
+    report = check_index(read_loaddata(str(screen(experiments=1, plates=1, wells=2))))
     dna = report.channels.set_index("channel").loc["DNA"]
     assert (dna["sizes"], dna["types"], dna["images"]) == ("24×24", "uint16", 2)
     assert dna["lowest"] == 0
@@ -121,7 +121,7 @@ def test_command_says_what_is_wrong(
     path = str(screen())
     for argv, message in [
         ([path], "nothing to do"),
-        ([path, "--check", "--set", "Plate"], "COLUMN=VALUE"),
+        ([path, "--check", "--metadata-value", "Plate"], "COLUMN=VALUE"),
         ([path, "--check", "--validation", "E9"], "no experiment 'E9'"),
         (["nowhere", "--check"], "nowhere does not exist"),
     ]:
@@ -130,8 +130,8 @@ def test_command_says_what_is_wrong(
 
 
 def test_cpjump1(shared_data: Path) -> None:
-    report = check(read_loaddata(str(shared_data / "cpjump1_images" / "load_data.csv")))
-    assert report.problems == ()
+    report = check_index(read_loaddata(str(shared_data / "cpjump1_images" / "load_data.csv")))
+    assert report.errors == ()
     assert set(report.channels["sizes"]) == {"1080×1080"}
     assert report.channels.set_index("channel").loc["RNA", "highest"] == 65535
 
@@ -141,16 +141,16 @@ def test_a_split_inside_an_experiment_leaks(screen: Callable[..., Path]) -> None
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table["Metadata_Split"] = ["validation"] + ["train"] * (len(table) - 1)
     table.to_csv(path, index=False)
-    (problem,) = check(read_loaddata(str(path))).problems
-    assert problem.says.startswith("experiment E1 is in train and in validation")
+    (problem,) = check_index(read_loaddata(str(path))).errors
+    assert problem.message.startswith("experiment E1 is in train and in validation")
     alone = read_loaddata(str(path)).select(Experiment="E1")  # where there is no other way
-    assert check(alone).problems == ()
+    assert check_index(alone).errors == ()
 
 
 def test_a_file_without_an_image_is_broken(screen: Callable[..., Path]) -> None:
     index = read_loaddata(str(screen()))
     victim = Path(index.root) / "images" / "0000" / "a1_s1_ER.tiff"
     victim.write_bytes(victim.read_bytes()[:12])
-    (problem,) = check(index).problems
-    assert problem.kind == "broken file"
-    assert "a1_s1_ER.tiff is broken or truncated" in problem.says
+    (problem,) = check_index(index).errors
+    assert problem.category == "broken file"
+    assert "a1_s1_ER.tiff is broken or truncated" in problem.message

@@ -156,7 +156,7 @@ def test_credentials_are_never_shown(server: _Server, caplog: pytest.LogCaptureF
     shown = str(error.value) + caplog.text + str(parse(url + "#page=1"))
     assert "hunter2" not in shown
     assert "s3cr3t" not in shown
-    assert "a.bin?X-Amz-Signature=…" in shown
+    assert "a.bin?X-Amz-Signature=***" in shown
 
 
 def test_a_folder_that_vanishes_is_the_machines_trouble(

@@ -14,8 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mae_jax.data.images import read_site
-from mae_jax.data.index import Index, with_split
+from mae_jax.data.index import Index
 from mae_jax.data.readers.loaddata import read_loaddata
+from mae_jax.data.splits import with_split
 from mae_jax.data.tfds_builders import Cpjump1, Rxrx1, Rxrx3Core, Screen, ScreenConfig
 
 

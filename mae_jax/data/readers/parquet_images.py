@@ -8,9 +8,9 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from mae_jax.data.image_uri import ImageURI, is_url, redact
+from mae_jax.data.image_uri import ImageURI, is_url
 from mae_jax.data.storage import Remote, check_protocol, with_retries
-from mae_jax.errors import InputError, MachineError
+from mae_jax.errors import InputError, MachineError, redact_credentials
 
 if TYPE_CHECKING:
     import pyarrow
@@ -67,7 +67,7 @@ def image_column(schema: "pyarrow.Schema", path: str) -> str:
             return str(field.name)
         if pyarrow.types.is_binary(dtype) or pyarrow.types.is_large_binary(dtype):
             return str(field.name)
-    raise InputError(f"{redact(path)} has no column of images: none holds bytes.")
+    raise InputError(f"{redact_credentials(path)} has no column of images: none holds bytes.")
 
 
 def read_cell(uri: ImageURI) -> bytes:
@@ -94,7 +94,7 @@ def read_cell(uri: ImageURI) -> bytes:
 
 def _read_group(file: "parquet.ParquetFile", path: str, row: int) -> None:
     first = 0
-    name = redact(path)
+    name = redact_credentials(path)
     column = image_column(file.schema_arrow, path)
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
