@@ -1,9 +1,12 @@
 """`mae-jax index`: one index of a screen's images and metadata, and a check of all of them."""
 
 import argparse
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,8 +16,8 @@ HELP = "make one index (parquet) of a screen's images and metadata, and check th
 EXAMPLE = """\
   mae-jax index screen/load_data.csv --out index.parquet --validation Batch7 --check
   mae-jax index plate/Images --format harmony --channel-names Mito AGP RNA ER DNA \\
-      --metadata platemap.csv --set Experiment=Batch1 --out index.parquet
-  mae-jax index index.parquet --check --problems problems.csv
+      --metadata platemap.csv --metadata-value Experiment=Batch1 --out index.parquet
+  mae-jax index index.parquet --check --report findings.csv
 """
 
 
@@ -33,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="divide images by the illumination functions that the CSV names, whenever read",
     )
-    parser.add_argument("--images", help="where the CSV's images lie, if not beside it")
+    parser.add_argument("--images", help="folder or URL of the CSV's images, if not the CSV's own")
     parser.add_argument(
         "--channel-names",
         nargs="+",
@@ -43,21 +46,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metadata", metavar="CSV", help="a platemap to join by (plate and) well")
     parser.add_argument(
-        "--set",
+        "--metadata-value",
         nargs="+",
         action="extend",
         default=[],
         metavar="COLUMN=VALUE",
         help="metadata with one value for all sites, such as Experiment=Batch1",
     )
-    parser.add_argument("--plane", type=int, help="the z-plane to take, where there are several")
+    removed_option(parser, "--set", "--metadata-value")
+    parser.add_argument(
+        "--plane",
+        type=_plane,
+        metavar="NUMBER",
+        help="the z-plane to take, where there are several, or 'projection'",
+    )
     parser.add_argument("--time", type=int, help="the time point to take, where there are several")
     parser.add_argument(
         "--validation",
         nargs="+",
         default=[],
         metavar="EXPERIMENT",
-        help="experiments for validation, or a share of them such as 0.2",
+        help="experiments for validation, or a fraction of them such as 0.2",
     )
     parser.add_argument(
         "--validation-plate",
@@ -66,28 +75,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLATE",
         help="plates for validation, where there is one experiment only",
     )
-    parser.add_argument("--check", action="store_true", help="open every image; list all problems")
+    parser.add_argument("--check", action="store_true", help="open every image; list all findings")
+    parser.add_argument("--report", metavar="CSV", help="write the findings of the check here too")
+    removed_option(parser, "--problems", "--report")
     parser.add_argument(
-        "--problems", metavar="CSV", help="write the findings of the check here too"
+        "--allow-protocols",
+        nargs="+",
+        default=[],
+        metavar="PROTOCOL",
+        help="read URLs of these protocols too; file, s3, gs and https are allowed as they are",
     )
-    parser.add_argument("--threads", type=int, default=8, help="images opened at once (8)")
+    parser.add_argument("--threads", type=int, default=8, help="images opened concurrently (8)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Makes the index, splits it, writes it and checks it, as the options say."""
+    """Makes the index, splits it, writes it and checks it, by the options."""
     from mae_jax.data.illumination import with_illumination
-    from mae_jax.data.index import Index
-from mae_jax.data.splits import with_split
     from mae_jax.data.readers.open_screen import open_screen
+    from mae_jax.data.splits import with_split
+    from mae_jax.data.value_ranges import with_value_ranges
 
-    if not (args.out or args.check or args.problems):
+    if not (args.out or args.check or args.report):
         raise InputError("nothing to do: give --out to write an index, or --check to check one.")
+    if args.threads < 1:
+        raise InputError(f"--threads is {args.threads}; give 1 or more.")
+    if args.allow_protocols:
+        allowed = [*filter(None, [os.environ.get("MAE_JAX_PROTOCOLS")]), *args.allow_protocols]
+        os.environ["MAE_JAX_PROTOCOLS"] = ",".join(allowed)
     index = open_screen(
         args.source,
         format=args.format,
         images=args.images,
         channel_names=args.channel_names,
-        fixed=_fixed(args.set),
+        fixed=_fixed(args.metadata_value),
         annotation=args.metadata,
         plane=args.plane,
         time=args.time,
@@ -96,33 +116,41 @@ from mae_jax.data.splits import with_split
     if args.illumination:
         index = with_illumination(index)
     if args.validation or args.validation_plate:
-        share = _share(args.validation)
+        fraction = _fraction(args.validation)
         table = with_split(
             index.table,
-            experiments=() if share is not None else args.validation,
-            fraction=share,
+            experiments=() if fraction is not None else args.validation,
+            fraction=fraction,
             plates=args.validation_plate,
         )
-        index = Index(table, index.root)
-    _say(index)
+        index = replace(index, table=table)
+    _print_summary(index)
     if args.out:
+        index = with_value_ranges(index)
+        _print_ranges(index)
         print(f"wrote {index.write(args.out)}")
-    if args.check or args.problems:
+    if args.check or args.report:
         _check(index, args)
 
 
+def _plane(text: str) -> int | str:
+    if text == "projection":
+        return text
+    return int(text)
+
+
 def _fixed(settings: list[str]) -> dict[str, str]:
-    found = {}
+    columns = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise InputError(f"--set takes COLUMN=VALUE, not '{setting}'.")
-        found[name if name.startswith("Metadata_") else f"Metadata_{name}"] = value
-    return found
+            raise InputError(f"--metadata-value takes COLUMN=VALUE, not '{setting}'.")
+        columns[name if name.startswith("Metadata_") else f"Metadata_{name}"] = value
+    return columns
 
 
-def _share(names: list[str]) -> float | None:
-    """The share of experiments, where one number stands in place of names: '0.2'."""
+def _fraction(names: list[str]) -> float | None:
+    """The fraction of experiments, where one number is given instead of names: '0.2'."""
     if len(names) == 1 and "." in names[0]:
         try:
             return float(names[0])
@@ -131,7 +159,7 @@ def _share(names: list[str]) -> float | None:
     return None
 
 
-def _say(index: "Index") -> None:
+def _print_summary(index: "Index") -> None:
     table = index.table
     count = {
         "experiments": table["Metadata_Experiment"].nunique(),
@@ -142,29 +170,37 @@ def _say(index: "Index") -> None:
     print(", ".join(f"{number} {name}" for name, number in count.items()))
     print(f"channels: {', '.join(index.channels)}")
     controls = table["Metadata_ControlType"].value_counts().to_dict()
-    named = [f"{name or 'treated'} {number}" for name, number in controls.items()]
-    print(f"sites by control type: {', '.join(named)}")
+    counts = [f"{name or 'treated'} {number}" for name, number in controls.items()]
+    print(f"sites by control type: {', '.join(counts)}")
     held_out = table[table["Metadata_Split"] == "validation"]
     if len(held_out):
         names = sorted(held_out["Metadata_Experiment"].unique())
         print(f"validation: {len(held_out)} sites of experiment {', '.join(names)}")
     else:
-        why = " (there is one experiment only)" if count["experiments"] == 1 else ""
-        print(f"validation: empty{why}")
+        reason = " (there is one experiment only)" if count["experiments"] == 1 else ""
+        print(f"validation: empty{reason}")
+
+
+def _print_ranges(index: "Index") -> None:
+    for channel, values in index.value_ranges.items():
+        print(
+            f"values of {channel}: {values.dtype}, {values.low:g} to {values.high:g}, "
+            f"99.9 % below {values.p99_9:g}"
+        )
 
 
 def _check(index: "Index", args: argparse.Namespace) -> None:
-    from mae_jax.data.qc import check
+    from mae_jax.data.qc import check_index
 
-    report = check(index, threads=args.threads, progress=sys.stderr.isatty())
+    report = check_index(index, threads=args.threads, progress=sys.stderr.isatty())
     print()
     print(report.channels.to_string(index=False, float_format="{:.4g}".format))
     for finding in report.findings:
-        print(f"{finding.level}: {finding.says}")
-    if args.problems:
-        print(f"wrote {report.write_csv(args.problems)}")
-    if report.problems:
-        count = len(report.problems)
-        many = f"{count} problems are" if count > 1 else "1 problem is"
+        print(f"{finding.level}: {finding.message}")
+    if args.report:
+        print(f"wrote {report.write_csv(args.report)}")
+    if report.errors:
+        count = len(report.errors)
+        many = f"{count} errors are" if count > 1 else "1 error is"
         raise InputError(f"{many} listed above; mend or leave out what they name.")
     print("check passed: every image opens")

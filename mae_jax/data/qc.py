@@ -282,9 +282,7 @@ def _duplicates(index: Index) -> Iterator[Finding]:
             other = seen.setdefault(image, row)
             if wells[other] != wells[row]:
                 same = f"{index.describe(row)} has the same image as {index.describe(other)}"
-                yield _finding(
-                    index, "error", "duplicate", row, f"{same}: {image}.", file=image
-                )
+                yield _finding(index, "error", "duplicate", row, f"{same}: {image}.", file=image)
                 break
 
 
@@ -342,7 +340,13 @@ def _saturation(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
                 f"{plane.saturated:.2%} of the pixels are saturated."
             )
             yield _finding(
-                index, "warning", "saturated", plane.row, message, channel=plane.channel, file=plane.file
+                index,
+                "warning",
+                "saturated",
+                plane.row,
+                message,
+                channel=plane.channel,
+                file=plane.file,
             )
 
 

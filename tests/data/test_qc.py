@@ -59,7 +59,6 @@ def test_everything_is_listed_at_once(
         "unlike sizes",
         "lacking channel",
         "duplicate",
-        "no controls",
     }
     assert len(found["missing file"]) == 1
     assert "a1_s1_DNA.tiff does not exist" in found["missing file"][0]
@@ -77,11 +76,13 @@ def test_everything_is_listed_at_once(
     assert found["duplicate"] == ["plate 0011, well A01, site 1 is listed more than once."]
     notes = listed[listed["level"] == "warning"]
     assert notes["message"].tolist() == [
-        "plate 0001, well A03, site 1, channel DNA: 100.00% of the pixels are saturated."
+        "no well is a negative control (Metadata_ControlType = negcon), which batch correction "
+        "needs; name the controls in the metadata.",
+        "plate 0001, well A03, site 1, channel DNA: 100.00% of the pixels are saturated.",
     ]
     said = capsys.readouterr()
     assert all(sentence in said.out for sentence in listed["message"])
-    assert f"{sum(map(len, found.values()))} problems are listed above" in said.err
+    assert f"{sum(map(len, found.values()))} errors are listed above" in said.err
     assert "Traceback" not in said.err
 
 
@@ -154,3 +155,31 @@ def test_a_file_without_an_image_is_broken(screen: Callable[..., Path]) -> None:
     (problem,) = check_index(index).errors
     assert problem.category == "broken file"
     assert "a1_s1_ER.tiff is broken or truncated" in problem.message
+
+
+def test_values_that_no_network_can_use(screen: Callable[..., Path]) -> None:
+    index = read_loaddata(str(screen(experiments=1, plates=1, wells=2)))
+    folder = Path(index.root) / "images" / "0000"
+    for channel in ("DNA", "ER", "Mito"):
+        values = np.full((24, 24), 4095, np.uint32)
+        tifffile.imwrite(folder / f"a1_s1_{channel}.tiff", values)
+        values = np.full((24, 24), np.nan if channel == "DNA" else 1, np.float32)
+        tifffile.imwrite(folder / f"a2_s1_{channel}.tiff", values)
+    findings = check_index(index).errors
+    assert [f.message for f in findings if f.category == "not finite"] == [
+        "plate 0000, well A02, site 1, channel DNA: it has values that are NaN or infinite; "
+        "write it anew without them."
+    ]
+    wide = [f for f in findings if f.category == "no scale"]
+    assert [f.channel for f in wide] == ["DNA", "ER", "Mito"]
+    assert "1 images are uint32 with values from 4095 to 4095" in wide[0].message
+
+
+def test_one_plate_without_controls_is_no_error(
+    screen: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = screen(experiments=1, plates=1)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.drop(columns="Metadata_control_type").to_csv(path, index=False)
+    assert main(["index", str(path), "--check"]) == 0
+    assert "warning: no well is a negative control" in capsys.readouterr().out
