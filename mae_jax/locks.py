@@ -282,7 +282,12 @@ class LocalStore(Store):
             return None
 
     def create(self, number: int, holder: Holder) -> None:
-        self._locks.mkdir(parents=True, exist_ok=True)
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"{self._folder} is or holds a file where a folder must be; choose another folder."
+            ) from None
         with self._written(holder) as tmp:
             try:
                 os.link(tmp, self._path(number))  # exclusive, with content, on NFS too

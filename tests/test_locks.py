@@ -195,3 +195,12 @@ def test_a_folder_that_vanishes_is_not_made_again(tmp_path):
         shutil.rmtree(folder)
         time.sleep(0.2)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("occupied", ["run", "run/.lock"])
+def test_a_file_in_the_way_is_named(tmp_path, occupied):
+    path = tmp_path / occupied
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    with pytest.raises(InputError, match="is or holds a file where a folder must be"):
+        locks.hold(tmp_path / "run").__enter__()
