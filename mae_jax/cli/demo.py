@@ -4,21 +4,23 @@ import argparse
 from pathlib import Path
 
 HELP = (
-    "All of it on a synthetic screen: draw, index, train, embed, correct, score, report. "
-    "Goes on where it was stopped."
+    "Run everything on a synthetic screen: render, index, train, embed, correct, evaluate, "
+    "report. An interrupted demo resumes."
 )
 EXAMPLE = """  mae-jax demo --out runs/demo
   mae-jax demo --out runs/seeds --seeds 0 1 2 --record benchmarks/results/demo"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for all of it")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder of all output (runs/demo)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0],
-                        help="one whole run for each; the report compares them")  # fmt: skip
+                        help="one whole run per seed; the report compares them (0)")  # fmt: skip
     parser.add_argument("--record", type=Path, metavar="FOLDER",
-                        help="also write the tables of all seeds there")  # fmt: skip
+                        help="also write the tables of all seeds to this folder")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="a small screen and a short training: does all run?")  # fmt: skip
+                        help="a small screen and a short training, as a check that everything runs")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:

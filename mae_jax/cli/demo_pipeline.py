@@ -1,12 +1,11 @@
-"""The whole product on a synthetic screen, through the commands that a real screen uses."""
+"""The demo: every step on a synthetic screen, with the commands for a real screen."""
 
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import mae_jax
-from mae_jax.errors import InputError
+from mae_jax.errors import INTERRUPTED, MACHINE, InputError, MachineError
 from mae_jax.files import read_json, write_json
 from mae_jax.report.page import UNSEEN, Sources, verdict, write_report
 from mae_jax.report.summary import write_record
@@ -17,7 +16,7 @@ from mae_jax.report.summary import write_record
 SCREEN = ["--genes", "72", "--complex-size", "4", "--wells-per-gene", "3", "--controls", "52",
           "--image-size", "128", "--phenotype-strength", "3"]  # fmt: skip
 
-# A tenth of the work: for a machine that only checks that all of it still runs.
+# A tenth of the work, for a check that everything runs.
 QUICK = {
     "synth": ["--experiments", "2", "--plates", "1", "--genes", "24", "--image-size", "128"],
     "train": ["--config.steps=60", "--config.log.scalars=20", "--config.log.validation=60",
@@ -32,15 +31,15 @@ def demo(
     quick: bool = False,
     record: str | Path | None = None,
 ) -> Path:
-    """Draws, trains, embeds, corrects, scores and reports; returns the report's path.
+    """Render, train, embed, correct, evaluate and report; returns the report's path.
 
-    Every step is skipped where its output stands already, so the demo goes on where it stopped.
+    Steps whose output exists are skipped, so an interrupted demo resumes.
 
     Args:
-      out: the folder for all of it; the first seed's parts stand there, others' in `seed-N/`.
-      seeds: each draws its own screen and trains its own network.
+      out: the folder of all output: of the first seed directly, of others in `seed-N/`.
+      seeds: one screen and one network per seed.
       quick: a small screen and a short training, which do not learn much.
-      record: a folder for the tables of all seeds and the first seed's picture.
+      record: a folder for the tables of all seeds and the first seed's images.
     """
     out = Path(out)
     runs = [Run(out if i == 0 else out / f"seed-{seed}", seed, quick) for i, seed in
@@ -76,7 +75,7 @@ class Run:
         self.folder, self.seed, self.quick = folder, seed, quick
 
     def go(self) -> None:
-        """Runs all commands in order; each knows by itself what it has done before."""
+        """Run all commands in order; each skips work that is done."""
         at, seed = self.folder, str(self.seed)
         quick = QUICK if self.quick else {"synth": SCREEN, "train": []}
         self._run("synth", "--out", at / "screen", "--seed", seed, *quick["synth"])
@@ -85,7 +84,7 @@ class Run:
             last = f"EXP-{read_json(at / 'screen' / 'screen.json')['experiments']}"
             self._run("index", at / "screen" / "load_data.csv", "--out", index,
                       "--validation", last, "--check")  # fmt: skip
-        self._run("train", "--config", config_file("demo.py"), f"--config.data.index={index}",
+        self._run("train", "--config", "demo", f"--config.data.index={index}",
                   f"--config.seed={seed}", *quick["train"], "--workdir", at / "train")  # fmt: skip
         encoders: dict[str, str | Path] = {
             "trained": at / "train" / "model",
@@ -113,11 +112,12 @@ class Run:
         print(f"\n$ {line}", flush=True)
         began = time.monotonic()
         status = main(argv)
-        if status == 130:
+        if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status:
-            raise InputError(f"the demo stopped, since `{line}` failed.")
-        # What was done before is done again in no time: the first, real duration is the one told.
+            error_type = MachineError if status == MACHINE else InputError
+            raise error_type(f"the demo stopped, since `{line}` failed.")
+        # A command that finds its output complete takes no time: the first duration is kept.
         timings = self._timings()
         timings.setdefault(line, time.monotonic() - began)
         write_json(self.folder / "timings.json", timings)
@@ -129,12 +129,3 @@ class Run:
     def history(self) -> list[tuple[str, float | None]]:
         """The commands of this run with their seconds, in order."""
         return list(self._timings().items())
-
-
-def config_file(name: str) -> Path:
-    """A file of the project's `configs/`, which stands beside the package in a checkout."""
-    path = Path(mae_jax.__file__).parent.parent / "configs" / name
-    if not path.exists():
-        raise InputError(f"{path} does not exist; run the demo from a clone, with `make demo`.")
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -3,18 +3,20 @@
 import argparse
 from pathlib import Path
 
-HELP = "Write one HTML page about a run: reconstructions, loss, recall, the map of genes."
+HELP = "Write one HTML page about a run: reconstructions, loss, recall, gene map."
 EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out report.html"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--train", type=Path, nargs="+", help="a training work folder; further "
-                        "ones have their loss drawn beside it")  # fmt: skip
+    parser.add_argument("--train", type=Path, nargs="+", help="a training work folder; the "
+                        "losses of further ones are plotted for comparison")  # fmt: skip
     parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
     parser.add_argument("--reconstructions", type=Path, nargs="*", default=[],
-                        help="pictures to show instead of the training's last panel")  # fmt: skip
+                        help="images to show instead of the training's last ones")  # fmt: skip
     parser.add_argument(
-        "--complexes", type=Path, help="CSV of Metadata_Gene and Complex: orders the heat map"
+        "--complexes",
+        type=Path,
+        help="CSV with Metadata_Gene and Complex, the order of the heat map",
     )
     parser.add_argument("--title", default="mae_jax report")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")

@@ -1,38 +1,38 @@
-"""`mae-jax synth`: draws a synthetic Cell Painting screen."""
+"""`mae-jax synth`: render a synthetic Cell Painting screen."""
 
 import argparse
 
-HELP = "draw a synthetic Cell Painting screen with known biology"
+HELP = "Render a synthetic Cell Painting screen with known biology."
 EXAMPLE = """  mae-jax synth --out runs/screen --seed 0
   mae-jax synth --out runs/small --genes 24 --experiments 2 --plates 2 --channels rxrx
 
 Writes images/ (uint16 TIFFs), load_data.csv, relationships.csv (pairs of genes in the same
-complex), complexes.csv (the truth) and screen.json. Interrupted, the same command goes on."""
+complex), complexes.csv (ground truth) and screen.json. An interrupted command resumes."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's options."""
+    """Declare the command's options."""
     add = parser.add_argument
     add("--out", required=True, metavar="FOLDER", help="folder of the screen")
-    add("--seed", type=int, help="everything drawn follows from it (default 0)")
+    add("--seed", type=int, help="random seed (default 0)")
     add("--experiments", type=int, help="experiments (default 4)")
-    add("--plates", type=int, help="plates in each experiment (default 3)")
+    add("--plates", type=int, help="plates per experiment (default 3)")
     add("--genes", type=int, help="genes knocked out, most of them in complexes (default 48)")
-    add("--complex-size", type=int, help="genes in each complex (default: 3 or 4)")
-    add("--wells-per-gene", type=int, help="wells of each gene on a plate (default 2)")
-    add("--controls", type=int, help="negative-control wells on a plate (default 14)")
-    add("--sites", type=int, help="fields of view in a well (default 1)")
+    add("--complex-size", type=int, help="genes per complex (default: 3 or 4)")
+    add("--wells-per-gene", type=int, help="wells per gene and plate (default 2)")
+    add("--controls", type=int, help="negative-control wells per plate (default 14)")
+    add("--sites", type=int, help="fields of view per well (default 1)")
     add("--image-size", type=int, help="pixels along a field's side (default 192)")
     add("--channels", help="jump (5 channels, default), rxrx (6) or names joined by commas")
     add("--phenotype-strength", type=float, help="scale of the knock-outs' effects (default 1)")
     add("--batch-strength", type=float, help="scale of the batch effects (default 1)")
     add("--noise-strength", type=float, help="scale of the noise (default 1)")
-    add("--processes", type=int, help="how many draw at once (default: one per core)")
+    add("--processes", type=int, help="worker processes (default: one per CPU)")
     add("--quiet", action="store_true", help="show no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws the screen and prints the path of its table."""
+    """Render the screen and print the path of its table."""
     from mae_jax.config import from_dict
     from mae_jax.synth import (
         JUMP_CHANNELS,

@@ -1,4 +1,4 @@
-"""What differs between experiments, plates and wells without being biology.
+"""Batch effects: technical differences between experiments, plates and wells.
 
 Experiments differ most, plates of an experiment less, wells of a plate least: stain gains,
 background, illumination, focus, cell density, bleed-through, and a shift of the cells' own
@@ -25,8 +25,8 @@ class WellConditions:
 
     Attributes:
       gain: factor of each channel's signal, by channel name.
-      background: counts under the signal, by channel name.
-      contrast: exponent of each channel's light, by channel name: how evenly the stain takes.
+      background: counts added to the signal, by channel name.
+      contrast: exponent of each channel's light, by channel name (evenness of staining).
       haze: share of the light around a pixel that reaches it out of focus, by channel name.
       bleed: share of the next channel's light that a channel also sees.
       focus: blur of the optics in pixels (standard deviation of a Gaussian).
@@ -45,7 +45,7 @@ class WellConditions:
     focus: float
     density: float
     cell_scale: float
-    shift: Float[np.ndarray, "parameters"]
+    shift: Float[np.ndarray, " parameters"]
     light_centre: tuple[float, float]
     light_loss: float
 
@@ -54,12 +54,12 @@ class WellConditions:
 class _Level:
     """Draws of one experiment, plate or well, all standard normal."""
 
-    gain: Float[np.ndarray, "channels"]
-    background: Float[np.ndarray, "channels"]
-    shift: Float[np.ndarray, "parameters"]
-    others: Float[np.ndarray, "9"]
-    contrast: Float[np.ndarray, "channels"]
-    haze: Float[np.ndarray, "channels"]
+    gain: Float[np.ndarray, " channels"]
+    background: Float[np.ndarray, " channels"]
+    shift: Float[np.ndarray, " parameters"]
+    others: Float[np.ndarray, " 9"]
+    contrast: Float[np.ndarray, " channels"]
+    haze: Float[np.ndarray, " channels"]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -77,7 +77,7 @@ def _level(seed: int, *names: str) -> _Level:
 
 
 def conditions(config: ScreenConfig, experiment: str, plate: str, well: str) -> WellConditions:
-    """The conditions of a well; they depend on the seed and the three names alone."""
+    """The imaging conditions of a well, a function of the seed and the three names alone."""
     e = _level(config.seed, "experiment", experiment)
     p = _level(config.seed, "plate", plate)
     w = _level(config.seed, "well", plate, well)

@@ -1,15 +1,15 @@
-"""What knocking out a gene does: effects in a space of interpretable morphological parameters.
+"""Effects of knock-outs in a space of interpretable morphological parameters.
 
 Every cell is drawn from the parameters below, each in units of its natural spread: 0 is the
 typical control cell. A complex is a direction in this space; its genes push cells along it, each
 with its own strength, plus something of their own.
 
-What the phenotypes are is a choice, and it decides which methods can see them. Here they are of
-shape, texture and place: nearly all parameters move or re-texture what a cell has and leave its
-amounts alone (see `cells`), as brightness is what stains, lamps and plates change by themselves.
-Statistics of intensity are therefore not blind, but see little: the size of nuclei, and what blur
-and noise make of finer or coarser grains. No phenotype is one of brightness alone, though real
-screens have such ones too; a network that standardises its input could not see those.
+The choice of phenotypes decides which methods can detect them. Here they are phenotypes of shape,
+texture and location: nearly all parameters move or re-texture the stains of a cell and keep their
+total amounts (see `cells`), since brightness also varies with stains, lamps and plates. Intensity
+statistics therefore detect little: the size of nuclei, and the effect of blur and noise on finer or
+coarser grains. No phenotype is one of brightness alone, although real screens have such phenotypes
+too; a network that standardizes its input could not detect them.
 """
 
 import functools
@@ -61,7 +61,7 @@ def _effects(config: ScreenConfig) -> pd.DataFrame:
     gene = 0
     for number, size in enumerate((*config.complex_sizes, *(1,) * lone)):
         in_complex = number < len(config.complex_sizes)
-        # Graded: the strengths of a complex span the range instead of falling where they may.
+        # Evenly spaced over the range, not random.
         strengths = np.linspace(0.6, 1.3, size) if size > 1 else np.array([1.0])
         for strength in rng.permutation(strengths):
             own = rng.standard_normal(len(PARAMETERS))
@@ -80,7 +80,7 @@ def _effects(config: ScreenConfig) -> pd.DataFrame:
 
 
 def _directions(rng: np.random.Generator, number: int) -> Float[np.ndarray, "number parameters"]:
-    """Sparse unit vectors that keep apart: each is the best of many by its largest cosine."""
+    """Sparse unit vectors far from each other: of many candidates, the one of smallest cosine."""
     chosen = np.zeros((0, len(PARAMETERS)))
     for _ in range(number):
         candidates = rng.standard_normal((_CANDIDATES, len(PARAMETERS)))
@@ -97,16 +97,16 @@ def _directions(rng: np.random.Generator, number: int) -> Float[np.ndarray, "num
 
 
 def gene_effects(config: ScreenConfig) -> pd.DataFrame:
-    """The truth about every gene, one row each.
+    """Ground truth of every gene, one row each.
 
-    Columns: `Metadata_Gene`, `Complex` ("" where it is in none), `Strength` along the complex's
+    Columns: `Metadata_Gene`, `Complex` ("" for genes in no complex), `Strength` along the complex's
     direction, and one column for each of `PARAMETERS`: the mean shift of the gene's cells.
     """
     return _effects(config).copy()
 
 
 def known_relationships(config: ScreenConfig) -> pd.DataFrame:
-    """All pairs of genes inside each complex: columns `entity1`, `entity2`, sorted in the pair."""
+    """All pairs of genes within a complex: columns `entity1`, `entity2`, each pair sorted."""
     pairs = []
     table = _effects(config)
     for _, members in table[table["Complex"] != ""].groupby("Complex", sort=True):

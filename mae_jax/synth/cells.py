@@ -1,9 +1,9 @@
-"""Drawing one cell: where it lies, and what each stain shows of it.
+"""Rendering of one cell: its shape and its structures in each stain.
 
-Each structure is first a *score*, a picture of where its stain would be brightest. Then the
-scores inside the cell are replaced by a fixed ladder of intensities in the order of the scores.
-So every cell has the same histogram in every stain, whatever its phenotype: knock-outs move
-light about, and only its arrangement tells them apart.
+Each structure is first a *score*, an image of where its stain is brightest. The scores inside the
+cell are then replaced by a fixed ladder of intensities, in the order of the scores. Every cell thus
+has the same histogram in every stain, whatever its phenotype: knock-outs differ only in the spatial
+arrangement of the stain.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ Picture = Float32[np.ndarray, "window window"]
 class _Grid:
     """Coordinates in a window, pixels from its centre, and of its half spectrum."""
 
-    axis: Float32[np.ndarray, "window"]
+    axis: Float32[np.ndarray, " window"]
     x: Picture
     y: Picture
     log_frequency: Float32[np.ndarray, "window half"]
@@ -71,7 +71,7 @@ class Cell:
     """A cell's shape in its window; distances are 0 at the centre and 1 at the border.
 
     Attributes:
-      row, column: place of the window's first pixel in the field (may be negative).
+      row, column: position of the window's first pixel in the field (may be negative).
       traits: the morphological parameters, by name.
       angle: direction of the long axis, radians.
       from_centre: distance from the cell's centre.
@@ -95,16 +95,16 @@ class Cell:
 def shape_cell(
     rng: np.random.Generator,
     centre: tuple[float, float],
-    traits: Float[np.ndarray, "parameters"],
+    traits: Float[np.ndarray, " parameters"],
     scale: float,
 ) -> Cell:
-    """Lays out a cell and its nuclei around `centre` (row, column) of the field, in pixels."""
+    """Lay out a cell and its nuclei around `centre` (row, column) of the field, in pixels."""
     t = dict(zip(PARAMETERS, np.clip(traits, -4, 4).tolist(), strict=True))
     angle = float(rng.uniform(0, np.pi))
     radius = _RADIUS * scale * float(np.exp(np.clip(0.08 * rng.standard_normal(), -0.2, 0.2)))
     aspect = float(np.clip(1.25 * np.exp(0.30 * t["cell_elongation"]), 1.0, 2.8))
     from_centre = _ellipse(WINDOW, 0.0, 0.0, angle, radius, aspect)
-    # A border that is lobed: the distance is divided by a radius that varies with direction.
+    # A lobed border: the distance is divided by a radius that varies with direction.
     lobes = np.zeros_like(from_centre)
     power = _DIRECTIONS
     for size in (0.13, 0.12, 0.07):
@@ -133,8 +133,8 @@ def shape_cell(
         nuclei = ((x, y),)
     from_nucleus = _ellipse(window, *nuclei[0], nucleus_angle, nucleus_radius, nucleus_aspect)
     for other in nuclei[1:]:
-        there = _ellipse(window, *other, nucleus_angle, nucleus_radius, nucleus_aspect)
-        from_nucleus = np.minimum(from_nucleus, there)
+        distance = _ellipse(window, *other, nucleus_angle, nucleus_radius, nucleus_aspect)
+        from_nucleus = np.minimum(from_nucleus, distance)
     outside = (from_nucleus - 1) * nucleus_radius
     inside = np.maximum(1 - from_centre, 0) * radius
     depth = (outside / (np.maximum(outside, 0) + inside + 1)).astype(np.float32)
@@ -169,8 +169,8 @@ def _rna(rng: np.random.Generator, cell: Cell) -> Picture:
     number = int(np.clip(np.rint(3.2 * np.exp(0.38 * cell.traits["nucleoli_number"])), 1, 12))
     size = 0.36 * cell.nucleus_radius / np.sqrt(number)
     for x, y in cell.nuclei:
-        places = _scattered(rng, max(1, number // len(cell.nuclei)))
-        for dx, dy in places * cell.nucleus_radius * 0.62:
+        offsets = _scattered(rng, max(1, number // len(cell.nuclei)))
+        for dx, dy in offsets * cell.nucleus_radius * 0.62:
             _add_spot(score, x + dx, y + dy, size, 6.0)
     return score
 
@@ -286,7 +286,7 @@ def _texture(
 
 
 def _add_spot(score: Picture, x: float, y: float, size: float, height: float) -> None:
-    """Adds a Gaussian spot of standard deviation `size` around (x, y), in place."""
+    """Add a Gaussian spot of standard deviation `size` around (x, y), in place."""
     axis, middle, reach = _grid(len(score)).axis, len(score) / 2, 3 * size + 1
     first_x, first_y = (max(int(v - reach + middle), 0) for v in (x, y))
     last_x, last_y = (max(int(v + reach + middle) + 1, 0) for v in (x, y))
@@ -296,7 +296,7 @@ def _add_spot(score: Picture, x: float, y: float, size: float, height: float) ->
 
 
 def _scattered(rng: np.random.Generator, number: int) -> Float[np.ndarray, "number 2"]:
-    """Points in the unit disc that keep apart: each is the best of a few."""
+    """Well-separated points in the unit disc: each the farthest of a few candidates."""
     points = np.zeros((0, 2))
     for _ in range(number):
         angles = rng.uniform(0, 2 * np.pi, 6)
@@ -310,7 +310,7 @@ def _scattered(rng: np.random.Generator, number: int) -> Float[np.ndarray, "numb
 
 
 def _with_ladder(
-    score: Picture, inside: Bool[np.ndarray, "window window"], ladder: Float32[np.ndarray, "steps"]
+    score: Picture, inside: Bool[np.ndarray, "window window"], ladder: Float32[np.ndarray, " steps"]
 ) -> Picture:
     picture = np.zeros_like(score)
     values = score[inside]

@@ -1,9 +1,9 @@
-"""What a synthetic screen is made of: its size, its channels, how strong its effects are."""
+"""Configuration of a synthetic screen: size, channels, strengths of effects."""
 
 from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
 
-# What each named channel shows: structures and how much of each.
+# The structures that each channel shows, with their weights.
 CHANNEL_STRUCTURES: dict[str, dict[str, float]] = {
     "DNA": {"dna": 1.0},
     "RNA": {"rna": 1.0},
@@ -32,22 +32,22 @@ class ScreenConfig:
     """A synthetic Cell Painting screen.
 
     Attributes:
-      seed: everything that is drawn follows from it.
+      seed: of all random draws.
       experiments: number of experiments (JUMP's batches), named EXP-1, EXP-2, …
       plates: plates in each experiment.
       genes: genes knocked out.
       complex_sizes: number of genes in each complex; the genes left over are in none.
-      experiments_per_gene: experiments in which a gene stands, on every plate of each; at most
-        all of them. Genes that stand in unlike experiments differ by batch before any correction.
+      experiments_per_gene: experiments with a gene, on every plate of each; capped at all of
+        them. Genes of different experiments differ by batch before any correction.
       wells_per_gene: replicate wells of a gene on a plate.
       controls: negative-control wells on a plate.
       sites: fields of view in a well.
       image_size: pixels along each side of a field.
       channels: channel names, out of DNA, RNA, ER, AGP, Mito, Actin, Golgi.
       confluence: share of the field that cells cover on average.
-      phenotype_strength: scale of what a knock-out changes; 0 draws every gene like a control.
-      batch_strength: scale of all that differs between experiments, plates and well positions;
-        0 draws every plate alike.
+      phenotype_strength: scale of the effects of knock-outs; 0 makes every gene a control.
+      batch_strength: scale of the differences between experiments, plates and well positions;
+        0 makes all plates alike.
       noise_strength: scale of the variation between replicate wells and between cells, and of
         the camera's noise.
     """

@@ -1,4 +1,4 @@
-"""Which gene stands in which well."""
+"""Plate layouts: the gene of every well."""
 
 import functools
 
@@ -33,43 +33,43 @@ def row_and_column(well: str) -> tuple[int, int]:
 
 
 def genes_of_experiments(config: ScreenConfig) -> dict[str, tuple[str, ...]]:
-    """Which genes stand in each experiment; their numbers differ by one at most."""
+    """The genes of each experiment; their numbers differ by one at most."""
     rng = generator(config.seed, "experiments of genes")
     in_each = min(config.experiments_per_gene, config.experiments)
-    found: list[list[str]] = [[] for _ in range(config.experiments)]
+    genes_in: list[list[str]] = [[] for _ in range(config.experiments)]
     for gene in rng.permutation(gene_names(config)).tolist():
-        # The emptiest experiments take it; chance decides between equals.
+        # Add it to the experiments with fewest genes; ties are broken at random.
         order = rng.permutation(config.experiments).tolist()
-        for number in sorted(order, key=lambda i: len(found[i]))[:in_each]:
-            found[number].append(gene)
+        for number in sorted(order, key=lambda i: len(genes_in[i]))[:in_each]:
+            genes_in[number].append(gene)
     return {
         name: tuple(sorted(genes))
-        for name, genes in zip(experiment_names(config), found, strict=True)
+        for name, genes in zip(experiment_names(config), genes_in, strict=True)
     }
 
 
 @functools.lru_cache(maxsize=8)
 def _design(config: ScreenConfig) -> pd.DataFrame:
     rows, columns = config.plate_format
-    standing = genes_of_experiments(config)
+    genes_in = genes_of_experiments(config)
     wells = [well_name(row, column) for row in range(rows) for column in range(columns)]
     table = []
     for experiment in experiment_names(config):
-        replicates = [gene for gene in standing[experiment] for _ in range(config.wells_per_gene)]
+        replicates = [gene for gene in genes_in[experiment] for _ in range(config.wells_per_gene)]
         contents = [(gene, gene, "") for gene in replicates]
         contents += [(CONTROL_NAME, CONTROL_NAME, "negcon")] * config.controls
         for plate in plate_names(config, experiment):
-            # Randomised anew on each plate, so that a well's position says nothing of its gene.
-            places = generator(config.seed, "layout", plate).permutation(len(wells))
-            used = zip(places[: len(contents)].tolist(), contents, strict=True)
-            for place, (perturbation, gene, control) in sorted(used):
+            # Randomized per plate, so that position and gene are independent.
+            positions = generator(config.seed, "layout", plate).permutation(len(wells))
+            used = zip(positions[: len(contents)].tolist(), contents, strict=True)
+            for position, (perturbation, gene, control) in sorted(used):
                 table.append(
                     {
                         "Metadata_Source": "synthetic",
                         "Metadata_Experiment": experiment,
                         "Metadata_Batch": experiment,
                         "Metadata_Plate": plate,
-                        "Metadata_Well": wells[place],
+                        "Metadata_Well": wells[position],
                         "Metadata_Perturbation": perturbation,
                         "Metadata_Gene": gene,
                         "Metadata_ControlType": control,
@@ -79,7 +79,7 @@ def _design(config: ScreenConfig) -> pd.DataFrame:
 
 
 def design(config: ScreenConfig) -> pd.DataFrame:
-    """All wells of the screen, one row each, plate by plate in the plate's own order.
+    """All wells of the screen, one row each, plate by plate, row by row.
 
     String columns `Metadata_Source, Metadata_Experiment, Metadata_Batch, Metadata_Plate,
     Metadata_Well, Metadata_Perturbation, Metadata_Gene, Metadata_ControlType`. Negative controls

@@ -6,5 +6,5 @@ import numpy as np
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """The generator of what `names` say, such as ("well", "EXP-1-P2", "A01", "mito")."""
+    """The random generator of a name such as ("well", "EXP-1-P2", "A01", "mito")."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])

@@ -1,7 +1,7 @@
-"""Writing a screen to disk: TIFFs, a LoadData CSV and the truth about its genes.
+"""Writing a screen to disk: TIFFs, a LoadData CSV and the ground truth of its genes.
 
-An interrupted screen goes on where it stopped. `screen.json` is written last: a folder that has
-it is complete. `drawing.json` holds the configuration in the meantime.
+An interrupted screen is resumed. `screen.json` is written last and marks a complete folder;
+`drawing.json` holds the configuration in the meantime.
 """
 
 import multiprocessing
@@ -23,8 +23,8 @@ from mae_jax.synth.config import ScreenConfig
 from mae_jax.synth.plate_layout import design, row_and_column
 from mae_jax.synth.wells import draw_well
 
-# What the drawing code draws for one and the same configuration. It goes up with every change that
-# moves a pixel, so that no folder ever mixes wells of two versions.
+# Raised with every change of the rendering code that changes a pixel, so that no folder mixes wells
+# of two versions.
 DRAWING_VERSION = 2
 
 _WELLS_PER_JOB = 4
@@ -37,7 +37,7 @@ def make_screen(
     processes: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Draws the screen of `config` into `folder`, or what is still lacking of it.
+    """Render the screen of `config` into `folder`, or the rest of an interrupted one.
 
     The folder then holds `images/<experiment>/<plate>/r01c02f01-ch1.tiff` (uint16, channel
     numbers from 1 in the order of `config.channels`), `load_data.csv` (one row per site, paths
@@ -47,9 +47,9 @@ def make_screen(
     The files do not depend on `processes`.
 
     Args:
-      processes: how many draw at once; None takes one per core of this process. They are started
-        afresh, so a script that calls this needs the guard `if __name__ == "__main__":`.
-      progress: whether to show a bar.
+      processes: number of worker processes; None for one per CPU of this process. They are
+        spawned, so a script that calls this needs the guard `if __name__ == "__main__":`.
+      progress: whether to show a progress bar.
 
     Returns:
       The path of `load_data.csv`.
@@ -86,9 +86,9 @@ def load_data(config: ScreenConfig) -> pd.DataFrame:
         for site in range(1, config.sites + 1):
             well = {str(key): str(value) for key, value in row.items()}
             well["Metadata_Site"] = str(site)
-            where = (well["Metadata_Experiment"], well["Metadata_Plate"], well["Metadata_Well"])
+            key = (well["Metadata_Experiment"], well["Metadata_Plate"], well["Metadata_Well"])
             for number, channel in enumerate(config.channels, start=1):
-                path = _image_path((*where, site), number)
+                path = _image_path((*key, site), number)
                 well[f"FileName_Orig{channel}"] = path.name
                 well[f"PathName_Orig{channel}"] = path.parent.as_posix()
             rows.append(well)
@@ -103,15 +103,15 @@ def _image_path(site: _Site, channel: int) -> Path:
 
 
 def _finished(folder: Path, config: ScreenConfig) -> bool:
-    """Whether the folder holds this very screen, whole; refuses any other content."""
+    """Whether the folder holds this screen, complete; refuses any other content."""
     for marker in ("screen.json", "drawing.json"):
         if (folder / marker).exists():
-            # Compared as plain values, so that a screen of another version is told apart too.
-            there, wanted = read_json(folder / marker), _described(config)
-            if there == wanted:
+            # Compared as plain values, which also detects a screen of another version.
+            existing, wanted = read_json(folder / marker), _described(config)
+            if existing == wanted:
                 return marker == "screen.json"
-            keys = sorted({*there, *wanted}) if isinstance(there, dict) else []
-            differ = [key for key in keys if there.get(key) != wanted.get(key)]
+            keys = sorted({*existing, *wanted}) if isinstance(existing, dict) else []
+            differ = [key for key in keys if existing.get(key) != wanted.get(key)]
             raise InputError(
                 f"{folder} holds another screen (it differs in "
                 f"{', '.join(differ) or 'everything'}); choose another folder or remove it."
@@ -119,7 +119,7 @@ def _finished(folder: Path, config: ScreenConfig) -> bool:
     for name in ("images", "load_data.csv"):
         if (folder / name).exists():
             raise InputError(
-                f"{folder / name} is there already and is of no synthetic screen; "
+                f"{folder / name} exists but does not belong to a synthetic screen; "
                 "choose another folder."
             )
     return False
@@ -130,20 +130,20 @@ def _described(config: ScreenConfig) -> dict[str, object]:
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with replacing(path) as beside:
-        table.to_csv(beside, index=False)
+    with replacing(path) as tmp_path:
+        table.to_csv(tmp_path, index=False)
 
 
 def _draw_all(folder: Path, config: ScreenConfig, processes: int, progress: bool) -> None:
     sites: list[_Site] = []
     for row in design(config).to_dict("records"):
-        where = (row["Metadata_Experiment"], row["Metadata_Plate"], row["Metadata_Well"])
-        sites += [(*where, site) for site in range(1, config.sites + 1)]
-    lacking = [site for site in sites if not _is_drawn(folder, config, site)]
-    jobs = [lacking[i : i + _WELLS_PER_JOB] for i in range(0, len(lacking), _WELLS_PER_JOB)]
+        well = (row["Metadata_Experiment"], row["Metadata_Plate"], row["Metadata_Well"])
+        sites += [(*well, site) for site in range(1, config.sites + 1)]
+    missing = [site for site in sites if not _is_drawn(folder, config, site)]
+    jobs = [missing[i : i + _WELLS_PER_JOB] for i in range(0, len(missing), _WELLS_PER_JOB)]
     with tqdm(
         total=len(sites),
-        initial=len(sites) - len(lacking),
+        initial=len(sites) - len(missing),
         desc="drawing",
         unit="site",
         disable=not progress,
@@ -160,7 +160,7 @@ def _draw_all(folder: Path, config: ScreenConfig, processes: int, progress: bool
 
 @contextmanager
 def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    # Fresh processes: forking one that runs JAX's threads can hang.
+    # Spawned: forking a process that runs JAX's threads can hang.
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
         yield pool
@@ -169,7 +169,7 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _is_drawn(folder: Path, config: ScreenConfig, site: _Site) -> bool:
-    # Files come into their place whole, so one that is there is good.
+    # Files are written whole or not at all, so a file that exists is complete.
     channels = range(1, len(config.channels) + 1)
     return all((folder / _image_path(site, channel)).exists() for channel in channels)
 
@@ -178,6 +178,6 @@ def _draw_sites(folder: Path, config: ScreenConfig, sites: list[_Site]) -> int:
     for site in sites:
         image = draw_well(config, *site)
         for number, picture in enumerate(image, start=1):
-            with replacing(folder / _image_path(site, number)) as beside:
-                tifffile.imwrite(beside, picture, compression="zlib", predictor=True)
+            with replacing(folder / _image_path(site, number)) as tmp_path:
+                tifffile.imwrite(tmp_path, picture, compression="zlib", predictor=True)
     return len(sites)

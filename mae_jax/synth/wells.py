@@ -1,4 +1,4 @@
-"""Drawing one field of view: cells side by side, then the microscope."""
+"""Rendering of one field of view: cells, then optics and camera."""
 
 import functools
 
@@ -23,10 +23,10 @@ _CELL_AREA = 1900.0  # pixels that a cell covers, for the number of cells
 def draw_well(
     config: ScreenConfig, experiment: str, plate: str, well: str, site: int
 ) -> UInt16[np.ndarray, "channels height width"]:
-    """Draws one site of a well: camera counts, channels in the order of `config.channels`.
+    """Render one site of a well as camera counts, channels in the order of `config.channels`.
 
-    Depends on its arguments alone. What a channel shows does not depend on which other channels
-    the screen has, except for their light that bleeds into it.
+    A function of its arguments alone. A channel does not depend on the other channels of the
+    screen, except for their bleed-through.
 
     Args:
       site: number of the field of view, from 1.
@@ -57,7 +57,7 @@ def draw_well(
 
 
 @functools.lru_cache(maxsize=8)
-def _effects(config: ScreenConfig) -> dict[str, Float[np.ndarray, "parameters"]]:
+def _effects(config: ScreenConfig) -> dict[str, Float[np.ndarray, " parameters"]]:
     table = gene_effects(config)
     values = table[list(PARAMETERS)].to_numpy(float)
     effects = dict(zip(table["Metadata_Gene"], values, strict=True))
@@ -67,7 +67,7 @@ def _effects(config: ScreenConfig) -> dict[str, Float[np.ndarray, "parameters"]]
 def _place_cells(
     config: ScreenConfig, rng: np.random.Generator, state: WellConditions, gene: str
 ) -> list[Cell]:
-    """Cells at places that keep apart, from just outside the field's border to the other side."""
+    """Cells at well-separated positions, also just outside the field's border."""
     margin = 16.0
     side = config.image_size + 2 * margin
     expected = config.confluence * state.density * side**2 / (_CELL_AREA * state.cell_scale**2)
@@ -95,24 +95,24 @@ def _place_cells(
 def _draw_cells(
     config: ScreenConfig, cells: list[Cell], names: tuple[str, ...]
 ) -> dict[str, Float32[np.ndarray, "height width"]]:
-    """Every structure that the screen's channels show, in its own picture of the field."""
+    """One image of the field per structure that the screen's channels show."""
     needed = {part for name in config.channels for part in CHANNEL_STRUCTURES[name]}
     size = config.image_size + 2 * WINDOW  # room for cells that reach over the border
     # The two smallest distances to any cell's centre: where they meet, two cells touch.
     nearest = np.full((2, size, size), 9.0, np.float32)
-    places = []
+    windows = []
     for cell in cells:
         window = len(cell.depth)
         rows = slice(cell.row + WINDOW, cell.row + WINDOW + window)
         columns = slice(cell.column + WINDOW, cell.column + WINDOW + window)
-        places.append((rows, columns))
+        windows.append((rows, columns))
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
         np.minimum(second, np.maximum(first, cell.from_centre), out=second)
         np.minimum(first, cell.from_centre, out=first)
-    # Each cell's mask. Its border is soft over about a pixel only: more would dim what lies at
-    # the border, and intensities would then tell where a structure lies.
+    # Each cell's mask. Its border is soft over about a pixel only: a softer one would dim
+    # structures at the border, and intensity would then reveal location.
     shapes = []
-    for cell, (rows, columns) in zip(cells, places, strict=True):
+    for cell, (rows, columns) in zip(cells, windows, strict=True):
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
         other = np.where(cell.from_centre <= first, second, first)
         edge = np.minimum(1 - cell.from_centre, (other - cell.from_centre) * np.float32(0.7))
@@ -124,7 +124,7 @@ def _draw_cells(
             continue
         rng = generator(config.seed, "structure", *names, structure)
         field = np.zeros((size, size), np.float32)
-        for cell, (rows, columns), (soft, inside) in zip(cells, places, shapes, strict=True):
+        for cell, (rows, columns), (soft, inside) in zip(cells, windows, shapes, strict=True):
             field[rows, columns] += draw_structure(structure, rng, cell, inside) * soft
         parts[structure] = field[WINDOW:-WINDOW, WINDOW:-WINDOW]
     return parts
@@ -147,7 +147,7 @@ def _image(
     state: WellConditions,
     rng: np.random.Generator,
 ) -> UInt16[np.ndarray, "height width"]:
-    """What the camera records of a stain: optics, illumination, background, noise."""
+    """Camera image of a stain: optics, illumination, background, noise."""
     size = config.image_size
     signal = light ** np.float32(state.contrast[channel])
     around = signal
@@ -162,8 +162,11 @@ def _image(
             _FULL * state.gain[channel] * rng.exponential(2)
         )
     signal = scipy.ndimage.gaussian_filter(signal, state.focus, mode="nearest", truncate=3.0)
-    at = np.arange(size, dtype=np.float32) / size
-    down, across = at[:, None] - state.light_centre[1], at[None, :] - state.light_centre[0]
+    position = np.arange(size, dtype=np.float32) / size
+    down, across = (
+        position[:, None] - state.light_centre[1],
+        position[None, :] - state.light_centre[0],
+    )
     lamp = np.maximum(1 - state.light_loss * 4 * (down**2 + across**2) / 2, 0.15)
     counts = (signal + state.background[channel]) * lamp
     shot = np.sqrt(counts * np.float32(3) + np.float32(30**2)) * np.float32(config.noise_strength)
