@@ -116,6 +116,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
     parser.add_argument("--fitted", metavar="FILE", help="apply this fitted correction")
     parser.add_argument(
+        "--holdout-controls",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each plate's negative controls to leave out of the fit (0); `evaluate` "
+        "with the same share and seed scores against them",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the held-out controls (0)")
+    parser.add_argument(
         "--stream",
         action="store_true",
         help="read and write block by block, for parquet larger than memory; stops at NaN",
@@ -127,6 +136,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fits or loads, applies, writes."""
     from mae_jax.evaluation.corrections import Correction, fit, label
+    from mae_jax.evaluation.holdout import held_out_controls, mark_seen
     from mae_jax.evaluation.profiles import Profiles, check_ending
 
     schema = column_schema(args)
@@ -136,11 +146,16 @@ def run(args: argparse.Namespace) -> None:
     profiles = Profiles.read(args.embeddings, options=read_options(args), notes=print).checked(
         nan=args.nan, duplicates=args.duplicates, schema=schema
     )
+    held_out = held_out_controls(profiles, args.holdout_controls, schema=schema, seed=args.seed)
+    reference = profiles.take(~held_out) if held_out.any() else profiles
     if args.fitted:
         correction = Correction.load(args.fitted)
     else:
-        correction = fit(profiles, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema)
-    corrected = correction.transform(profiles)
+        correction = fit(
+            reference, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema
+        )
+    correction = correction.fit_missing_batches(reference)
+    corrected = mark_seen(correction.transform(profiles), correction)
     corrected.write(args.out)
     if args.save_fit:
         correction.save(args.save_fit)
@@ -161,7 +176,13 @@ def _run_stream(args: argparse.Namespace) -> None:
     else:
         schema = column_schema(args)
         correction = fit_stream(
-            stream, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema
+            stream,
+            args.method,
+            fit_on=args.fit_on,
+            batch=args.batch,
+            schema=schema,
+            holdout_controls=args.holdout_controls,
+            seed=args.seed,
         )
     correct_stream(stream, correction, args.out)
     if args.save_fit:

@@ -6,17 +6,18 @@ are split: one part is for the fit, the other for the score.
 """
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.corrections import Correction, fit
-from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+from mae_jax.evaluation.corrections import Correction, Source, fit
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles, batch_labels, control_mask
 
 
 def held_out_controls(
-    profiles: Profiles, fraction: float = 0.5, *, schema: ColumnSchema | None = None, seed: int = 0
+    profiles: Source, fraction: float = 0.5, *, schema: ColumnSchema | None = None, seed: int = 0
 ) -> Bool[np.ndarray, " rows"]:
     """The mask (N,) of the negative controls that a correction must not see.
 
@@ -24,7 +25,7 @@ def held_out_controls(
     other plates.
 
     Args:
-      profiles: wells.
+      profiles: wells, in memory or streamed.
       fraction: share of each plate's negative controls to hold out, in [0, 1); rounded to a
         whole number that leaves at least one control on each side.
       schema: the metadata columns and which rows are controls.
@@ -38,14 +39,15 @@ def held_out_controls(
         raise InputError(
             f"the share of held-out controls must be in [0, 1), not {fraction}; 0.5 is usual."
         )
-    controls = profiles.controls(schema.controls)
-    held_out = np.zeros(len(profiles), bool)
+    metadata = profiles.metadata
+    held_out = np.zeros(len(metadata), bool)
     if fraction == 0:
         return held_out
-    plates = profiles.batches("plate", schema).astype(str)
-    wells = np.full(len(profiles), "", dtype=object)
-    if schema.well in profiles.metadata:
-        wells = profiles.metadata[schema.well].to_numpy(dtype=object)
+    controls = control_mask(metadata, schema.controls)
+    plates = batch_labels(metadata, "plate", schema).astype(str)
+    wells = np.full(len(metadata), "", dtype=object)
+    if schema.well in metadata:
+        wells = metadata[schema.well].to_numpy(dtype=object)
     for plate in np.unique(plates[controls]):
         rows = np.flatnonzero(controls & (plates == plate))
         if len(rows) < 2:
@@ -92,6 +94,24 @@ def correct_with_holdout(
     fitted = fit(seen, method, fit_on=fit_on, batch=batch, schema=schema)
     scored = held_out | ~profiles.controls(schema.controls)
     return fitted.transform(profiles.take(scored)), fitted
+
+
+# Marks the wells that a correction was fitted on in the tables that `mae-jax correct` writes.
+SEEN = "Metadata_SeenByCorrection"
+
+
+def mark_seen(profiles: Profiles, correction: Correction) -> Profiles:
+    """Corrected profiles with a column that says "yes" for the wells of the fit."""
+    seen = np.where(correction.saw(profiles.metadata), "yes", "")
+    return replace(profiles, metadata=profiles.metadata.assign(**{SEEN: seen}))
+
+
+def seen_controls(profiles: Profiles, schema: ColumnSchema) -> int:
+    """How many of the negative controls an earlier correction was fitted on, if that is marked."""
+    if SEEN not in profiles.metadata:
+        return 0
+    marked = (profiles.metadata[SEEN] == "yes").to_numpy(dtype=bool)
+    return int((marked & profiles.controls(schema.controls)).sum())
 
 
 def describe(fraction: float) -> str:

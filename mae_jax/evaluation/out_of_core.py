@@ -17,6 +17,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import ReadOptions, column_roles
 from mae_jax.evaluation.corrections import Correction, Source, fit
+from mae_jax.evaluation.holdout import held_out_controls, mark_seen
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles, control_mask
 from mae_jax.files import replacing
 
@@ -144,15 +145,21 @@ def fit_stream(
     fit_on: str = "controls",
     batch: str | None = None,
     schema: ColumnSchema | None = None,
+    holdout_controls: float = 0.0,
+    seed: int = 0,
 ) -> Correction:
-    """`corrections.fit` on a stream.
+    """`corrections.fit` on a stream, without the controls held out (`holdout`).
 
     The controls are few and are read into memory once. Fitting on all wells goes over the disk
     instead, for TVN once for every batch.
     """
     source: Source = stream
     if fit_on == "controls":
-        source = stream.take(control_mask(stream.metadata, (schema or ColumnSchema()).controls))
+        schema = schema or ColumnSchema()
+        held_out = held_out_controls(stream, holdout_controls, schema=schema, seed=seed)
+        source = stream.take(control_mask(stream.metadata, schema.controls) & ~held_out)
+    elif holdout_controls:
+        raise InputError("held-out controls need --fit-on controls when profiles are streamed.")
     return fit(source, method, fit_on=fit_on, batch=batch, schema=schema)
 
 
@@ -173,7 +180,7 @@ def correct_stream(
         writer: pq.ParquetWriter | None = None
         try:
             for block in stream.blocks():
-                done = fitted.transform(block)
+                done = mark_seen(fitted.transform(block), fitted)
                 arrays = [
                     pa.array(done.metadata[c].astype(object), pa.string()) for c in done.metadata
                 ]

@@ -1,12 +1,15 @@
 """Held-out controls: a stratified, seeded split, and scores that a correction cannot flatter."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from mae_jax.cli.main import main
 from mae_jax.errors import InputError
-from mae_jax.evaluation import ColumnSchema, Profiles, RetrievalSpec, fit, run
+from mae_jax.evaluation import ColumnSchema, Correction, Profiles, RetrievalSpec, fit, run
 from mae_jax.evaluation.holdout import correct_with_holdout, held_out_controls
 
 
@@ -77,3 +80,37 @@ def test_the_paper_protocol_flatters_tvn_on_noise(make_screen: Callable[..., Pro
     assert ap[0.5] == pytest.approx(chance[0.5], abs=0.05)
     assert "paper protocol" in results[0.0].summary[-1]
     assert "held-out controls (0.5" in str(results[0.5].settings["controls_of_the_score"])
+
+
+def test_a_correction_knows_its_wells(screen: Profiles, tmp_path: Path) -> None:
+    held_out = held_out_controls(screen)
+    fitted = fit(screen.take(~held_out), "tvn")
+    np.testing.assert_array_equal(fitted.saw(screen.metadata), screen.controls() & ~held_out)
+    fitted.save(tmp_path / "fit.npz")
+    again = Correction.load(tmp_path / "fit.npz")
+    np.testing.assert_array_equal(again.saw(screen.metadata), fitted.saw(screen.metadata))
+    new = fit(screen.select(Experiment="E0"), "tvn").fit_missing_batches(screen)
+    np.testing.assert_array_equal(new.saw(screen.metadata), screen.controls())
+    assert not fit(screen, "none").saw(screen.metadata).any()
+
+
+def test_scores_warn_of_controls_that_the_correction_saw(
+    screen: Profiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.write(tmp_path / "a.parquet")
+    correct = ["correct", "--embeddings", str(tmp_path / "a.parquet"), "--holdout-controls"]
+    score = ["evaluate", "retrieval", "--correction", "none", "--null-size", "200", "--embeddings"]
+    for share, seen in (("0", 60), ("0.5", 0)):
+        out = tmp_path / f"tvn{share}.parquet"
+        assert main([*correct, share, "--out", str(out)]) == 0
+        capsys.readouterr()
+        assert main([*score, str(out), "--out", str(tmp_path / "scores")]) == 0
+        printed = capsys.readouterr().out
+        assert (f"{seen} of the negative controls that the score uses were seen" in printed) == (
+            seen > 0
+        )
+    stream = [*correct, "0.5", "--stream", "--out", str(tmp_path / "stream.parquet")]
+    assert main(stream) == 0
+    streamed, whole = (Profiles.read(tmp_path / f"{n}.parquet") for n in ("stream", "tvn0.5"))
+    np.testing.assert_allclose(streamed.features, whole.features, atol=1e-4)
+    pd.testing.assert_frame_equal(streamed.metadata, whole.metadata)

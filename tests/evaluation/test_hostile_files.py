@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Profiles
+from mae_jax.evaluation import Correction, Profiles, fit
 from mae_jax.evaluation.out_of_core import StreamedProfiles
 
 HERE = Path(__file__).parent
@@ -180,3 +180,19 @@ def test_damaged_parquet_in_blocks(screen: Profiles, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.parquet is not readable as parquet") as error:
         list(StreamedProfiles(tmp_path / "a.parquet").blocks())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rounds", [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_mutated_fits(screen: Profiles, tmp_path: Path, rounds: int) -> None:
+    fit(screen, "tvn").save(tmp_path / "fit.npz")
+    data, refused = (tmp_path / "fit.npz").read_bytes(), 0
+    for seed in range(rounds):
+        (tmp_path / "bad.npz").write_bytes(mutate(data, np.random.default_rng(seed)))
+        message = ""
+        try:
+            Correction.load(tmp_path / "bad.npz")
+        except InputError as error:
+            message = str(error)
+        refused += bool(message)
+        assert "\n" not in message
+    assert refused > rounds / 2

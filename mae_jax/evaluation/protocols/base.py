@@ -16,7 +16,7 @@ from mae_jax.evaluation.chromosome_arms import (
 )
 from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.corrections import correct
-from mae_jax.evaluation.holdout import correct_with_holdout, describe
+from mae_jax.evaluation.holdout import correct_with_holdout, describe, seen_controls
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.relationship_databases import read_database
 from mae_jax.evaluation.relationships import Relationships
@@ -92,8 +92,11 @@ class ScoredWellsSpec(WellsSpec):
     correction: str = "tvn"
     holdout_controls: float = 0.5
 
-    def corrected(self, profiles: Profiles) -> Profiles:
-        """The wells to score: treated wells and the controls to score against."""
+    def corrected(self, profiles: Profiles, notes: Progress) -> Profiles:
+        """The wells to score: treated wells and the controls to score against.
+
+        `notes` gets a warning if an earlier correction was fitted on controls of the score.
+        """
         wells, _ = correct_with_holdout(
             profiles,
             self.correction,
@@ -103,6 +106,13 @@ class ScoredWellsSpec(WellsSpec):
             schema=self.schema,
             seed=self.seed,
         )
+        seen = seen_controls(wells, self.schema)
+        if seen:
+            notes(
+                f"warning: {seen} of the negative controls that the score uses were seen by the "
+                "correction that made these profiles, which flatters it; correct them with "
+                f"--holdout-controls {self.holdout_controls or 0.5:g} --seed {self.seed}."
+            )
         return wells
 
     def settings(self) -> dict[str, object]:

@@ -34,7 +34,7 @@ def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in scores}
     for name, profiles in spec.load(progress).items():
         progress(name)
-        wells = spec.corrected(profiles)
+        wells = spec.corrected(profiles, progress)
         for score, function in scores.items():
             table = function(
                 wells,

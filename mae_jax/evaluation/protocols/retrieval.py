@@ -61,7 +61,7 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
     for name, profiles in spec.load(progress).items():
         progress(name)
         scores = perturbation_retrieval(
-            spec.corrected(profiles),
+            spec.corrected(profiles, progress),
             by=spec.schema.perturbation,
             schema=spec.schema,
             rule=spec.rule,
@@ -84,7 +84,7 @@ def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
     by, rows = spec.schema.perturbation, []
     for name, profiles in spec.load(progress).items():
         progress(name)
-        wells = spec.corrected(profiles)
+        wells = spec.corrected(profiles, progress)
         replicates = perturbation_retrieval(
             wells, by=by, schema=spec.schema, rule=spec.rule, null_size=spec.null_size,
             seed=spec.seed,
