@@ -103,7 +103,7 @@ def test_two_processes_stopped_by_the_time_limit_go_on_in_the_next_start(
 
 
 @pytest.mark.slow
-def test_the_shares_of_an_array_make_a_whole_and_stay_done(cluster, index, monkeypatch):
+def test_the_tasks_of_an_array_embed_all_wells_and_stay_done(cluster, index, monkeypatch):
     line = (
         f"slurm submit screen --gpus 1 --num-tasks 2 --time 1:00:00 --venv {sys.prefix} "
         f"--runs {cluster}/runs -- embed --encoder intensity --index {index} --wells-per-shard 1"
@@ -111,17 +111,17 @@ def test_the_shares_of_an_array_make_a_whole_and_stay_done(cluster, index, monke
     assert launch(line.split()) == 0
     logs = [(cluster / "mae-jax-logs" / f"screen-{n}.log").read_text() for n in (0, 1)]
     for number, log in enumerate(logs):
-        assert f"share {number}/2 (SLURM array)" in log
+        assert f"task {number}/2 (SLURM array)" in log
     out = cluster / "runs" / "screen"
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert len(written) >= 4
 
-    # The same share as a pod of an Indexed Job: nothing is left to do.
+    # The same task as a pod of an Indexed Job: nothing is left to do.
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     words = ["embed", "--encoder", "intensity", "--index", str(index), "--wells-per-shard", "1",
              "--out", str(out), "--num-tasks", "2"]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "mae_jax.cli.main", *words],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "share 1/2 (Indexed Job)" in done.stderr
+    assert "task 1/2 (Indexed Job)" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == written
