@@ -1,4 +1,4 @@
-"""Feeding an accelerator: bytes read and crops cut per second, by layout of the store.
+"""Throughput of the training data: bytes read and crops per second, by layout of the store.
 
     python benchmarks/data.py            # about four minutes on a quiet machine
 
@@ -6,24 +6,23 @@ Fields of 2,048² pixels and 6 channels of 8 bits are made from real Cell Painti
 `../shared/data` has them (mosaics of flipped quarters), and otherwise drawn. Random 256² crops are
 then read through the training pipeline, in one process, from
 
-  zarr 64           the default store: a sharded OME-Zarr array a field, crops anywhere
-  zarr 64, opened   the same with every array opened anew, as in a screen of very many fields
+  zarr 64           the default store: one sharded OME-Zarr array per field, crops anywhere
+  zarr 64, opened   the same with each array opened for each read, as in a screen of many fields
   zarr 128          the same with chunks of 128²
-  zarr whole        the same with one chunk a field, read whole for each crop
+  zarr whole        the same with one chunk per field, read whole for each crop
   tiles             ArrayRecord tiles of 512², crops within a tile
   tiles exact       ArrayRecord tiles of 256², each one crop
-  tiff              the sources: one LZW TIFF a channel, a field read whole for each crop
+  tiff              the sources: one LZW TIFF per channel, a field read whole for each crop
   tiff, 8 crops     the same with eight crops cut from each field read
-  png tar           a webdataset of PNG, one a channel, read in order, eight crops a field
+  png tar           a webdataset of PNG, one per channel, read in order, eight crops per field
 
-Nothing decoded is kept between reads, as in a set far larger than memory; the files themselves
-are in the operating system's cache. For each layout: the bytes read over the bytes of the crop,
-crops a second by the clock and a second of processor time (all threads counted: one core's worth,
-which other work on the machine disturbs less), and the share of what an H200 eats that
-`--processes` such cores would feed. Then three of the layouts from an HTTP server that answers
-`--latency` late, as an object store does (one process, which may itself be what limits the rate by
-the clock); and a simulated H200, which takes a batch, is busy with
-it, and takes the next: the share of its time that it is not kept waiting, by worker processes.
+No decoded pixels are kept between reads, as with a dataset far larger than memory; the files are in
+the operating system's cache. Per layout: bytes read per byte of crop; crops per second of wall time
+and of CPU time (all threads, so per core, which other load on the machine disturbs less); and the
+share of an H200's consumption that `--processes` such cores supply. Then three of the layouts from
+an HTTP server that answers after `--latency`, as an object store does (one process, which may
+itself limit the rate); and a simulated H200, which takes a batch, computes on it, and takes the
+next: the share of its time in which it does not wait, by number of worker processes.
 """
 
 import argparse
@@ -47,11 +46,12 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import tifffile
+from output import add_output_args
 
 CHANNELS, SIDE, CROP, BATCH = 6, 2048, 256, 64
 CROP_BYTES = CHANNELS * CROP * CROP
-# Crops a second that one H200 trains on, at the share of its peak that others have published.
-APPETITE = {"ViT-L/8": 645, "ViT-S/16": 8800}
+# Crops per second that one H200 trains on, at published MFU.
+CONSUMPTION = {"ViT-L/8": 645, "ViT-S/16": 8800}
 GOALS = {"bytes": 1.3, "crops": 1000}
 CASES = (
     "zarr 64",
@@ -66,7 +66,6 @@ CASES = (
     "latency",
     "feeding",
 )
-RESULTS = Path(__file__).parent / "results" / "data"
 
 
 def fields(count: int, shared: Path) -> Iterator[np.ndarray]:
@@ -199,10 +198,10 @@ def tensorstore_bytes() -> float:
 
     total = 0
     for name in ("file/bytes_read", "http/bytes_read"):
-        for found in tensorstore.experimental_collect_matching_metrics(
+        for metric in tensorstore.experimental_collect_matching_metrics(
             f"/tensorstore/kvstore/{name}"
         ):
-            total += sum(value.get("value", 0) for value in found["values"])
+            total += sum(value.get("value", 0) for value in metric["values"])
     return total
 
 
@@ -269,18 +268,18 @@ def behind_latency(folder: Path, latency: float, seconds: float, sizes: dict) ->
     server = context.Process(target=serve, args=(str(folder), latency, queue), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{queue.get(timeout=60)}"
-    found = {}
+    results = {}
     try:
         for name, per_site in (("zarr 64", 1), ("zarr 128", 1), ("tiff", 8)):
             local = Index.read(folder / name / "index.parquet")
             path = folder / f"remote-{name}.parquet"
             Index(local.table, f"{url}/{quote(name)}").write(path)
             result = from_index(str(path), per_site, seconds, sizes.get(name))
-            found[f"{name} over HTTP, {1000 * latency:.0f} ms late"] = result
+            results[f"{name} over HTTP, {1000 * latency:.0f} ms late"] = result
     finally:
         server.terminate()
         server.join()
-    return found
+    return results
 
 
 def feeding(folder: Path, seconds: float) -> dict[str, dict]:
@@ -288,10 +287,10 @@ def feeding(folder: Path, seconds: float) -> dict[str, dict]:
     from mae_jax.data import Index, crop_batches
 
     index = Index.read(folder / "zarr 64" / "index.parquet")
-    found = {}
+    results = {}
     for workers in (0, os.cpu_count() or 1):
         shares = {}
-        for name, appetite in APPETITE.items():
+        for name, appetite in CONSUMPTION.items():
             batches = crop_batches(
                 index, crop=CROP, batch=BATCH, seed=0, split=None, cache_bytes=0, workers=workers
             )
@@ -307,21 +306,27 @@ def feeding(folder: Path, seconds: float) -> dict[str, dict]:
                 shares[name] = 1 - waited / (time.perf_counter() - started)
             finally:
                 batches.close()
-        found[str(workers)] = shares
-    return found
+        results[str(workers)] = shares
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fields", type=int, default=8, help="fields of view (8)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each layout (4)")
-    parser.add_argument("--processes", type=int, default=16, help="that would feed one device (16)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per layout (4)")
+    parser.add_argument("--processes", type=int, default=16, help="cores per device (16)")
     parser.add_argument(
-        "--latency", type=float, default=0.03, help="seconds that the simulated store adds (0.03)"
+        "--latency",
+        type=float,
+        default=0.03,
+        help="of the simulated store, in seconds (0.03)",
     )
-    parser.add_argument("--folder", type=Path, help="keep the files here; default: a temporary one")
-    parser.add_argument("--only", nargs="+", choices=CASES, help="these alone; writes no results")
-    parser.add_argument("--case", help=argparse.SUPPRESS)  # one layout, in a process of its own
+    parser.add_argument("--folder", type=Path, help="folder of the stores (a temporary one)")
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, help="these layouts alone; writes nothing"
+    )
+    add_output_args(parser, "data")
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # one layout, in its own process
     args = parser.parse_args()
     shared = Path(__file__).parent.parent.parent / "shared" / "data"
     if args.case:
@@ -333,21 +338,21 @@ def main() -> None:
             build(folder, args.fields, shared)
         results: dict[str, dict] = {}
         for name in args.only or CASES:
-            # A process each, so that one layout's threads and memory are not another's.
+            # One process per layout, so that threads and memory are not shared.
             command = [sys.executable, __file__, "--case", name, "--folder", str(folder)]
             command += ["--seconds", str(args.seconds), "--latency", str(args.latency)]
-            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             print(f"{name}: measured", file=sys.stderr)
-            found = json.loads(said.splitlines()[-1])
-            results |= found if name == "latency" else {name: found}
+            result = json.loads(output.splitlines()[-1])
+            results |= result if name == "latency" else {name: result}
     text = report(results, args.processes)
     print(text)
     if not args.only:
-        save(text, results, (shared / "cpjump1_images").exists())
+        save(args.out, text, results, (shared / "cpjump1_images").exists())
 
 
 def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
-    """One layout's measurement."""
+    """The measurement of one layout."""
     sizes = {"tiff": 1.0 * sum(f.stat().st_size for f in (folder / "tiff").glob("*.tiff"))}
     sizes["tiff"] /= len(list((folder / "tiff").glob("*_0.tiff")))
     if name == "latency":
@@ -356,51 +361,51 @@ def case(folder: Path, name: str, args: argparse.Namespace) -> dict:
         return feeding(folder, args.seconds)
     if name == "png tar":
         return from_tar(folder / "fields.tar", args.seconds)
-    store, _, how = name.partition(", ")
-    if how == "opened":
+    store, _, variant = name.partition(", ")
+    if variant == "opened":
         from mae_jax.data import zarr_reader as arrays
 
         arrays.open_array = arrays.open_array.__wrapped__  # which keeps nothing open
     size = {"tiles": 4.0 * CROP_BYTES, "tiles exact": 1.0 * CROP_BYTES, **sizes}.get(store)
-    per_site = 8 if how == "8 crops" else 1
+    per_site = 8 if variant == "8 crops" else 1
     batch = 8 if per_site == 1 and store in ("tiff", "zarr whole") else BATCH  # slow ones
     return from_index(str(folder / store / "index.parquet"), per_site, args.seconds, size, batch)
 
 
 def report(results: dict[str, dict], processes: int) -> str:
     """The tables, in Markdown."""
-    eats = ", ".join(f"{name} {rate:,}" for name, rate in APPETITE.items())
-    heads = [f"{processes} cores feed {name}" for name in APPETITE]
+    consumption = ", ".join(f"{name} {rate:,}" for name, rate in CONSUMPTION.items())
+    columns = [f"{processes} cores feed {name}" for name in CONSUMPTION]
     lines = [
-        f"Goals of the default store: at most {GOALS['bytes']} bytes read for a byte of the crop, "
-        f"{GOALS['crops']:,} crops/s/core. An H200 eats, in crops/s: {eats}.",
+        f"Goals of the default store: at most {GOALS['bytes']} bytes read per byte of crop, "
+        f"{GOALS['crops']:,} crops/s/core. An H200 trains on, in crops/s: {consumption}.",
         "",
-        "| layout | bytes read / crop | crops/s | crops/s/core | " + " | ".join(heads) + " |",
-        "|---" * (4 + len(heads)) + "|",
+        "| layout | bytes read / crop | crops/s | crops/s/core | " + " | ".join(columns) + " |",
+        "|---" * (4 + len(columns)) + "|",
     ]
-    for name, found in results.items():
+    for name, result in results.items():
         if name != "feeding":
-            per_core = found["crops/s/core"]
-            shares = [f"{per_core * processes / rate:.0%}" for rate in APPETITE.values()]
-            rates = f"{found['bytes']:.2f} | {found['crops/s']:,.0f} | {per_core:,.0f}"
+            per_core = result["crops/s/core"]
+            shares = [f"{per_core * processes / rate:.0%}" for rate in CONSUMPTION.values()]
+            rates = f"{result['bytes']:.2f} | {result['crops/s']:,.0f} | {per_core:,.0f}"
             lines.append(f"| {name} | {rates} | {' | '.join(shares)} |")
     if "feeding" in results:
         lines += [
             "",
-            "A simulated H200 beside the default store: the share of its time that it is busy.",
+            "A simulated H200 and the default store: the share of its time in which it computes.",
             "",
-            "| worker processes | " + " | ".join(APPETITE) + " |",
-            "|---" * (1 + len(APPETITE)) + "|",
+            "| worker processes | " + " | ".join(CONSUMPTION) + " |",
+            "|---" * (1 + len(CONSUMPTION)) + "|",
         ]
         for workers, shares in results["feeding"].items():
             named = workers if workers != "0" else "none (threads of the training process)"
-            cells = [f"{shares[name]:.0%}" for name in APPETITE]
+            cells = [f"{shares[name]:.0%}" for name in CONSUMPTION]
             lines.append(f"| {named} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def save(text: str, results: dict[str, dict], real: bool) -> None:
-    """Writes the tables and the numbers, with what they were measured on."""
+def save(out: Path, text: str, results: dict[str, dict], real: bool) -> None:
+    """Writes the tables and the numbers, with machine and versions."""
     from mae_jax.files import write_json, write_text
 
     packages = ("tensorstore", "grain", "array-record", "imagecodecs", "numpy")
@@ -410,10 +415,10 @@ def save(text: str, results: dict[str, dict], real: bool) -> None:
         f"# Reading crops\n\n`{' '.join(['python', *sys.argv])}`, "
         f"{datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), "
         f"load {os.getloadavg()[1]:.1f}, Python {platform.python_version()}, {versions}; {images}. "
-        "What the layouts are stands at the head of `benchmarks/data.py`.\n\n"
+        "The docstring of `benchmarks/data.py` describes the layouts.\n\n"
     )
-    write_json(RESULTS / "results.json", results)
-    print(f"\nwrote {write_text(RESULTS / 'README.md', head + text + chr(10))}")
+    write_json(out / "results.json", results)
+    print(f"\nwrote {write_text(out / 'README.md', head + text + chr(10))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Wells a second, end to end: `embed_index` against a plain PyTorch loop, in one run.
+"""Wells per second, end to end: `embed_index` against a plain PyTorch loop, in one run.
 
     python benchmarks/embed.py             # ViT-S/16 on this machine's CPU: about six minutes
     python benchmarks/embed.py --model vit_l16 --wells 64 --size 2048 --channels 6 --batch 256
@@ -6,14 +6,14 @@
 Both read the same uint16 TIFFs (LZW) from disk, decode them, tile them, run the same network with
 the same weights (checked: the embeddings agree) and average. The PyTorch side is what one would
 write by hand: a DataLoader over wells with workers, inference mode,
-scaled_dot_product_attention, TF32 on GPUs, a batch at a time. Both sides compute in the same type.
+scaled_dot_product_attention, TF32 on GPUs, one batch at a time. Both sides use the same dtype.
 In bfloat16 PyTorch runs twice, with autocast (float32 weights and residual stream, as here) and
-with all of the network in bfloat16, and the faster counts. The rounds alternate, so that a busy
-machine slows all alike; medians of each round's ratios are reported.
+with all of the network in bfloat16, and the faster counts. The rounds alternate, so that other
+load slows all alike; medians of the ratios of each round are reported.
 
-The bare network is the same compiled program, on a batch that already lies on the device. On a
-processor, decoding shares the cores with the network, so a second table embeds wells of real size
-by an accelerator that is only simulated: it takes its time for every crop, but no processor's.
+The bare network is the same compiled program, on a batch that is already on the device. On a CPU,
+decoding shares the cores with the network, so a second table embeds wells of real size with a
+simulated accelerator: it takes time for every crop, but no CPU time.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 from embed_torch import PRECISIONS, torch_loader, torch_loop, torch_network
+from output import add_output_args
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
@@ -47,8 +48,7 @@ from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.weights.preprocessing import Preprocessing
 
-RESULTS = Path(__file__).parent / "results" / "embed"
-SPEEDS = (50, 100, 200, 400)  # crops a second of the simulated accelerator
+SPEEDS = (50, 100, 200, 400)  # crops per second of the simulated accelerator
 
 
 def write_screen(folder: Path, wells: int, channels: int, size: int) -> Index:
@@ -98,7 +98,7 @@ def make_encoder(config: ParallelViTConfig) -> MAEEncoder:
 
 
 class Accelerator(Encoder):
-    """Takes 1 / `speed` seconds a crop, in which the processor is free, and returns zeros."""
+    """Takes 1 / `speed` seconds per crop, in which the CPU is free, and returns zeros."""
 
     def __init__(self, speed: float) -> None:
         self.name, self.speed, self.params = f"accelerator-{speed:g}", speed, {}
@@ -108,7 +108,7 @@ class Accelerator(Encoder):
     def forward(
         self, params: Any, pixels: jax.Array, *, pooling: str = "mean", block: int | None = None
     ) -> jax.Array:
-        """Sleeps once the pixels are there."""
+        """Sleeps once the pixels have arrived."""
         shape = jax.ShapeDtypeStruct((len(pixels), 1), np.float32)
 
         def sleep(_: Any) -> np.ndarray:
@@ -141,10 +141,10 @@ def bare(encoder: Encoder, channels: int, batch: int, crops: int, **options: Any
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds by the clock, seconds of all this process's processors, and the result."""
-    clock, processor = time.perf_counter(), time.process_time()
-    found = work()
-    return time.perf_counter() - clock, time.process_time() - processor, found
+    """Wall seconds, CPU seconds of all threads of this process, and the result."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - clock, time.process_time() - cpu, result
 
 
 def against_torch(
@@ -174,12 +174,12 @@ def against_torch(
 
     ours("warm", few)  # compiles
     loader = torch_loader(few, config.crop, 0, device)
-    made = {name: torch_loop(loader, one, args.batch) for name, one in networks.items()}
-    exact = made.pop("float32")
-    made["mae_jax"] = read_embeddings(folder / f"{dtype}-warm")[1]
+    outputs = {name: torch_loop(loader, network, args.batch) for name, network in networks.items()}
+    exact = outputs.pop("float32")
+    outputs["mae_jax"] = read_embeddings(folder / f"{dtype}-warm")[1]
     difference = {
-        f"largest difference from float32 in PyTorch, {name}": _difference(one, exact)
-        for name, one in made.items()
+        f"largest difference from float32 in PyTorch, {name}": _difference(output, exact)
+        for name, output in outputs.items()
     }
     loader = torch_loader(index, config.crop, args.workers, device)
     next(iter(loader))  # starts its workers
@@ -188,7 +188,7 @@ def against_torch(
     for turn in range(args.rounds):
         crops = crops or args.wells * 4
         rate = bare(encoder, args.channels, args.batch, min(crops, 4 * args.batch))
-        seconds, processor, report = timed(lambda turn=turn: ours(f"round{turn}"))
+        seconds, cpu_seconds, report = timed(lambda turn=turn: ours(f"round{turn}"))
         crops = report.crops
         others = {
             name: timed(lambda name=name: torch_loop(loader, networks[name], args.batch))[0]
@@ -203,20 +203,19 @@ def against_torch(
                 "bare network crops/s": rate,
                 "share of the bare network": crops / seconds / rate,
                 "share of time that the device waited": report.waited / report.seconds,
-                "processor seconds a crop": processor / crops,
+                "CPU seconds per crop": cpu_seconds / crops,
             }
         )
         print(json.dumps({"type": dtype, **rounds[-1]}), file=sys.stderr)
     _, reading, _ = timed(lambda: [read_site(few, row) for row in range(len(few))])
     per_crop = reading / (crops / args.wells * len(few))
-    medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    medians = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
     return {
         "computed in": dtype,
         **medians,
         **difference,
-        "processor seconds a crop of reading": per_crop,
-        "share of processor time that reading needs": per_crop
-        / medians["processor seconds a crop"],
+        "CPU seconds per crop of reading": per_crop,
+        "share of CPU time that reading takes": per_crop / medians["CPU seconds per crop"],
         "crops": crops,
     }
 
@@ -226,32 +225,32 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def simulated(folder: Path) -> list[dict[str, float]]:
-    """Wells of 5 × 1080² through accelerators of several speeds that need no processor."""
-    there = write_screen(folder / "simulated", 4, 5, 1080)
-    found = []
+    """Wells of 5 × 1080² through simulated accelerators, which need no CPU time."""
+    screen = write_screen(folder / "simulated", 4, 5, 1080)
+    rows = []
     options = {"batch": 32, "devices": jax.devices("cpu")[:1]}
     for speed in SPEEDS:
         encoder = Accelerator(speed)
         alone = bare(encoder, 5, crops=speed, **options)
         # Wells for four seconds or more, so that reading the first one does not weigh.
-        wells = pd.concat([there.table] * max(2, speed // 25), ignore_index=True)
+        wells = pd.concat([screen.table] * max(2, speed // 25), ignore_index=True)
         wells["Metadata_Plate"] = [f"P{number}" for number in range(len(wells))]
 
         def job(encoder: Encoder = encoder, wells: pd.DataFrame = wells) -> Any:
             out = folder / encoder.name
-            return embed_index(encoder, Index(wells, there.root), out, progress=False, **options)
+            return embed_index(encoder, Index(wells, screen.root), out, progress=False, **options)
 
-        seconds, processor, report = timed(job)
-        found.append(
+        seconds, cpu_seconds, report = timed(job)
+        rows.append(
             {
                 "bare crops/s": alone,
                 "job crops/s": report.crops / seconds,
                 "share of the bare": report.crops / seconds / alone,
-                "cores that the job kept busy": processor / seconds,
+                "cores that the job kept busy": cpu_seconds / seconds,
             }
         )
-        print(json.dumps(found[-1]), file=sys.stderr)
-    return found
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -276,7 +275,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--dtypes", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    add_output_args(parser, "embed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -288,7 +287,7 @@ def main() -> None:
     import torch
 
     made_with = {**package_versions(), "torch": torch.__version__}
-    how = {
+    settings = {
         "command": " ".join(["python", "benchmarks/embed.py", *sys.argv[1:]]),
         "date": utc_now(),
         "device": f"{jax.local_devices()[0].device_kind} ({jax.default_backend()}), torch "
@@ -296,36 +295,36 @@ def main() -> None:
         "model": f"{args.model}, channel-agnostic, batch {args.batch}",
         "screen": f"{args.wells} wells of {args.channels} × {args.size}²",
         "cores": len(os.sched_getaffinity(0)),
-        "load when it ended (1 min)": round(os.getloadavg()[0], 1),
+        "load at the end (1 min)": round(os.getloadavg()[0], 1),
         "versions": ", ".join(f"{name} {version}" for name, version in made_with.items()),
     }
     text = f"""# Embedding, end to end
 
-Goals: at least 1.5 times the wells a second of a plain PyTorch loop, and at least 95 % of the
-crops a second of the bare network. `benchmarks/embed.py` says how both are measured.
+Goals: at least 1.5 times the wells per second of a plain PyTorch loop, and at least 95 % of the
+crops per second of the bare network. `benchmarks/embed.py` describes the measurement.
 
 {_side_by_side(figures)}
 
-{table([{"": key, "value": value} for key, value in how.items()])}
+{table([{"": key, "value": value} for key, value in settings.items()])}
 
-## With an accelerator that needs no processor
+## With a simulated accelerator
 
-Wells of 5 × 1080² pixels, 25 crops each. As long as reading fits into the cores, the device does
-not wait; beyond, reading is the limit, and more cores or more shards are the cure.
+Wells of 5 × 1080² pixels, 25 crops each. As long as the cores can read fast enough, the device does
+not wait; beyond that, reading is the limit, and more cores or more tasks help.
 
 {table(steps)}
 """
     print(text)
     write_text(args.out / "README.md", text)
-    write_json(args.out / "figures.json", {**how, "types": figures, "simulated": steps})
+    write_json(args.out / "figures.json", {**settings, "types": figures, "simulated": steps})
 
 
 def _side_by_side(figures: list[dict[str, Any]]) -> str:
     """A column for each type."""
-    names = list(dict.fromkeys(name for one in figures for name in one))
-    columns = [one["computed in"] for one in figures]
+    names = list(dict.fromkeys(name for column in figures for name in column))
+    columns = [column["computed in"] for column in figures]
     rows = [
-        {"": name, **dict(zip(columns, (one.get(name, "") for one in figures), strict=True))}
+        {"": name, **dict(zip(columns, (column.get(name, "") for column in figures), strict=True))}
         for name in names
         if name != "computed in"
     ]

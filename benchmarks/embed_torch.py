@@ -12,7 +12,7 @@ from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.nn.pos_embed import sincos_pos_embed
 
 # How PyTorch may compute in each type: as its manual says, and with all in bfloat16, norms and the
-# residual stream included, which is quicker on processors and less exact.
+# residual stream included, which is faster on CPUs and less exact.
 PRECISIONS = {"float32": ("float32",), "bfloat16": ("autocast", "bfloat16 throughout")}
 
 
@@ -135,10 +135,10 @@ def torch_loop(loader: Any, network: Any, batch: int) -> np.ndarray:
     import torch
 
     device = next(network.parameters()).device
-    found = []
+    wells = []
     with torch.inference_mode():
         for crops in loader:
             crops = torch.as_tensor(crops)
             parts = [network(part.to(device, non_blocking=True)) for part in crops.split(batch)]
-            found.append(torch.cat(parts).mean(dim=0).cpu().numpy())
-    return np.stack(found)
+            wells.append(torch.cat(parts).mean(dim=0).cpu().numpy())
+    return np.stack(wells)

@@ -5,13 +5,12 @@
 The PyTorch network is timm's parallel scaling blocks with the same weights, run as it stands
 ("torch eager") and through torch.compile. All run in float32 with as many threads, one after
 another in every round. Each runs in a process of its own, since both libraries keep thread pools
-that disturb each other, and its memory is the most that the process ever held. Outputs are compared
-first: they must agree to 1e-4 of the largest value.
+that disturb each other; memory is the peak of the process. Outputs are compared first: they must
+agree to 1e-4 of the largest value.
 
-Medians over the rounds: images a second; how often faster than the better PyTorch of the same
-round; seconds of processor time an image (which a busy machine disturbs less); and GFLOP/s of the
-network's matrix products, beside what one large matrix product alone reaches in the same library
-("product"): the most that a network of such products can reach.
+Medians over the rounds: images per second; speed relative to the better PyTorch of the same round;
+CPU seconds per image (which other load disturbs less); and GFLOP/s of the network's matrix
+products, next to those of one large matrix product in the same library ("product"), an upper bound.
 """
 
 import argparse
@@ -27,8 +26,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from output import add_output_args
+
 BACKENDS = ("mae_jax", "torch eager", "torch.compile")
-RESULTS = Path(__file__).parent / "results" / "embedding"
 COLUMNS = ("channels", "backend", "images/s", "times", "CPU s/image", "GFLOP/s", "product", "GB")
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--size", default="vit_s16")
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
+    add_output_args(parser, "embedding")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -101,12 +101,12 @@ def compare(args: argparse.Namespace, channels: int) -> list[tuple[str, ...]]:
 
 
 def gflop(args: argparse.Namespace, channels: int) -> float:
-    """The matrix products of one image's forward pass, in 10^9 additions and multiplications."""
+    """GFLOP of one image's forward pass."""
+    from mae_jax.flops import transformer_flops
+
     config = config_of(args)
     tokens = 1 + channels * (args.crop // config.patch) ** 2
-    weights = config.width * (4 * config.width + 2 * config.hidden)
-    attention = 2 * tokens * config.width
-    return 2 * tokens * config.depth * (weights + attention) / 1e9
+    return transformer_flops(tokens, config.width, config.depth, config.hidden) / 1e9
 
 
 def write_table(args: argparse.Namespace, rows: list[tuple[str, ...]]) -> None:
@@ -123,8 +123,7 @@ def write_table(args: argparse.Namespace, rows: list[tuple[str, ...]]) -> None:
             f"{time.strftime('%Y-%m-%d')}: {args.size}, channel-agnostic, batch {args.batch}, "
             f"crops of {args.crop} pixels, float32, {args.threads} threads on {os.cpu_count()} "
             f"cores ({platform.machine()}), median of {args.rounds} rounds; {packages}; load "
-            f"average at the end {os.getloadavg()[0]:.1f}. What the columns mean stands in the "
-            "script.",
+            f"average at the end {os.getloadavg()[0]:.1f}. The script describes the columns.",
             "",
             *lines,
             "",

@@ -1,14 +1,13 @@
-"""Speed and memory of the evaluation, beside straightforward versions of the same definitions.
+"""Speed and memory of the evaluation, against straightforward versions of the same definitions.
 
     python benchmarks/evaluation.py                          # all that fits in a few minutes
     python benchmarks/evaluation.py --only recall ap         # 17,000 genes; 5,000 profiles
     python benchmarks/evaluation.py --only elastic --targets 8
     python benchmarks/evaluation.py --only stream --wells 1400000   # 5.7 GB, twice, on the disk
 
-Every side runs in a process of its own. A figure is seconds of wall time, with the CPU seconds
-beside it (on a machine that others use, those are the fairer ones) and the process's peak memory.
-Results go to benchmarks/results/evaluation: one JSON file a part, and a table of all of them.
-`--small` runs everything at a tenth of the size, to see that it runs, and writes nothing.
+Every side runs in its own process: seconds of wall time, CPU seconds (fairer on a machine with
+other load) and peak memory. Results are one JSON file per part, and a table of all of them.
+`--small` runs everything at a tenth of the size, as a test, and writes nothing.
 """
 
 import argparse
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from output import add_output_args
 
 from mae_jax.files import write_json, write_text
 
@@ -159,8 +159,8 @@ def ap_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
 
     x, codes = _profiles(size)
     with timed() as clock:
-        found = all_against_all(l2_normalize(x), codes)
-    return {**clock, "mean_ap": float(found["ap"].mean())}
+        result = all_against_all(l2_normalize(x), codes)
+    return {**clock, "mean_ap": float(result["ap"].mean())}
 
 
 def ap_copairs(size: dict[str, int], **_: Any) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def ap_copairs(size: dict[str, int], **_: Any) -> dict[str, Any]:
     x, codes = _profiles(size)
     meta = pd.DataFrame({"label": codes.astype(str)})
     with timed() as clock:
-        found = average_precision(meta, x, ["label"], [], [], ["label"], progress_bar=False)
-    return {**clock, "mean_ap": float(found["average_precision"].mean())}
+        result = average_precision(meta, x, ["label"], [], [], ["label"], progress_bar=False)
+    return {**clock, "mean_ap": float(result["average_precision"].mean())}
 
 
 # --- elastic nets -----------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def elastic_ours(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]
 
 
 def elastic_sklearn(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]:
-    """ElasticNetCV for one of those targets, and the coefficients of all beside ElasticNet's."""
+    """ElasticNetCV for one of those targets, and the coefficients of all against ElasticNet's."""
     from sklearn.linear_model import ElasticNet, ElasticNetCV
 
     x, y = _targets(size, targets)
@@ -278,7 +278,7 @@ def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_SCRATCH")) as folder:
         path = Path(folder) / "in.parquet"
-        # Drawn in a process of its own, so that this one's peak is that of the work alone.
+        # Written by another process, so that the peak memory of this one is that of the work.
         given = (str(path), size["stream"], size["width"], size["batches"])
         code = f"import {Path(__file__).stem} as b; b.write_wells(*{given!r})"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
@@ -291,7 +291,6 @@ def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
 
 # --- the frame --------------------------------------------------------------------------------
 
-RESULTS = Path(__file__).parent / "results" / "evaluation"
 FIGURES = ("seconds", "cpu_seconds", "peak_gib")
 BENCHMARKS: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {
     "recall": {"ours": recall_ours, "plain": recall_plain},
@@ -326,7 +325,7 @@ def run_alone(part: str, side: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Machine and versions."""
     versions = {n: metadata.version(n) for n in ("numpy", "scipy", "scikit-learn", "copairs")}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -338,8 +337,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def table() -> str:
-    """All parts measured so far, in markdown."""
+def table(folder: Path) -> str:
+    """All parts with results in `folder`, in Markdown."""
     lines = [
         "# Evaluation: speed and memory",
         "",
@@ -350,18 +349,20 @@ def table() -> str:
         "|---|---|---|---|---|---|",
     ]
     ratios = []
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text())
         where = report["measured"]
-        for side, found in report["sides"].items():
-            rest = {k: v for k, v in found.items() if k not in FIGURES}
+        for side, result in report["sides"].items():
+            rest = {k: v for k, v in result.items() if k not in FIGURES}
             more = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in rest.items())
-            figures = f"{found['seconds']:.1f} | {found['cpu_seconds']:.1f}"
-            lines.append(f"| {path.stem} | {side} | {figures} | {found['peak_gib']:.2f} | {more} |")
+            figures = f"{result['seconds']:.1f} | {result['cpu_seconds']:.1f}"
+            lines.append(
+                f"| {path.stem} | {side} | {figures} | {result['peak_gib']:.2f} | {more} |"
+            )
         first, *others = report["sides"].items()
-        for side, found in others:
-            each = [f["seconds"] / f.get("targets", 1) for f in (found, first[1])]
-            cpu = [f["cpu_seconds"] / f.get("targets", 1) for f in (found, first[1])]
+        for side, result in others:
+            each = [f["seconds"] / f.get("targets", 1) for f in (result, first[1])]
+            cpu = [f["cpu_seconds"] / f.get("targets", 1) for f in (result, first[1])]
             ratios.append(
                 f"- {path.stem}: {each[0] / each[1]:.1f} times faster than {side} by the clock, "
                 f"{cpu[0] / cpu[1]:.1f} in CPU time ({where['date']}, {where['cores']} cores, "
@@ -376,7 +377,8 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=4, help="elastic nets to time, of 955")
     parser.add_argument("--batches", type=int, default=3, help="batches the slow TVN is timed on")
     parser.add_argument("--wells", type=int, help="wells to stream (51,000; the target: 1,400,000)")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a tenth of the size; writes nothing")
+    add_output_args(parser, "evaluation")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
@@ -390,12 +392,12 @@ def main() -> None:
     for part in args.only:
         report = {"measured": machine(), "sizes": sizes(args.small), "sides": {}}
         for side in BENCHMARKS[part]:
-            found = run_alone(part, side, args)
-            report["sides"][side] = found
-            print(part, side, {k: float(f"{v:.4g}") for k, v in found.items()}, flush=True)
+            result = run_alone(part, side, args)
+            report["sides"][side] = result
+            print(part, side, {k: float(f"{v:.4g}") for k, v in result.items()}, flush=True)
         if not args.small:
-            write_json(RESULTS / f"{part}.json", report)
-            write_text(RESULTS / "README.md", table())
+            write_json(args.out / f"{part}.json", report)
+            write_text(args.out / "README.md", table(args.out))
 
 
 if __name__ == "__main__":

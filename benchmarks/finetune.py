@@ -1,12 +1,12 @@
-"""Fine-tunes an encoder to tell perturbations apart, and compares it with a frozen linear probe.
+"""Fine-tunes an encoder to classify perturbations, and compares it with a frozen linear probe.
 
     make demo
     .venv/bin/python benchmarks/finetune.py --model runs/demo/train --index runs/demo/index.parquet
 
 The last plate of every experiment is held out. The probe is a linear layer on embeddings of the
-frozen encoder. Fine-tuning starts from encoder and probe together and trains both, the blocks near
-the patches more slowly (layer-wise decay). Both are judged alike: the scores of a well are the mean
-over the crops that tile its sites, and the best of them must be the well's perturbation.
+frozen encoder. Fine-tuning starts from encoder and probe and trains both, with a lower learning
+rate in early blocks (layer-wise decay). Both predict a well's perturbation from the mean scores of
+the crops that tile its sites.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+from output import add_output_args
 
 import mae_jax
 from mae_jax.data.images import read_site
@@ -29,8 +29,6 @@ from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders import Encoder
 from mae_jax.files import write_text
 from mae_jax.finetune import LinearProbe, fit, layer_decay
-
-RESULTS = Path(__file__).parent / "results" / "finetune"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Sites:
     def random_crops(
         self, crop: int, batch: int, steps: int, seed: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of crops at random places, flipped at random, and their classes."""
+        """Batches of crops at random positions, randomly flipped, and their classes."""
         rng = np.random.default_rng(seed)
         height, width = self.pixels.shape[2:]
         for _ in range(steps):
@@ -69,7 +67,7 @@ class Sites:
 
 
 def read_sites(index: Index, encoder: Encoder, perturbations: int) -> tuple[Sites, Sites]:
-    """Training and held-out sites of the first so many perturbations, controls left out."""
+    """Training and held-out sites of the first `perturbations`, without controls."""
     table = index.table
     treated = table[table["Metadata_ControlType"] == ""]
     names = sorted(treated["Metadata_Perturbation"].unique())[:perturbations]
@@ -108,7 +106,7 @@ def run(
         return encoder.forward(params, crops, pooling=pooling)
 
     def embeddings(params, sites: Sites) -> jax.Array:
-        """(site, tile, feature), a site at a time."""
+        """(site, tile, feature), one site at a time."""
         return jax.jit(lambda x: jax.lax.map(lambda crops: embed(params, crops), x))(
             sites.tiles(crop)
         )
@@ -160,9 +158,9 @@ def main() -> None:
     parser.add_argument("--perturbations", type=int, default=24)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--crop", type=int, help="side of the crops (default: that of training)")
+    parser.add_argument("--crop", type=int, help="side of the crops (that of training)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
+    add_output_args(parser, "finetune")
     args = parser.parse_args()
     encoder = mae_jax.load_encoder(args.model)
     began = time.monotonic()
@@ -187,10 +185,10 @@ def main() -> None:
         [
             "# Fine-tuning",
             "",
-            f"Share of held-out wells told right, of {args.perturbations} perturbations. "
+            f"Accuracy on held-out wells, of {args.perturbations} perturbations. "
             f"`python benchmarks/finetune.py {' '.join(sys.argv[1:])}`, "
             f"{time.strftime('%Y-%m-%d')}: {time.monotonic() - began:.0f} s on {os.cpu_count()} "
-            f"cores; {packages}. What is compared stands at the head of the script.",
+            f"cores; {packages}. The docstring of the script describes the comparison.",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",

@@ -1,13 +1,12 @@
-"""What the largest runs need on pods: the table of `benchmarks/results/plan`.
+"""Estimates of the largest runs on pods: the table of `benchmarks/results/plan`.
 
-python benchmarks/plan.py [CASE ...]
+    python benchmarks/plan.py [CASE ...]
 
-Each case compiles the real step for a slice that is not there (3 to 6 minutes of one core), in a
-process of its own; cases that have a result are not run again.
+Each case compiles the real step for an absent slice (3 to 6 minutes of one core), in its own
+process; cases that have a result in the output folder are not repeated.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -17,21 +16,22 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from output import add_output_args
+
 from mae_jax.files import read_json, write_json, write_text
 from mae_jax.networks.mae import mae_config
 from mae_jax.train.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 
-RESULTS = Path(__file__).parent / "results" / "plan"
 BATCH = 16_384
-CROPS = 3.5e9  # what the paper's largest network saw (A.3)
+CROPS = 3.5e9  # of the paper's largest network (A.3)
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito", "Actin")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network on a slice, as it would be launched."""
+    """A network on a slice."""
 
-    says: str
+    title: str
     network: str
     slice: str
     channel_agnostic: bool = False
@@ -71,8 +71,8 @@ CASES = {
 }
 
 
-def plan_case(name: str) -> None:
-    """Plans a case and writes its numbers; runs in a process of its own."""
+def plan_case(name: str, folder: Path) -> None:
+    """Plans a case and writes its numbers to `folder`."""
     from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
     from mae_jax.planning.format import format_estimate, to_json
 
@@ -86,35 +86,35 @@ def plan_case(name: str) -> None:
     except DoesNotFit as error:
         result = {"slice": case.slice, "fits": False, "wanted_bytes": error.required_bytes}
     result["seconds"] = time.monotonic() - start
-    write_json(RESULTS / f"{name}.json", result)
+    write_json(folder / f"{name}.json", result)
 
 
-def table() -> str:
-    """All results so far, as a Markdown table."""
+def table(folder: Path) -> str:
+    """All results in `folder`, as a Markdown table."""
     rows = [
-        "| run | slice | micro-batches | fits | GiB a device | bound by | step, s | MFU | days |",
+        "| run | slice | micro-batches | fits | GiB per device | bound by | step, s | MFU | days |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, case in CASES.items():
-        path = RESULTS / f"{name}.json"
+        path = folder / f"{name}.json"
         if not path.exists():
             continue
-        found = read_json(path)
-        if "usable_bytes" not in found:
-            wanted = f"{found['wanted_bytes'] / 2**30:.0f} wanted" if found["wanted_bytes"] else "?"
-            rows.append(f"| {case.says} | {case.slice} | {case.grad_accum_steps} | no | {wanted} "
+        plan = read_json(path)
+        if "usable_bytes" not in plan:
+            wanted = f"{plan['wanted_bytes'] / 2**30:.0f} needed" if plan["wanted_bytes"] else "?"
+            rows.append(f"| {case.title} | {case.slice} | {case.grad_accum_steps} | no | {wanted} "
                         "| | | | |")  # fmt: skip
             continue
-        times = {kind: found[f"{kind}_seconds"] for kind in ("compute", "memory", "network")}
-        held = (found["state_bytes"] + found["working_bytes"]) / 2**30
-        formula = " (formula)" if found["source"] == "formula" else ""
+        times = {name: plan[f"{name}_seconds"] for name in ("compute", "memory", "network")}
+        used = (plan["state_bytes"] + plan["working_bytes"]) / 2**30
+        formula = " (formula)" if plan["source"] == "formula" else ""
         rows.append(
-            f"| {case.says}{formula} | {case.slice} | {case.grad_accum_steps} "
-            f"| {'yes' if found['fits'] else 'no'} | {held:.1f} of "
-            f"{found['usable_bytes'] / 2**30:.1f} | {max(times, key=lambda k: times[k])} "
-            f"| {found['fastest_step_seconds']:.2f} to {found['slowest_step_seconds']:.2f} "
-            f"| {100 * found['slowest_mfu']:.0f} to {100 * found['fastest_mfu']:.0f} % "
-            f"| {found['fastest_days']:.1f} to {found['slowest_days']:.1f} |"
+            f"| {case.title}{formula} | {case.slice} | {case.grad_accum_steps} "
+            f"| {'yes' if plan['fits'] else 'no'} | {used:.1f} of "
+            f"{plan['usable_bytes'] / 2**30:.1f} | {max(times, key=lambda k: times[k])} "
+            f"| {plan['fastest_step_seconds']:.2f} to {plan['slowest_step_seconds']:.2f} "
+            f"| {100 * plan['slowest_mfu']:.0f} to {100 * plan['fastest_mfu']:.0f} % "
+            f"| {plan['fastest_days']:.1f} to {plan['slowest_days']:.1f} |"
         )
     return "\n".join(rows)
 
@@ -122,29 +122,39 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all by default")
+    add_output_args(parser, "plan")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        plan_case(args.worker)
+        plan_case(args.worker, args.out)
         return
     for name in args.cases or CASES:
-        if (RESULTS / f"{name}.json").exists():
+        if (args.out / f"{name}.json").exists():
             continue
         print(f"\n{name}", flush=True)
-        command = [sys.executable, "-W", "ignore", __file__, "--worker", name]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--worker",
+            name,
+            "--out",
+            str(args.out),
+        ]
         subprocess.run(command, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "libtpu", "flax"))
     text = (
-        f"# Plans of the largest runs\n\n{table()}\n\n"
+        f"# Plans of the largest runs\n\n{table(args.out)}\n\n"
         f"Batch {BATCH:,}, {CROPS:.1e} crops, bfloat16, layers in a loop, nothing recomputed. The "
-        "lower step time overlaps computing, memory and network entirely, the upper one not at "
-        "all; both take every kernel to run at its peak, so a real step takes longer. Slices of "
-        "v5p count two cores a chip: v5p-256 is 128 chips.\n\n"
+        "lower step time overlaps compute, memory and network entirely, the upper one not at all; "
+        "both assume that every kernel runs at its peak, so a real step takes longer. Slices of "
+        "v5p count two cores per chip: v5p-256 is 128 chips.\n\n"
         f"`python benchmarks/plan.py` on {time.strftime('%Y-%m-%d')}: {versions}, Python "
         f"{platform.python_version()}, {os.cpu_count()} cores.\n"
     )
-    write_text(RESULTS / "README.md", text)
-    print(f"\n{json.dumps(str(RESULTS / 'README.md'))}")
+    write_text(args.out / "README.md", text)
+    print(f"\nwrote {args.out / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def _collectives(
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     sharded = replicated = 0
     for leaf in jax.tree.leaves(functions.state.params):
-        axes = _axes(leaf.sharding.spec)
+        axes = [axis for axis in _axes(leaf.sharding.spec) if mesh.shape[axis] > 1]
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         size //= mesh.shape["tensor"] if "tensor" in axes else 1
         if "fsdp" in axes:
@@ -109,7 +109,7 @@ def _collectives(
     collectives = []
     if replicated:
         collectives.append(Collective("all-reduce", replicated, data * fsdp, num_micro))
-    if sharded and fsdp > 1:
+    if sharded:
         # Weights are gathered in the compute dtype.
         gathered = sharded // 2 if _compute_dtype(config.model) == "bfloat16" else sharded
         collectives += [

@@ -17,7 +17,10 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "finetune.py"
 
 
 @pytest.mark.slow
-def test_probe_and_fine_tuning_are_judged_alike(tmp_path: Path) -> None:
+def test_probe_and_fine_tuning_are_judged_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # as `python benchmarks/finetune.py` does
     words = ["--experiments", "1", "--plates", "2", "--genes", "4", "--image-size", "64"]
     assert main(["synth", "--out", str(tmp_path / "screen"), *words, "--quiet"]) == 0
     table = str(tmp_path / "screen" / "load_data.csv")

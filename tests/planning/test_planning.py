@@ -46,6 +46,14 @@ def test_the_formula_s_state_is_the_compiler_s():
     assert compiled.traffic.collectives
 
 
+def test_a_data_parallel_step_sums_all_gradients():
+    """Rules that shard over fsdp or tensor change nothing where these axes have length 1."""
+    cost = formula_cost(CONFIG, parse_slice("h100-8"))
+    (collective,) = cost.traffic.collectives
+    assert (collective.name, collective.group) == ("all-reduce", 8)
+    assert collective.size == 4 * cost.parameters
+
+
 def test_residuals_of_the_backward_pass():
     two, four, eight = (residual_bytes(CONFIG, crops) for crops in (2, 4, 8))
     assert eight - four == pytest.approx(2 * (four - two))  # besides some copies of weights
