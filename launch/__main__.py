@@ -1,4 +1,4 @@
-"""`python -m launch TARGET submit|status|logs|stop NAME …`."""
+"""`mae-jax launch TARGET submit|status|logs|stop NAME …`."""
 
 import argparse
 import os
@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from launch.commands import Command
-from launch.kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
-from launch.runs import Run, check_name, make_run, positive_int
-from launch.slurm import SLURM
-from launch.tpu_vm import TPU_QUEUED_RESOURCE, TPU_VM
 from mae_jax.errors import InputError, redact_credentials
 
+from .commands import Command
+from .kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
+from .runs import Run, check_name, make_run, positive_int
+from .slurm import SLURM
+from .tpu_vm import TPU_QUEUED_RESOURCE, TPU_VM
 
+
+@runtime_checkable
 class Target(Protocol):
     """Machines that runs are launched on.
 
@@ -116,7 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line: targets, their verbs, and the options of each."""
-    root = Parser(prog="python -m launch", description="Launch mae-jax on other machines.")
+    root = Parser(
+        prog="mae-jax launch",
+        description="Start runs on other machines, and look after them.",
+        epilog=f"example:\n{KUBERNETES.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     targets = root.add_subparsers(dest="target", required=True, metavar="TARGET")
     for name, target in TARGETS.items():
         target_parser = targets.add_parser(name, help=target.help)

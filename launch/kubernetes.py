@@ -8,10 +8,11 @@ from typing import Any
 
 import jinja2
 
-from launch.commands import Command, command
-from launch.runs import FINAL, PREEMPTED, Run, check_shared, positive_int
-from launch.tpus import tpu_slice
 from mae_jax.errors import InputError
+
+from .commands import Command, command
+from .runs import FINAL, PREEMPTED, Run, check_shared, positive_int
+from .tpus import tpu_slice
 
 TEMPLATES = Path(__file__).parent / "templates"
 DAYS_KEPT = 7  # of a finished job, so that its end can be read
@@ -215,20 +216,19 @@ GKE_TPU = Kubernetes(
     tpus=True,
     jobset=True,
     help="TPU slices of Google Kubernetes Engine with JobSet's controller",
-    example="  python -m launch gke-tpu submit vitl8 --tpu v5e-256 \\\n"
-    + _TRAIN.format(image="tpu"),
+    example="  mae-jax launch gke-tpu submit vitl8 --tpu v5e-256 \\\n" + _TRAIN.format(image="tpu"),
 )
 GKE_GPU = Kubernetes(
     tpus=False,
     jobset=True,
     help="GPU nodes of Kubernetes with JobSet's controller",
-    example="  python -m launch gke-gpu submit vitl8 --nodes 4 --gpus 8 "
+    example="  mae-jax launch gke-gpu submit vitl8 --nodes 4 --gpus 8 "
     "--node cloud.google.com/gke-accelerator=nvidia-h100-80gb \\\n" + _TRAIN.format(image="cuda12"),
 )
 KUBERNETES = Kubernetes(
     tpus=False,
     jobset=False,
     help="GPU nodes of any Kubernetes",
-    example="  python -m launch kubernetes submit vitl8 --nodes 4 --gpus 8 \\\n"
+    example="  mae-jax launch kubernetes submit vitl8 --nodes 4 --gpus 8 \\\n"
     + _TRAIN.format(image="cuda12"),
 )

@@ -6,9 +6,10 @@ import os
 import shlex
 from pathlib import Path
 
-from launch.commands import Command, bash_array, command
-from launch.runs import Run, positive_int
 from mae_jax.errors import InputError
+
+from .commands import Command, bash_array, command
+from .runs import Run, positive_int
 
 BODY = Path(__file__).parent / "slurm.sh"
 IMAGE_WORKDIR = "/opt/mae_jax"  # of launch/Dockerfile, with the configs
@@ -19,9 +20,9 @@ class Slurm:
 
     help = "GPU nodes of a SLURM cluster, with or without containers"
     example = """\
-  python -m launch slurm submit vitl8 --nodes 4 --gpus 8 --time 24:00:00 --venv .venv \\
+  mae-jax launch slurm submit vitl8 --nodes 4 --gpus 8 --time 24:00:00 --venv .venv \\
       --runs /scratch/runs -- train --config configs/demo.py --config.data.index=/data/index.parquet
-  python -m launch slurm submit screen --num-tasks 64 --gpus 1 --time 4:00:00 --venv .venv \\
+  mae-jax launch slurm submit screen --num-tasks 64 --gpus 1 --time 4:00:00 --venv .venv \\
       --runs /scratch/embeddings -- embed --encoder /scratch/runs/vitl8/model \\
       --index /data/index.parquet"""
     # srun kills all processes when one of them fails, so a preempted one must end with status 0.

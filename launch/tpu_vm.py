@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.commands import Command, bash_array, command
-from launch.runs import Run, check_shared
-from launch.tpus import accelerator_type, tpu_slice
 from mae_jax.errors import InputError
+
+from .commands import Command, bash_array, command
+from .runs import Run, check_shared
+from .tpus import accelerator_type, tpu_slice
 
 BODY = Path(__file__).parent / "tpu_vm.sh"
 CONTAINER = "mae-jax"
@@ -191,7 +192,7 @@ class TpuVM:
 
 
 _EXAMPLE = (
-    "  python -m launch {target} --zone us-east5-a --tpu v5p-256 \\\n"
+    "  mae-jax launch {target} --zone us-east5-a --tpu v5p-256 \\\n"
     "      --image us-docker.pkg.dev/my-project/mae-jax/tpu --nfs 10.0.0.2:/share:/share \\\n"
     "      --runs /share/runs -- train --config configs/demo.py "
     "--config.data.index=/share/index.parquet"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mae_jax._version import __version__
+from mae_jax.cli.launch import launch
 from mae_jax.cli.missing_packages import missing_package
 from mae_jax.config import nearest
 from mae_jax.errors import (
@@ -38,6 +39,7 @@ COMMANDS = {
     "view": "browse embeddings: plates, a map of all wells, images, neighbours",
     "plan": "estimate the memory, FLOPs and time of a run",
     "convert": "read and write the weights of other implementations",
+    "launch": "start runs on TPU VMs, GKE, Kubernetes and SLURM",
     "demo": "run everything, end to end, on a synthetic screen",
 }
 
@@ -69,6 +71,8 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"mae-jax: no command '{name}': {nearest(name, list(COMMANDS))}", file=sys.stderr)
         return WRONG_INPUT
+    if name == "launch":  # a command line of its own
+        return launch(argv[1:])
     command = importlib.import_module(f"mae_jax.cli.{name}")
     parser = argparse.ArgumentParser(
         prog=f"mae-jax {name}",

@@ -85,8 +85,8 @@ def test_the_examples_that_users_copy_are_right(dry_run):
     helps = "\n".join(target.example for target in TARGETS.values())
     text = f"{readme}\n{helps}".replace("\\\n", " ").replace("$IMAGES", "lab")
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    examples = [line.removeprefix("python -m launch ") for line in lines
-                if line.startswith("python -m launch ") and " submit " in line]  # fmt: skip
+    examples = [line.removeprefix("mae-jax launch ") for line in lines
+                if line.startswith("mae-jax launch ") and " submit " in line]  # fmt: skip
     assert len(examples) == 6 + len(TARGETS) + 1
     for example in examples:
         assert dry_run(example)
