@@ -175,15 +175,15 @@ def write_weights(args: argparse.Namespace) -> None:
     import safetensors.numpy
 
     from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
-    from mae_jax.networks.mae.torch_keys import export_openphenom
     from mae_jax.networks.registry import param_shapes
+    from mae_jax.networks.torch_import import export_state_dict
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda s: (0.05 * rng.normal(size=s.shape)).astype(np.float32), param_shapes(config)
     )
-    state = export_openphenom(params, config)
+    state = export_state_dict(params, config)
     safetensors.numpy.save_file(state, Path(args.folder) / "weights.safetensors")
 
 
@@ -242,13 +242,13 @@ def jax_embed(args: argparse.Namespace):
 
     from mae_jax.networks.mae.config import DecoderConfig, MAEConfig
     from mae_jax.networks.mae.encoder import MAEEncoder
-    from mae_jax.networks.mae.torch_keys import import_openphenom
+    from mae_jax.networks.torch_import import import_state_dict
     from mae_jax.weights.preprocessing import Preprocessing
     from mae_jax.weights.state_dict import read_state_dict
 
     config = MAEConfig(config_of(args), DecoderConfig(width=64, depth=1))
     state = read_state_dict(Path(args.folder) / "weights.safetensors")
-    params = import_openphenom(state, config)
+    _, params = import_state_dict(state, "the state dict", config=config)
     preprocessing = Preprocessing(config.encoder.channels, any_channels=True, crop=args.crop)
     encoder = MAEEncoder(config.encoder, params["encoder"], preprocessing)
     return lambda batch: np.asarray(encoder.embed(batch))

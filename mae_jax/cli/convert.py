@@ -1,37 +1,56 @@
-"""`mae-jax convert`: weights of other implementations to a saved model, and back."""
+"""`mae-jax convert`: PyTorch weights or a run's checkpoint to a saved model, and back."""
 
 import argparse
 
-HELP = "Read the weights of other implementations into a saved model, or write them back."
+HELP = "Convert PyTorch weights or a run's checkpoint to a saved model, or export to PyTorch."
 EXAMPLE = """\
   mae-jax convert model.safetensors models/openphenom --channels DNA,ER,AGP,RNA,Mito,BF
       (a released checkpoint: torch zip or safetensors; nothing in it is executed)
   mae-jax convert vit_base_patch16.pth models/vit_b16 --channels DNA,ER,RNA,AGP,Mito
       (an ImageNet ViT of timm, its patch kernel adapted to five stains)
-  mae-jax convert runs/demo/train exported.safetensors --export
-      (a saved model as a PyTorch state dict)"""
+  mae-jax convert runs/demo/train@12000 models/step_12000
+      (a checkpoint of a run: a step, best or latest)
+  mae-jax convert runs/demo/train exported/model.safetensors --export
+      (a saved model as a PyTorch state dict, with a config.json beside it)"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    parser.add_argument("source", help="file, folder or hub id to read")
+    """Declare the command's options."""
+    parser.add_argument("source", help="file, folder, RUN@STEP or hub id to read")
     parser.add_argument("target", help="folder of the saved model, or with --export a file")
     parser.add_argument(
         "--channels",
         help="names of the channels in the model's order, separated by commas "
-        "(RGB models are adapted to so many)",
+        "(RGB models are adapted to that many)",
     )
     parser.add_argument(
         "--bias-layout",
-        choices=["legacy", "fixed"],
-        default="legacy",
+        metavar="legacy|fixed",
         help="where the MLP bias of a masked autoencoder was added in training: legacy for "
-        "timm <= 1.0.24 and all released weights (default: legacy)",
+        "timm <= 1.0.24 and all released weights (default: as exported files state, else legacy)",
+    )
+    parser.add_argument("--heads", type=int, help="attention heads of the encoder, if not shown")
+    parser.add_argument(
+        "--decoder-heads", type=int, help="attention heads of the decoder, if not shown"
+    )
+    parser.add_argument(
+        "--norm-eps", type=float, help="epsilon of the encoder's LayerNorms (default: 1e-6)"
+    )
+    parser.add_argument(
+        "--decoder-norm-eps",
+        type=float,
+        help="epsilon of the decoder's LayerNorms (default: 1e-5 channel-agnostic, 1e-6 joint)",
     )
     parser.add_argument(
         "--scale",
         type=float,
-        help="divisor of raw pixels, such as 255 (default: the pixel type's maximum)",
+        help="divisor of raw pixels (default: 255 for PyTorch weights, which were trained on "
+        "8-bit images; else the model's own)",
+    )
+    parser.add_argument(
+        "--eps",
+        type=float,
+        help="added to the variance of the scaled pixels (default: the model's, or 1e-5)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument(
@@ -40,30 +59,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Converts, and says what was written."""
+    """Convert, and report what was written."""
     import dataclasses
-
-    import numpy as np
 
     from mae_jax.encoders.pretrained import from_pretrained
     from mae_jax.networks.registry import kind_of
     from mae_jax.networks.saved_model import save_model
-    from mae_jax.networks.torch_import import export_state_dict
-    from mae_jax.weights.pytree_paths import flatten
-    from mae_jax.weights.state_dict import write_state_dict
+    from mae_jax.networks.torch_import import export_model
 
     channels = tuple(args.channels.split(",")) if args.channels else None
-    config, params, preprocessing = from_pretrained(
-        args.source, revision=args.revision, channels=channels, bias_layout=args.bias_layout
+    model = from_pretrained(
+        args.source,
+        revision=args.revision,
+        channels=channels,
+        bias_layout=args.bias_layout,
+        heads=args.heads,
+        decoder_heads=args.decoder_heads,
+        norm_eps=args.norm_eps,
+        decoder_norm_eps=args.decoder_norm_eps,
     )
-    count = sum(int(np.prod(value.shape)) for value in flatten(params).values())
-    if args.export:
-        tensors = export_state_dict(params, config)
-        write_state_dict(args.target, tensors)
-        print(f"{args.target}: {len(tensors)} tensors of a {kind_of(config)}")
-        return
+    config, params, preprocessing = model
     if args.scale is not None:
         preprocessing = dataclasses.replace(preprocessing, scale=args.scale)
+    if args.eps is not None:
+        preprocessing = dataclasses.replace(preprocessing, eps=args.eps)
+    if args.export:
+        count = export_model(args.target, params, config, preprocessing)
+        print(f"{args.target}: {count} tensors of a {kind_of(config)}")
+        return
     save_model(args.target, params, config, preprocessing)
-    named = ", ".join(preprocessing.channels)
-    print(f"{args.target}: {kind_of(config)}, {count:,} parameters, channels {named}")
+    names = ", ".join(preprocessing.channels)
+    print(
+        f"{args.target}: {kind_of(config)}, {model.num_params:,} parameters, channels {names}, "
+        f"scale {preprocessing.scale or 'of the pixel type'}"
+    )

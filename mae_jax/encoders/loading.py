@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -26,46 +27,55 @@ BASELINES: dict[str, Callable[[], Encoder]] = {
 
 
 def load_encoder(
-    where: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     *,
+    dtype: str | None = None,
     revision: str | None = None,
     channels: tuple[str, ...] | None = None,
-    bias_layout: str = "legacy",
-    dtype: str | None = None,
+    bias_layout: str | None = None,
+    heads: int | None = None,
+    decoder_heads: int | None = None,
+    norm_eps: float | None = None,
 ) -> Encoder:
-    """The encoder of a saved model or a baseline.
+    """Load the encoder of a saved model, a run's checkpoint, PyTorch weights, or a baseline.
 
     Args:
-      where: a baseline's name, the folder of a saved model, a training's work folder, or
-        anything else that `from_pretrained` reads.
-      revision: of a model on the hub.
-      channels: names of a foreign model's channels; RGB models are adapted to so many.
-      bias_layout: of a foreign masked autoencoder.
-      dtype: "bfloat16" or "float32", what matrix products are computed in; None for what the
-        model says. Weights stay float32, and so do norms, softmax and what they return.
+      path: a baseline's name ("intensity", "random"), the folder of a saved model, a training's
+        work folder, one of its checkpoints ("runs/x@12000", "runs/x@best"), or anything else that
+        `from_pretrained` reads.
+      dtype: compute type of matrix products, "bfloat16" or "float32"; None for the model's own.
+        Weights, norms, softmax and embeddings stay float32.
+      revision: a branch, tag or commit on the hub.
+      channels, bias_layout, heads, decoder_heads, norm_eps: properties of PyTorch weights (see
+        `from_pretrained`).
 
     Raises:
-      InputError: nothing of that name exists, its files do not fit together, or it computes
-        nothing in `dtype`.
+      InputError: nothing of that name exists, its files do not fit together or are damaged, or
+        it has no compute type `dtype`.
     """
     if dtype is not None and dtype not in get_args(Dtype):
-        raise InputError(
-            f"there is no type '{dtype}' to compute in: {nearest(dtype, get_args(Dtype))}"
-        )
-    if str(where) in BASELINES:
+        raise InputError(f"dtype cannot be '{dtype}': {nearest(dtype, get_args(Dtype))}")
+    if str(path) in BASELINES:
         if dtype is not None:
-            raise InputError(f"the baseline '{where}' has one type to compute in; name no other.")
-        return BASELINES[str(where)]()
-    if not Path(where).exists() and "/" not in str(where):
+            raise InputError(f"the baseline '{path}' has no compute type; omit dtype.")
+        return BASELINES[str(path)]()
+    if not Path(path).exists() and not re.search("[/@]", str(path)):
         raise InputError(
-            f"no encoder is called '{where}' and no such folder exists: "
-            f"{nearest(str(where), list(BASELINES))}"
+            f"no encoder is called '{path}' and no such folder exists: "
+            f"{nearest(str(path), list(BASELINES))}"
         )
-    config, params, preprocessing = from_pretrained(
-        where, revision=revision, channels=channels, bias_layout=bias_layout
+    model = from_pretrained(
+        path,
+        revision=revision,
+        channels=channels,
+        bias_layout=bias_layout,
+        heads=heads,
+        decoder_heads=decoder_heads,
+        norm_eps=norm_eps,
     )
+    config, params, preprocessing = model
     if dtype is not None:
-        config = _computing_in(dtype, config)
+        config = _with_dtype(config, dtype)
     if isinstance(config, MAEConfig | ParallelViTConfig):
         return MAEEncoder(config, params, preprocessing)
     networks = {
@@ -76,7 +86,7 @@ def load_encoder(
     return networks[type(config)](config, params, preprocessing)
 
 
-def _computing_in(dtype: str, config: Any) -> Any:
+def _with_dtype(config: Any, dtype: str) -> Any:
     if isinstance(config, MAEConfig):
-        return dataclasses.replace(config, encoder=_computing_in(dtype, config.encoder))
+        return dataclasses.replace(config, encoder=_with_dtype(config.encoder, dtype))
     return dataclasses.replace(config, dtype=dtype)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels, reconstruct
-from mae_jax.nn.standardize import self_standardize
+from mae_jax.weights.preprocessing import Preprocessing
 
 
 def reconstruct_crops(
@@ -31,9 +31,7 @@ def reconstruct_crops(
     Raises:
       InputError: channels or sizes that do not fit the network.
     """
-    run = _reconstruct(
-        MAE(encoder.config), tuple(channels), mask_ratio, encoder.preprocessing.scale
-    )
+    run = _reconstruct(MAE(encoder.config), tuple(channels), mask_ratio, encoder.preprocessing)
     return run(encoder.mae_params, pixels, jax.random.key(seed))
 
 
@@ -54,7 +52,7 @@ def predict_missing_channels(
     Raises:
       InputError: a joint network, or a channel that it does not know.
     """
-    run = _predict(MAE(encoder.config), tuple(given), tuple(missing), encoder.preprocessing.scale)
+    run = _predict(MAE(encoder.config), tuple(given), tuple(missing), encoder.preprocessing)
     return np.asarray(run(encoder.mae_params, pixels))
 
 
@@ -64,20 +62,20 @@ _kept: dict[Any, Any] = {}
 
 
 def _reconstruct(
-    model: MAE, channels: tuple[str, ...], ratio: float | None, scale: float | None
+    model: MAE, channels: tuple[str, ...], ratio: float | None, preprocessing: Preprocessing
 ) -> Any:
     def run(params: Any, pixels: Any, key: Any) -> Reconstruction:
-        images = self_standardize(pixels, scale)
+        images = preprocessing.standardize(pixels)
         return reconstruct(model, params, images, channels=channels, rng=key, mask_ratio=ratio)
 
-    return _kept.setdefault(("mask", model.config, channels, ratio, scale), jax.jit(run))
+    return _kept.setdefault(("mask", model.config, channels, ratio, preprocessing), jax.jit(run))
 
 
 def _predict(
-    model: MAE, given: tuple[str, ...], missing: tuple[str, ...], scale: float | None
+    model: MAE, given: tuple[str, ...], missing: tuple[str, ...], preprocessing: Preprocessing
 ) -> Any:
     def run(params: Any, pixels: Any) -> Any:
-        images = self_standardize(pixels, scale)
+        images = preprocessing.standardize(pixels)
         return predict_channels(model, params, images, given=given, missing=missing)
 
-    return _kept.setdefault(("predict", model.config, given, missing, scale), jax.jit(run))
+    return _kept.setdefault(("predict", model.config, given, missing, preprocessing), jax.jit(run))

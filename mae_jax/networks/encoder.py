@@ -1,6 +1,5 @@
 """The interface of everything that turns crops into vectors."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from mae_jax.config import nearest, to_dict
+from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.weights.preprocessing import Preprocessing
@@ -69,7 +68,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of weights, preprocessing and architecture: equal exactly for equal encoders."""
-        record = json.dumps(to_dict(self.preprocessing), sort_keys=True)
+        record = self.preprocessing.fingerprint_text()
         return fingerprint(self.params, record, self.architecture())
 
     def select_channels(self, names: Sequence[str]) -> tuple[str, ...]:

@@ -13,8 +13,6 @@ from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig, domain_sta
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.unet.model import MUNet, UNetConfig
 from mae_jax.networks.vit.model import ViT, ViTConfig
-from mae_jax.nn.pooling import pool
-from mae_jax.nn.standardize import self_standardize
 from mae_jax.weights.preprocessing import Preprocessing
 
 
@@ -39,10 +37,15 @@ class _NetworkEncoder(Encoder):
 
     def architecture(self) -> str:
         """The network's configuration as JSON."""
-        return json.dumps(to_dict(self.config), sort_keys=True)
+        record = to_dict(self.config)
+        # Later fields, whose defaults keep the fingerprints of earlier versions.
+        for name, default in (("norm_eps", 1e-6), ("fc_norm", False)):
+            if record.get(name) == default:
+                del record[name]
+        return json.dumps(record, sort_keys=True)
 
     def _standardized(self, pixels: jax.Array) -> jax.Array:
-        return self_standardize(pixels, self.preprocessing.scale)
+        return self.preprocessing.standardize(pixels)
 
     def _no_blocks(self, block: int | None) -> None:
         if block is not None:
@@ -52,7 +55,8 @@ class _NetworkEncoder(Encoder):
 class ViTEncoder(_NetworkEncoder):
     """An ordinary ViT: the ImageNet baselines and the supervised ViTs.
 
-    "class" (what the paper takes of its supervised ones) and "mean" are those of the final norm.
+    "class" (what the paper takes of its supervised ones) and "mean" are those of the final norm;
+    with `fc_norm`, "mean" alone is normalized.
     """
 
     poolings = ("class", "mean")
@@ -72,8 +76,10 @@ class ViTEncoder(_NetworkEncoder):
         """See `Encoder.forward`."""
         self.check_pooling(pooling)
         images = self._standardized(pixels)
-        tokens: Any = ViT(self.config).apply({"params": params}, images, block=block)
-        return pool(tokens, pooling)
+        embedding: Any = ViT(self.config).apply(
+            {"params": params}, images, pooling=pooling, block=block, method=ViT.embed
+        )
+        return embedding
 
     def width(self, channels: int, pooling: str = "mean") -> int:
         """The token's length."""

@@ -96,6 +96,7 @@ class ParallelBlock(nn.Module):
     layer_scale: float | None = 1e-4
     qk_norm: bool = True
     bias_layout: str = "fixed"
+    epsilon: float = 1e-6
     attention: str = "auto"
     dtype: str = "float32"
 
@@ -116,7 +117,7 @@ class ParallelBlock(nn.Module):
         kernel = self.param("in_proj", backbone_init, (dim, hidden + 3 * dim))
         kernel = jnp.asarray(kernel, self.dtype)
         bias = self.param("mlp_bias", nn.initializers.zeros, (hidden,)).astype(self.dtype)
-        y = LayerNorm(name="in_norm")(x).astype(self.dtype)
+        y = LayerNorm(self.epsilon, name="in_norm")(x).astype(self.dtype)
         # Two products, since slices of the small kernel cost less than slices of activations.
         m = matmul(y, kernel[:, :hidden])
         qkv = matmul(y, kernel[:, hidden:])
@@ -128,8 +129,8 @@ class ParallelBlock(nn.Module):
             m += bias
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(qkv, 3, axis=-1))
         if self.qk_norm:
-            q = LayerNorm(name="q_norm")(q).astype(self.dtype)
-            k = LayerNorm(name="k_norm")(k).astype(self.dtype)
+            q = LayerNorm(self.epsilon, name="q_norm")(q).astype(self.dtype)
+            k = LayerNorm(self.epsilon, name="k_norm")(k).astype(self.dtype)
         if return_weights:
             return attention_weights(q, k)
         a = merge_heads(attention(q, k, v, backend=self.attention))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.weights.import_options import ImportOptions
 from mae_jax.weights.pytree_paths import (
     HasShape,
     check_finite,
@@ -40,6 +41,29 @@ class KeyMapEntry:
     transform: str = "same"
     index: int | None = None
     default: Callable[[], np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchFormat:
+    """The PyTorch state dict of one network: how to recognize, import and export it.
+
+    Attributes:
+      name: of the format, for messages.
+      config_type: the network's config.
+      matches: whether a state dict is in this format.
+      infer_config: the architecture of a state dict (tensors, file, options).
+      key_map: the key map of an architecture.
+      adapt: changes tensors to fit an architecture before they are mapped.
+    """
+
+    name: str
+    config_type: type
+    matches: Callable[[Mapping[str, np.ndarray]], bool]
+    infer_config: Callable[[Mapping[str, np.ndarray], str, ImportOptions], Any]
+    key_map: Callable[[Any], list[KeyMapEntry]]
+    adapt: Callable[[Mapping[str, np.ndarray], Any], dict[str, np.ndarray]] = lambda tensors, _: (
+        dict(tensors)
+    )
 
 
 def import_tensors(
@@ -93,6 +117,22 @@ def export_tensors(
         shape = _untransformed(entry, value.shape)
         tensors[entry.source] = np.ascontiguousarray(_to_source(entry.transform, value, shape))
     return tensors
+
+
+def adapt_rgb_kernel(
+    tensors: Mapping[str, np.ndarray], name: str, channels: int
+) -> dict[str, np.ndarray]:
+    """Adapt the first kernel of an RGB model, (out, 3, height, width), to `channels` inputs.
+
+    Its three inputs are repeated in turn and scaled by 3 / channels, which preserves the size of
+    the sum over inputs (the rule of timm). Other kernels are left for the comparison of shapes.
+    """
+    kernel = tensors[name]
+    if kernel.ndim != 4 or kernel.shape[1] != 3 or channels == 3:
+        return dict(tensors)
+    repeats = -(-channels // 3)
+    adapted = np.tile(kernel.astype(np.float32), (1, repeats, 1, 1))[:, :channels]
+    return {**tensors, name: adapted * np.float32(3 / channels)}
 
 
 def source_shapes(

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 
 import jax
@@ -12,12 +13,15 @@ from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
 from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
+from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.other_encoders import DenseNetEncoder
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.networks.saved_model import save_model
-from mae_jax.networks.torch_import import export_state_dict, import_state_dict
+from mae_jax.networks.torch_import import export_model, export_state_dict, import_state_dict
 from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
 from mae_jax.networks.vit.model import ViT, vit_config
+from mae_jax.nn.pos_embed import sincos_pos_embed
+from mae_jax.weights.import_options import ImportOptions
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import flatten
 from mae_jax.weights.state_dict import read_state_dict, write_state_dict
@@ -53,7 +57,7 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
         img_size=32, patch_size=8, embed_dim=128, depth=2, num_heads=2, num_classes=7
     )
     vit, state = randomized(vit)
-    config, params = import_state_dict(state, "vit")
+    config, params = import_state_dict(state, "vit", ImportOptions(heads=2))
     assert (config.heads, config.grid, config.classes) == (2, 4, 7)
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():
@@ -68,7 +72,7 @@ def test_a_timm_vit_agrees_and_adapts_to_more_channels(torch_reference):
 
     from timm.models._manipulate import adapt_input_conv
 
-    five, wide = import_state_dict(state, "vit", channels=CHANNELS)
+    five, wide = import_state_dict(state, "vit", ImportOptions(CHANNELS, heads=2))
     kernel = adapt_input_conv(5, torch.from_numpy(state["patch_embed.proj.weight"])).numpy()
     expected = kernel.transpose(2, 3, 1, 0).reshape(-1, 128)
     np.testing.assert_allclose(wide["patch_embed"]["kernel"], expected, rtol=1e-6)
@@ -99,7 +103,7 @@ def test_a_torchvision_densenet_agrees(torch_reference):
     old = {re.sub(r"(denselayer\d\.\w+)([12]\.)", r"\1.\2", k): v for k, v in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.running_var" in old
     assert import_state_dict(old, "old")[0] == config
-    five, adapted = import_state_dict(state, "densenet", channels=CHANNELS)
+    five, adapted = import_state_dict(state, "densenet", ImportOptions(CHANNELS))
     assert adapted["params"]["conv0"]["kernel"].shape == (7, 7, 5, 16)
     assert five.channels == CHANNELS
 
@@ -148,7 +152,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
 
 
 def test_an_unknown_layout_is_told():
-    with pytest.raises(InputError, match=r"none of the known layouts.*first keys: conv\.weight"):
+    with pytest.raises(InputError, match=r"none of the known formats.*first keys are conv\.weight"):
         import_state_dict({"conv.weight": np.zeros(3)}, "file.pt")
 
 
@@ -274,7 +278,7 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "none.pt"), str(target)]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "w.safetensors"), str(target), "--channels", "a"]) == 2
-    assert "2 channels, but 1 names" in capsys.readouterr().err
+    assert "states channels ('a', 'b') in its metadata" in capsys.readouterr().err
 
 
 def test_a_foreign_folder_is_an_encoder(tmp_path):
@@ -282,12 +286,18 @@ def test_a_foreign_folder_is_an_encoder(tmp_path):
     folder = tmp_path / "release"
     write_state_dict(folder / "model.safetensors", export_state_dict(params, config))
     (folder / "config.json").write_text('{"model_type": "another"}')
-    encoder = mae_jax.load_encoder(folder, channels=("a", "b"))
+    encoder = mae_jax.load_encoder(folder, channels=("a", "b"), decoder_heads=16)
     assert encoder.encoder_config.bias_layout == "legacy"
     assert encoder.select_channels(["x", "b"]) == ("b", "x")
-    fixed = mae_jax.load_encoder(folder, channels=("a", "b"), bias_layout="fixed")
+    options = {"channels": ("a", "b"), "decoder_heads": 16}
+    fixed = mae_jax.load_encoder(folder, bias_layout="fixed", **options)
     assert fixed.encoder_config.bias_layout == "fixed"
-    assert read_state_dict(folder / "model.safetensors").keys()
+    # Published weights were trained on 8-bit images.
+    assert encoder.preprocessing.scale == 255.0
+    with pytest.raises(InputError, match="2 channels, but 1 names"):
+        mae_jax.load_encoder(folder, channels=("a",), decoder_heads=16)
+    with pytest.raises(InputError, match="bias_layout cannot be 'Legacy': did you mean 'legacy'"):
+        mae_jax.load_encoder(folder, bias_layout="Legacy")
 
 
 def test_a_hub_name_is_fetched_at_its_revision(tmp_path, monkeypatch):
@@ -310,3 +320,151 @@ def test_a_hub_name_is_fetched_at_its_revision(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", broken)
     with pytest.raises(InputError, match=r"someone/model .*\(no network\)"):
         mae_jax.from_pretrained("someone/model")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_an_exported_file_is_read_back_as_the_same_encoder(tmp_path, suffix):
+    """Bias layout, heads, epsilons and scale come from the file, not from defaults."""
+    config = MAEConfig(
+        encoder=ParallelViTConfig(
+            patch=8, width=64, depth=2, heads=4, crop=16, channels=("a", "b"), qk_norm=False,
+            bias_layout="fixed", norm_eps=1e-3,
+        ),
+        decoder=DecoderConfig(width=32, depth=1, heads=4, cross_heads=2, norm_eps=1e-4),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda s: (0.2 * rng.normal(size=s.shape)).astype(np.float32), param_shapes(config)
+    )
+    preprocessing = Preprocessing(("a", "b"), True, 16, 4095.0, 1e-6)
+    save_model(tmp_path / "model", params, config, preprocessing)
+    path = tmp_path / "export" / "weights.safetensors"
+    assert main(["convert", str(tmp_path / "model"), str(path), "--export"]) == 0
+    stated = json.loads((path.parent / "config.json").read_text())
+    assert stated["mae_jax"]["architecture"]["encoder"]["heads"] == 4
+    if suffix == ".pt":  # resaved by PyTorch, without metadata: config.json beside it is read
+        torch = pytest.importorskip("torch")
+        tensors = {k: torch.from_numpy(v) for k, v in read_state_dict(path).items()}
+        path.unlink()
+        torch.save(tensors, path.with_suffix(".pt"))
+        stated["weights"] = "weights.pt"
+        (path.parent / "config.json").write_text(json.dumps(stated))
+    again = from_pretrained(path.with_suffix(suffix))
+    assert (again.config, again.preprocessing) == (config, preprocessing)
+    pixels = rng.integers(0, 4095, (2, 2, 16, 16)).astype(np.uint16)
+    before = mae_jax.load_encoder(tmp_path / "model").embed(pixels)
+    after = mae_jax.load_encoder(path.with_suffix(suffix)).embed(pixels)
+    np.testing.assert_array_equal(before, after)
+    with pytest.raises(InputError, match="states bias_layout fixed in its metadata, not legacy"):
+        from_pretrained(path.with_suffix(suffix), bias_layout="legacy")
+
+
+def test_an_export_does_not_replace_the_config_of_something_else(tmp_path):
+    config, params = mae()
+    (tmp_path / "config.json").write_text('{"kind": "mae"}')
+    with pytest.raises(InputError, match=r"config\.json belongs to something else"):
+        export_model(tmp_path / "w.safetensors", params, config, Preprocessing(("a", "b")))
+
+
+def test_heads_that_no_tensor_shows_are_published_or_given():
+    assert ImportOptions().encoder_heads(1280, "ViT-H/14") == 16  # not 1280 / 64
+    with pytest.raises(InputError, match=r"width 256 has; give heads"):
+        ImportOptions().encoder_heads(256, "file")
+    assert ImportOptions(heads=8).encoder_heads(256, "file") == 8
+
+
+def test_an_encoder_alone_is_imported():
+    config, params = mae()
+    state = export_state_dict(params, config)
+    for prefix in ("encoder.", "encoder.vit_backbone."):
+        alone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        imported, loaded = import_state_dict(alone, "alone", ImportOptions(("a", "b")))
+        # The crop is that of the position table.
+        assert imported == config.encoder
+        for name, value in flatten(params["encoder"]).items():
+            np.testing.assert_array_equal(flatten(loaded)[name], value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("encoder.vit_backbone.pos_embed", "learned position tables are not supported"),
+        ("decoder.pos_embeddings", "learned position tables are not supported"),
+        ("encoder.vit_backbone.fc_norm.weight", "was trained"),
+        ("encoder.vit_backbone.fc_norm.bias", "was trained"),
+        ("encoder.vit_backbone.blocks.0.mlp_bias", "not finite in"),
+    ],
+)
+def test_tensors_that_would_be_lost_are_refused(name, message):
+    config, params = mae()
+    state = export_state_dict(params, config)
+    import_state_dict(state, "file.pt", ImportOptions(decoder_heads=16))
+    changed = np.nan if "blocks" in name else 0.1
+    state[name] = state[name] + np.float32(changed)
+    with pytest.raises(InputError, match=message) as problem:
+        import_state_dict(state, "file.pt", ImportOptions(decoder_heads=16))
+    assert str(problem.value).startswith("file.pt")
+
+
+def test_a_joint_vit_with_a_final_norm_agrees_with_torch(torch_reference):
+    """The official example's encoder: global_pool="token", whose tokens pass `norm`."""
+    torch = pytest.importorskip("torch")
+    timm = torch_reference.import_timm()
+    from timm.models.vision_transformer import ParallelScalingBlock
+
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, in_chans=3, embed_dim=64, depth=2, num_heads=1,
+        qkv_bias=False, qk_norm=True, init_values=1e-4, num_classes=0, global_pool="token",
+        block_fn=ParallelScalingBlock,
+    )  # fmt: skip
+    vit, state = randomized(vit)
+    with torch.no_grad():
+        vit.pos_embed.copy_(torch.from_numpy(sincos_pos_embed(4, 4, 64, class_token=True)[None]))
+    state["pos_embed"] = vit.pos_embed.detach().numpy()
+    config, params = import_state_dict(
+        state, "joint", ImportOptions(("r", "g", "b"), bias_layout="fixed")
+    )
+    assert config.final_norm
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        theirs = vit.forward_features(torch.from_numpy(x)).numpy()
+    close(jax.jit(ParallelViT(config).apply)({"params": params}, x), theirs)
+
+
+def test_a_timm_vit_pooled_through_fc_norm_agrees(torch_reference):
+    torch = pytest.importorskip("torch")
+    timm = torch_reference.import_timm()
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=3,
+        global_pool="avg",
+    )  # fmt: skip
+    vit, state = randomized(vit)
+    assert "fc_norm.weight" in state
+    config, params = import_state_dict(state, "vit", ImportOptions(heads=2))
+    assert config.fc_norm
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        pooled = vit.forward_head(vit.forward_features(torch.from_numpy(x)), pre_logits=True)
+        logits = vit(torch.from_numpy(x)).numpy()
+    variables = {"params": params}
+    close(
+        ViT(config).apply(variables, jnp.asarray(x), pooling="mean", method=ViT.embed),
+        pooled.numpy(),
+    )
+    close(ViT(config).apply(variables, jnp.asarray(x), method=ViT.logits), logits)
+    assert export_state_dict(params, config).keys() == state.keys()
+
+
+def test_the_epsilon_of_norms_can_be_given(torch_reference):
+    torch = pytest.importorskip("torch")
+    timm = torch_reference.import_timm()
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2, num_classes=0,
+        norm_layer=lambda width, **_: torch.nn.LayerNorm(width, eps=0.1),
+    )  # fmt: skip
+    vit, state = randomized(vit)
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        theirs = vit.forward_features(torch.from_numpy(x)).numpy()
+    config, params = import_state_dict(state, "vit", ImportOptions(heads=2, norm_eps=0.1))
+    close(ViT(config).apply({"params": params}, jnp.asarray(x)), theirs)

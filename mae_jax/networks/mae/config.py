@@ -33,6 +33,8 @@ class ParallelViTConfig:
       qk_norm: LayerNorm on queries and keys, per head.
       bias_layout: "fixed" adds the MLP bias where it belongs; "legacy" where timm <= 1.0.24
         put it, which the released weights were trained with.
+      norm_eps: epsilon of all LayerNorms.
+      final_norm: LayerNorm on the tokens after the last block; the released weights have none.
       attention: backend by name, or "auto" for the platform's best.
       dtype: compute type of matrix products; parameters, residual stream, softmax and norms
         stay float32.
@@ -53,6 +55,8 @@ class ParallelViTConfig:
     layer_scale: float | None = setting(1e-4, ge=0)
     qk_norm: bool = True
     bias_layout: Literal["fixed", "legacy"] = "fixed"
+    norm_eps: float = setting(1e-6, gt=0)
+    final_norm: bool = False
     attention: Attention = "auto"
     dtype: Dtype = "float32"
     remat: Remat = "none"

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
@@ -16,7 +15,6 @@ from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels, reconstruct
 from mae_jax.nn.pooling import pool
-from mae_jax.nn.standardize import self_standardize
 from mae_jax.weights.preprocessing import Preprocessing
 
 # On the device or still on the host.
@@ -75,7 +73,7 @@ class MAEEncoder(Encoder):
         block: int | None = None,
     ) -> Float[Array, "batch tokens dim"]:
         """Features of every token (class token first, then channel-major) after `block`."""
-        images = self_standardize(pixels, self.preprocessing.scale)
+        images = self.preprocessing.standardize(pixels)
         tokens: Any = self.model.apply({"params": params}, images, block=block)
         return tokens
 
@@ -87,7 +85,7 @@ class MAEEncoder(Encoder):
         block: int = -1,
     ) -> Float[Array, "batch heads tokens tokens"]:
         """Softmax weights [query, key] of one block; token 0 is the class token."""
-        images = self_standardize(pixels, self.preprocessing.scale)
+        images = self.preprocessing.standardize(pixels)
         maps: Any = self.model.apply(
             {"params": params}, images, block=block, method=ParallelViT.attention_maps
         )
@@ -110,6 +108,10 @@ class MAEEncoder(Encoder):
         record = to_dict(self.encoder_config)
         for name in ("attention", "remat", "scan", "drop_path"):
             del record[name]
+        # Later fields, whose defaults keep the fingerprints of earlier versions.
+        for name, default in (("norm_eps", 1e-6), ("final_norm", False)):
+            if record[name] == default:
+                del record[name]
         return json.dumps(record, sort_keys=True)
 
     def reconstruct(
@@ -129,7 +131,7 @@ class MAEEncoder(Encoder):
           InputError: the decoder was not kept, or the channels do not fit.
         """
         model, params = self._mae()
-        images = self_standardize(jnp.asarray(pixels), self.preprocessing.scale)
+        images = self.preprocessing.standardize(pixels)
         return reconstruct(
             model,
             params,
@@ -152,7 +154,7 @@ class MAEEncoder(Encoder):
           InputError: the decoder was not kept, or the channels do not fit.
         """
         model, params = self._mae()
-        images = self_standardize(jnp.asarray(pixels), self.preprocessing.scale)
+        images = self.preprocessing.standardize(pixels)
         return predict_channels(model, params, images, given=given, missing=missing)
 
     def _mae(self) -> tuple[MAE, dict[str, Any]]:

@@ -12,7 +12,7 @@ from mae_jax.distributed.sharding_context import shard_batch
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.nn.apply_blocks import apply_blocks
-from mae_jax.nn.blocks import Dense, ParallelBlock
+from mae_jax.nn.blocks import Dense, LayerNorm, ParallelBlock
 from mae_jax.nn.patches import patch_grid, patchify
 from mae_jax.nn.pos_embed import sincos_pos_embed
 
@@ -41,6 +41,7 @@ class ParallelViT(nn.Module):
             layer_scale=config.layer_scale,
             qk_norm=config.qk_norm,
             bias_layout=config.bias_layout,
+            epsilon=config.norm_eps,
             attention=config.attention,
             dtype=config.dtype,
             parent=None,
@@ -50,6 +51,8 @@ class ParallelViT(nn.Module):
             self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
             for i in range(config.depth)
         ]
+        if config.final_norm:
+            self.norm = LayerNorm(config.norm_eps)
 
     def __call__(
         self,
@@ -109,10 +112,10 @@ class ParallelViT(nn.Module):
         train: bool = False,
         block: int | None = None,
     ) -> Float[Array, "batch tokens dim"]:
-        """The blocks up to and with `block`; there is no final norm (as in the reference)."""
+        """The blocks up to and with `block`; after all of them the final norm, if there is one."""
         count = self.config.depth if block is None else self._index(block) + 1
         drop = self._drop_path(tokens.shape[0])[:count] if train and self.config.drop_path else None
-        return apply_blocks(
+        tokens = apply_blocks(
             self._apply,
             self.block_params[:count],
             tokens,
@@ -120,6 +123,10 @@ class ParallelViT(nn.Module):
             remat=self.config.remat,
             scan=self.config.scan,
         )
+        if not self.config.final_norm:
+            return tokens
+        normed = self.norm(tokens)
+        return normed if block is None else tokens
 
     def attention_maps(
         self, images: Float[Array, "batch channels height width"], *, block: int = -1

@@ -18,6 +18,7 @@ from mae_jax.networks.mae.parallel_vit import patch_init
 from mae_jax.nn.apply_blocks import apply_blocks
 from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init
 from mae_jax.nn.patches import patch_grid, patchify
+from mae_jax.nn.pooling import pool
 
 
 @schema
@@ -28,6 +29,9 @@ class ViTConfig:
       grid: side of the learned table of positions, in patches; other grids interpolate it.
       channels: names of the channels that it takes, in order.
       classes: outputs of the classifier; 0 for none.
+      norm_eps: epsilon of all LayerNorms.
+      fc_norm: pool by the mean of the patch tokens and then LayerNorm, in place of LayerNorm on
+        every token and the class token (timm's global_pool="avg").
       The others as in `ParallelViTConfig`.
     """
 
@@ -39,6 +43,8 @@ class ViTConfig:
     grid: int = setting(16, ge=1)
     channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
     classes: int = setting(0, ge=0)
+    norm_eps: float = setting(1e-6, gt=0)
+    fc_norm: bool = False
     attention: Attention = "auto"
     dtype: Dtype = "float32"
     remat: Remat = "none"
@@ -84,6 +90,7 @@ class ViT(nn.Module):
         self.block = PreNormBlock(
             heads=config.heads,
             hidden=round(config.width * config.mlp_ratio),
+            epsilon=config.norm_eps,
             attention=config.attention,
             dtype=config.dtype,
             kernel_init=backbone_init,
@@ -94,14 +101,17 @@ class ViT(nn.Module):
             self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
             for i in range(config.depth)
         ]
-        self.norm = LayerNorm()
+        if config.fc_norm:
+            self.fc_norm = LayerNorm(config.norm_eps)
+        else:
+            self.norm = LayerNorm(config.norm_eps)
         if config.classes:
             self.head = Dense(config.classes, dtype=config.dtype, kernel_init=backbone_init)
 
     def __call__(
         self, images: Float[Array, "batch channels height width"], *, block: int | None = None
     ) -> Float[Array, "batch tokens {self.config.width}"]:
-        """All tokens after the final norm; with `block`, after that block and before the norm.
+        """All tokens after the final norm; with `block` or `fc_norm`, before any norm.
 
         Raises:
           InputError: a wrong number of channels, a size that the patch does not divide, or no
@@ -129,20 +139,33 @@ class ViT(nn.Module):
         )
         if self.is_initializing() and config.classes:
             self.head(x[:, 0])
-        normed = self.norm(x)
-        return normed if block is None else x
+        normed = self.fc_norm(x) if config.fc_norm else self.norm(x)
+        return x if config.fc_norm or block is not None else normed
+
+    def embed(
+        self,
+        images: Float[Array, "batch channels height width"],
+        *,
+        pooling: str,
+        block: int | None = None,
+    ) -> Float[Array, "batch {self.config.width}"]:
+        """Pooled tokens; the mean of the last block's goes through `fc_norm`, if there is one."""
+        pooled = pool(self(images, block=block), pooling)
+        has_norm = self.config.fc_norm and pooling == "mean" and block is None
+        return self.fc_norm(pooled) if has_norm else pooled
 
     def logits(
         self, images: Float[Array, "batch channels height width"]
     ) -> Float[Array, "batch classes"]:
-        """The classifier's outputs, from the class token.
+        """The classifier's outputs, from the class token or through `fc_norm` from the mean.
 
         Raises:
           InputError: the network has no classifier.
         """
         if not self.config.classes:
             raise InputError("this network has no classifier; set classes.")
-        return self.head(self(images)[:, 0]).astype(jnp.float32)
+        pooling = "mean" if self.config.fc_norm else "class"
+        return self.head(self.embed(images, pooling=pooling)).astype(jnp.float32)
 
     def _positions(self, rows: int, columns: int) -> jax.Array:
         grid = self.config.grid
@@ -152,16 +175,3 @@ class ViT(nn.Module):
         resized = jax.image.resize(table, (rows, columns, table.shape[-1]), "bicubic")
         flat = resized.reshape(1, rows * columns, -1)
         return jnp.concatenate([self.pos_embed[:, :1], flat], axis=1)
-
-
-def adapt_rgb(
-    kernel: Float[Array, "height width 3 out"], channels: int
-) -> Float[Array, "height width {channels} out"]:
-    """An RGB kernel for `channels` inputs: its three repeated in turn, scaled by 3 / channels.
-
-    The scale keeps the size of the sum over inputs (the rule that timm uses too).
-    """
-    if channels == 3:
-        return kernel
-    repeats = -(-channels // 3)
-    return jnp.concatenate([kernel] * repeats, axis=2)[:, :, :channels] * (3 / channels)
