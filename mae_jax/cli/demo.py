@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=Path, metavar="FOLDER",
                         help="also write the tables of all seeds to this folder")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="a small screen and a short training, as a check that everything runs")  # fmt: skip
+                        help="small screen, short training: checks that all runs")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
