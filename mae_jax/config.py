@@ -241,10 +241,10 @@ def renamed(schema: type) -> dict[str, str]:
 
 def from_saved(schema: type[Schema], values: Any, where: str) -> Schema:
     """`from_dict` for a file that this or an earlier version saved; later keys get defaults."""
-    return from_dict(schema, upgrade_keys(schema, values), where)
+    return from_dict(schema, upgrade_keys(schema, values, where), where)
 
 
-def upgrade_keys(schema: type, values: Any) -> Any:
+def upgrade_keys(schema: type, values: Any, where: str = "config") -> Any:
     """`values` of a file that an earlier version saved, with the keys' names of today.
 
     A schema that has renamed values or removed keys has `upgrade_saved(values)`, which returns
@@ -259,7 +259,7 @@ def upgrade_keys(schema: type, values: Any) -> Any:
     upgrade_saved = getattr(schema, "upgrade_saved", None)
     if upgrade_saved is not None:
         values = upgrade_saved(values)
-    hints = hints_of(schema, values)
+    hints = hints_of(schema, values, where)
     return {key: _upgraded(hints.get(key), value) for key, value in values.items()}
 
 

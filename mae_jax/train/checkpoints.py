@@ -1,12 +1,10 @@
 """Saving, verifying and restoring the train state of a run."""
 
 import errno
-import gc
 import logging
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from mae_jax.errors import InputError, MachineError
 from mae_jax.train import checkpoint_format as formats
+from mae_jax.train.abandoned_io import collect_abandoned_io, silence_abandoned_io
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.retention import LOSS, RetentionPolicy
 from mae_jax.train.step import TrainState
@@ -46,7 +45,7 @@ class Checkpoints:
     def __init__(
         self, workdir: Path, config: CheckpointConfig, divergence: DivergenceConfig | None = None
     ) -> None:
-        _silence_other_libraries()
+        silence_abandoned_io()
         self._policy = RetentionPolicy(config, divergence or DivergenceConfig())
         self._folder = (workdir / "checkpoints").absolute()
         options = ocp.CheckpointManagerOptions(
@@ -240,7 +239,7 @@ class Checkpoints:
             "the next save tries again.", step, _reason(problem),
         )  # fmt: skip
         self._manager.reload()
-        _collect_quietly()
+        collect_abandoned_io()
 
     def _read(
         self, step: int, like: TrainState
@@ -252,7 +251,7 @@ class Checkpoints:
         except Exception as failure:  # a damaged file may raise anything
             problem = _reason(failure)
         if state is None:
-            _collect_quietly()
+            collect_abandoned_io()
         state, problem = _agreed(state, problem)
         if state is None or checksums is None:
             return state, callbacks, problem
@@ -315,34 +314,6 @@ class _Manager(ocp.CheckpointManager):
             return super().metrics(step)
         except Exception:
             return None
-
-
-class _OnlyOurErrors(logging.Filter):
-    """Drops what asyncio logs of writes that failed along with the one that is reported."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "exception was never retrieved" not in record.getMessage()
-
-
-def _silence_other_libraries() -> None:
-    # orbax logs every save at length, and every failure again.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    asyncio = logging.getLogger("asyncio")
-    if not any(isinstance(f, _OnlyOurErrors) for f in asyncio.filters):
-        asyncio.addFilter(_OnlyOurErrors())
-
-
-def _collect_quietly() -> None:
-    """Frees the reads and writes that orbax abandons when one of many fails.
-
-    Otherwise each of them prints a traceback of its own whenever it is garbage-collected.
-    """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
 
 
 def _agreed(state: TrainState | None, problem: str) -> tuple[TrainState | None, str]:

@@ -74,7 +74,9 @@ class ThroughputTracker:
                 values["speed/mfu"] = achieved / self._peak
             values["speed/data_wait"] = waited / seconds
             self._useful += max(seconds - waited, 0.0)
-        values["speed/goodput"] = self._useful / max(self._wall_clock() - self._began, 1e-9)
+        # At most 1, also where the clock was set back since the start.
+        elapsed = max(self._wall_clock() - self._began, self._useful, 1e-9)
+        values["speed/goodput"] = self._useful / elapsed
         values[USEFUL] = self._useful
         self._since, self._step = now, step
         self._spent.clear()

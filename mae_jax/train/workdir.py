@@ -37,7 +37,7 @@ def create_or_verify(workdir: Path, config: TrainConfig) -> None:
     else:
         saved = read_json(path)
         configs.from_saved(TrainConfig, saved, str(path))
-        saved = configs.upgrade_keys(TrainConfig, saved)
+        saved = configs.upgrade_keys(TrainConfig, saved, str(path))
         differing = sorted(_differences(saved, values))
         if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
             raise InputError(

@@ -63,6 +63,15 @@ def test_goodput_goes_on_over_restarts(clock):
     assert "speed/mfu" not in values
 
 
+def test_a_clock_that_is_set_back_leaves_goodput_a_share():
+    wall, steady = Clock(), Clock()
+    meter = ThroughputTracker(8, 1e12, 1, None, clock=steady, wall_clock=wall)
+    meter.read(1)
+    steady.now += 10
+    wall.now -= 3600
+    assert meter.read(2)["speed/goodput"] == 1
+
+
 @pytest.mark.parametrize(
     ("losses", "reached"),
     [
