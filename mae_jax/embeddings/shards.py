@@ -24,8 +24,9 @@ from mae_jax.errors import InputError
 METADATA = "Metadata_"  # prefix of the metadata columns
 SKIPPED, QUARANTINE = "skipped", "quarantine"
 _JOB, _RUN, _SHARD, _SHA256 = b"mae_jax.job", b"mae_jax.run", b"mae_jax.shard", b"mae_jax.sha256"
-# Uncompressed bytes that a shard may claim per byte of its file, beyond a floor.
-_MAX_EXPANSION, _MAX_FLOOR = 200, 64 << 20
+# A shard is read only if it takes at most so many bytes of memory per byte of its file, or so many
+# in all: small files that claim to be large are refused.
+_MAX_EXPANSION, _SMALL = 200, 64 << 20
 
 
 class DamagedShardError(InputError):
@@ -205,9 +206,13 @@ class ShardFiles:
 def _read_table(content: bytes) -> pa.Table:
     with parquet.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
         meta = file.metadata
-        size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        if not 0 <= size <= _MAX_FLOOR + _MAX_EXPANSION * len(content):
-            raise ValueError(f"it claims {size} bytes of data in a file of {len(content)}")
+        groups = range(meta.num_row_groups)
+        encoded = sum(meta.row_group(i).total_byte_size for i in groups)
+        rows = max([meta.num_rows, *(meta.row_group(i).num_rows for i in groups)])
+        limit = _SMALL + _MAX_EXPANSION * len(content)
+        for size in (encoded, 8 * rows * meta.num_columns):
+            if not 0 <= size <= limit:
+                raise ValueError(f"it claims {size} bytes of data in a file of {len(content)}")
         table = file.read(use_threads=False)
     table.validate(full=True)
     return table

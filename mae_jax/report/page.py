@@ -152,9 +152,9 @@ def _network(config: dict[str, Any]) -> str:
     if config.get("network", "mae") != "mae":
         return f"Network {config['network']}, channels {', '.join(model['channels'])}."
     encoder = model["encoder"]
-    kind = "Channel-agnostic MAE" if encoder["channel_agnostic"] else "MAE"
+    network = "Channel-agnostic MAE" if encoder["channel_agnostic"] else "MAE"
     return (
-        f"{kind}, width {encoder['width']}, depth {encoder['depth']}, patches of "
+        f"{network}, width {encoder['width']}, depth {encoder['depth']}, patches of "
         f"{encoder['patch']}² in crops of {encoder['crop']}² px, channels "
         f"{', '.join(encoder['channels'])}, Fourier weight {model['fourier_weight']:g}."
     )
@@ -259,7 +259,7 @@ def best_recalls(evaluation: Path) -> dict[str, float]:
 
 
 def _differences(evaluation: Path) -> pd.DataFrame:
-    """The first embedding against each other one: other, recall, lead, low, high."""
+    """The first embedding compared with each other: other, recall, lead, low, high."""
     path = evaluation / "compare.csv"
     if not path.exists():
         return pd.DataFrame()
@@ -279,7 +279,7 @@ def _differences(evaluation: Path) -> pd.DataFrame:
 
 
 def leads(evaluation: Path) -> list[dict[str, str]]:
-    """How far the first embedding leads each other one: other, lead and 95 % interval, as texts."""
+    """The lead of the first embedding over each other: other, lead and 95 % interval, as texts."""
     return [
         {
             "other": row["other"],
@@ -291,7 +291,7 @@ def leads(evaluation: Path) -> list[dict[str, str]]:
 
 
 def verdict(evaluation: str | Path) -> str:
-    """Whether the first embedding stands clearly above chance and all others, in one sentence.
+    """Whether the first embedding is clearly better than chance and all others, in one sentence.
 
     "Clearly" means that the whole 95 % interval of the difference lies above 0. It is over the
     known pairs that are in both maps and counts pairs that share a gene as dependent; each

@@ -1,4 +1,4 @@
-"""What the demo measured, as a folder of tables that can be committed."""
+"""The results of the demo, as a folder of tables that can be committed."""
 
 import os
 import platform
@@ -19,12 +19,12 @@ def write_record(
     command: str,
     picture: Path | None = None,
 ) -> Path:
-    """Writes README.md, recall.csv, compare.csv and triplets.png; returns the README's path.
+    """Write README.md, recall.csv, compare.csv and triplets.png; returns the README's path.
 
     Args:
-      folder: where to; what stands there under these names is replaced.
+      folder: the destination; files of these names are replaced.
       evaluations: folders of `mae-jax evaluate recall`, by seed.
-      command: what made them.
+      command: the command line that made them.
       picture: reconstructions of the first seed.
     """
     folder = Path(folder)
@@ -32,16 +32,16 @@ def write_record(
     for name in ("recall.csv", "compare.csv"):
         tables = [pd.read_csv(e / name).assign(seed=seed) for seed, e in evaluations.items()]
         table = pd.concat(tables, ignore_index=True)
-        with replacing(folder / name) as beside:
-            table.set_index("seed").round(4).to_csv(beside)
+        with replacing(folder / name) as tmp_path:
+            table.set_index("seed").round(4).to_csv(tmp_path)
     if picture is not None:
-        with replacing(folder / "triplets.png") as beside:
-            shutil.copyfile(picture, beside)
+        with replacing(folder / "triplets.png") as tmp_path:
+            shutil.copyfile(picture, tmp_path)
     return write_text(folder / "README.md", _page(evaluations, command))
 
 
 def _page(evaluations: Mapping[int, Path], command: str) -> str:
-    recalls = {seed: best_recalls(there) for seed, there in evaluations.items()}
+    recalls = {seed: best_recalls(folder) for seed, folder in evaluations.items()}
     names = list(next(iter(recalls.values())))
     first = pd.read_csv(next(iter(evaluations.values())) / "recall.csv")
     lines = [
@@ -57,8 +57,8 @@ def _page(evaluations: Mapping[int, Path], command: str) -> str:
         "| seed | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
     ]
-    for seed, found in recalls.items():
-        lines.append(f"| {seed} | " + " | ".join(f"{found[name]:.2f}" for name in names) + " |")
+    for seed, recall in recalls.items():
+        lines.append(f"| {seed} | " + " | ".join(f"{recall[name]:.2f}" for name in names) + " |")
     lines += [
         "",
         f"How far {names[0]} leads, with the 95 % interval over the known pairs, the same for "
@@ -67,11 +67,11 @@ def _page(evaluations: Mapping[int, Path], command: str) -> str:
         "| seed | " + " | ".join(f"over {name}" for name in names[1:]) + " |",
         "|---|" + "---|" * (len(names) - 1),
     ]
-    for seed, there in evaluations.items():
-        cells = [f"{row['lead']} ({row['interval']})" for row in leads(there)]
+    for seed, folder in evaluations.items():
+        cells = [f"{row['lead']} ({row['interval']})" for row in leads(folder)]
         lines.append(f"| {seed} | " + " | ".join(cells) + " |")
     lines += ["", "The report's sentence for each seed:", ""]
-    lines += [f"- seed {seed}: {verdict(there)}" for seed, there in evaluations.items()]
+    lines += [f"- seed {seed}: {verdict(folder)}" for seed, folder in evaluations.items()]
     lines += [
         "",
         "All corrections of all seeds: [recall.csv](recall.csv); every two encoders: "

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from mae_jax.embeddings import read_embeddings
@@ -84,6 +86,20 @@ def test_mutated_files_are_refused_or_read_alike(
         path.write_bytes(content)
         after = read_or_refuse(folder)
         assert after is None or same(before, after)
+
+
+@pytest.mark.parametrize("values", ["runs", "zeros"])
+def test_small_files_that_claim_to_be_large_are_refused_unread(make_folder, values: str) -> None:
+    files = make_folder()
+    path = Path(str(files.store)) / files.name(1)
+    column = pa.array(np.zeros(20_000_000, np.float32))
+    table = pa.table({"Image_MAE_0000": column})
+    parquet.write_table(table, path, use_dictionary=values == "runs", compression="zstd")
+    assert path.stat().st_size < 200_000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(InputError, match=r"claims \d+ bytes of data in a file of"):
+        read_embeddings(path.parents[1])
+    assert pa.total_allocated_bytes() - before < 1 << 20
 
 
 VALUES = ["null", "-1", "0", "1e400", '"x"', "[]", "{}", "true", "9" * 30]
