@@ -1,5 +1,6 @@
 """The embedding job: every well of a screen through an encoder, once."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +9,6 @@ from dataclasses import replace
 
 import jax
 
-from mae_jax.config import to_dict
 from mae_jax.data.index import Index
 from mae_jax.embeddings.crop_arrays import array_name
 from mae_jax.embeddings.manifest import (
@@ -266,7 +266,7 @@ def _manifest(
     return Manifest(
         job={
             "encoder": encoder.name,
-            "preprocessing": to_dict(encoder.preprocessing),
+            "preprocessing": json.loads(encoder.preprocessing.fingerprint_text()),
             "fingerprint": encoder.fingerprint,
             "crop": plan.crop or encoder.preprocessing.crop,
             "pooling": pooling,

@@ -40,6 +40,17 @@ def test_a_saved_model_embeds_as_it_did(old):
     np.testing.assert_allclose(after[features], before[features], rtol=1e-4, atol=1e-5)
 
 
+def test_an_embeddings_folder_is_resumed(old, capsys):
+    words = ["--index", "screen/index.parquet", "--pooling", "channel", "--out", "embeddings"]
+    before = next((old / "embeddings").glob("parts/*.parquet")).read_bytes()
+    assert main(["embed", "--encoder", "run/model", *words, "--quiet"]) == 0
+    assert "1 shard was already done" in capsys.readouterr().out
+    assert next((old / "embeddings").glob("parts/*.parquet")).read_bytes() == before
+    next((old / "embeddings").glob("parts/*.parquet")).unlink()
+    assert main(["embed", "--encoder", "run/model", *words, "--quiet"]) == 0
+    assert len(list((old / "embeddings").glob("*/*.parquet"))) == 1
+
+
 def test_a_saved_densenet_loads(old):
     encoder = load_encoder(old / "dense" / "model")
     vectors = encoder.embed(np.ones((2, 2, 16, 16), np.uint16))
