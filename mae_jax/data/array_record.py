@@ -6,6 +6,7 @@ The URI of a plane is `tiles.array_record#record=17&channel=2`.
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,9 @@ def _reader(path: str) -> "ArrayRecordReader":
             missing = "is no regular file" if os.path.exists(path) else "does not exist"
             raise InputError(f"{path} {missing}.")
         if len(opened) >= _MAX_OPEN:
-            opened.pop(next(iter(opened))).close()
+            oldest = opened.pop(next(iter(opened)))
+            with suppress(RuntimeError):  # a reader of a damaged file complains again
+                oldest.close()
         try:
             opened[path] = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
         except Exception as error:  # of any type on damaged files

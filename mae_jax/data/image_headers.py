@@ -19,6 +19,7 @@ MAX_PIXELS = 2**28  # 16,384 × 16,384
 MAX_DECODED_BYTES = 2**30
 _DEFLATE_RATIO = 1032  # the most that deflate can expand
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # per color type; palettes become RGB
+_MAX_BLOCKS = 2**21  # of a JPEG-2000 image, since the decoder describes each in memory
 _MAX_TILES = 2**14  # of a JPEG-2000 image; each needs memory of its own
 
 
@@ -96,13 +97,37 @@ def jpeg2000_header(raw: bytes) -> ImageHeader:
         ">8IH", raw[start + 8 : start + 42]
     )
     width, height = x1 - x0, y1 - y0
-    if width < 0 or height < 0 or not tile_w or not tile_h or not 1 <= samples <= 16384:
+    if width < 0 or height < 0 or not tile_w or not tile_h or not 1 <= samples <= 256:
         raise ValueError("its SIZ marker makes no sense")
     if -(-width // tile_w) * -(-height // tile_h) * samples > _MAX_TILES:
         raise ValueError("it has too many tiles")
     if width * height > 2**16 * len(raw):
         raise ValueError(f"{len(raw)} bytes cannot hold {height} × {width} pixels")
+    smallest = _smallest_block(raw, start + 4)
+    if width * height * samples > _MAX_BLOCKS * smallest:
+        raise ValueError(f"it is cut into blocks of {smallest} pixels, too many for its size")
     return ImageHeader(height, width, 4 * height * width * samples)
+
+
+def _smallest_block(raw: bytes, position: int) -> int:
+    """Pixels of the smallest code block or precinct that the markers of a codestream declare."""
+    smallest = 2**12
+    while position + 4 <= len(raw):
+        marker, length = struct.unpack(">HH", raw[position - 2 : position + 2])
+        if marker == 0xFF90 or marker < 0xFF00:  # the first tile
+            break
+        if marker in (0xFF52, 0xFF53):  # coding style: COD, COC
+            style = raw[position + 2 : position + length]
+            if marker == 0xFF53:
+                style = style[1:]  # after the number of the component
+            blocks = style[6:8] if marker == 0xFF52 else style[2:4]
+            if len(blocks) == 2:
+                smallest = min(smallest, 1 << min(12, blocks[0] + blocks[1] + 4))
+            if style[:1] and style[0] & 1:
+                for exponents in style[10 if marker == 0xFF52 else 6 :]:
+                    smallest = min(smallest, 1 << min(12, (exponents & 15) + (exponents >> 4)))
+        position += length + 2
+    return smallest
 
 
 def read_npy(raw: bytes, name: str) -> np.ndarray:
