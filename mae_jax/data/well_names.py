@@ -27,4 +27,4 @@ def normalize_well_name(name: str) -> str:
         row = ord(letters[-1]) - ord("A") + 1 + 26 * (len(letters) - 1)
         if (len(letters) == 1 or letters[0] == "A") and row <= 32 and 1 <= column <= 48:
             return f"{letters}{column:02d}"
-    raise InputError(f"'{name}' is no well's name; expected one from A01 to AF48.")
+    raise InputError(f"'{name}' is not a well name; expected one from A01 to AF48.")

@@ -23,7 +23,7 @@ def test_one_spelling(given: str, expected: str) -> None:
 
 @pytest.mark.parametrize("given", ["", "7", "A0", "A49", "AG01", "BA01", "A1B", "well"])
 def test_no_well(given: str) -> None:
-    with pytest.raises(InputError, match="no well's name"):
+    with pytest.raises(InputError, match="not a well name"):
         normalize_well_name(given)
 
 

@@ -1,8 +1,8 @@
-"""Screens that are folders of images whose names say what they show.
+"""Screens that are folders of images, described by the images' file names.
 
 Each microscope or data set has a pattern, matched against the path below the source folder:
-`Pattern.expression` has named groups, of which `well` (or `row` and `column`) must be there, and
-`experiment`, `plate`, `site`, `channel`, `z` and `time` may be; any other becomes metadata. Without
+`Pattern.expression` has named groups: `well`, or `row` (a number or letters) and `column`; and
+optionally `experiment`, `plate`, `site`, `channel`, `z` and `time`; others become metadata. Without
 `channel` every file holds all channels of a site, as OME-TIFF does.
 """
 
@@ -20,9 +20,11 @@ from mae_jax.data.image_uri import is_url, resolve
 from mae_jax.data.index import Index
 from mae_jax.data.storage import list_remote, read_bytes
 from mae_jax.data.well_names import normalize_well_name, well_name
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
 
 _GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z", "time"}
+_MAX_CHANNELS = 1000
+_NO_PLATE = re.compile(r"images|timepoint_\d+|zstep_\d+|", re.IGNORECASE)
 _SUFFIX = r"\.(?:tiff?|png|jp2|j2k)$"
 
 
@@ -32,7 +34,7 @@ RXRX_CHANNELS = ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
 
 @dataclass(frozen=True)
 class Pattern:
-    """How one kind of folder names its images."""
+    """How the images of a microscope or data set are named."""
 
     name: str
     expression: re.Pattern[str]
@@ -101,7 +103,7 @@ def read_folder(
     *,
     channel_names: Sequence[str] = (),
     fixed: Mapping[str, str] | None = None,
-    plane: int | None = None,
+    plane: int | str | None = None,
     time: int | None = None,
     images: Sequence[str] | None = None,
 ) -> Index:
@@ -109,12 +111,14 @@ def read_folder(
 
     Args:
       root: the folder.
-      pattern: how its files are named; files that do not match are left aside.
+      pattern: how its files are named; files that do not match are ignored.
       channel_names: names for the numbered channels, in the order of their numbers, or as
         'number=name'; without it they are named Ch1, Ch2, ….
       fixed: metadata columns set to one value for all rows. Without a plate in the pattern the
         plate is the folder that the images lie in.
-      plane, time: which z-plane and time point to take, where there are several.
+      plane, time: the z-plane and time point to take, where there are several; as plane also
+        'projection', for files without a z beside those of the planes. Where a projection of
+        every image is there, projections are the default.
       images: paths below `root`; None to list the folder.
 
     Raises:
@@ -133,41 +137,42 @@ def read_folder(
                 rows.append({"path": path, **named})
             else:
                 rows.extend(
-                    {"path": f"{path}#channel={place}", **named, "channel": name}
-                    for place, name in enumerate(_stack_channels(root, path))
+                    {"path": f"{path}#channel={number}", **named, "channel": name}
+                    for number, name in enumerate(_stack_channels(root, path))
                 )
     if not rows:
         raise InputError(
-            f"no file in {root} is named as {pattern.name} names its images; "
+            f"no file in {redact_credentials(root)} is named as {pattern.name} names its images; "
             f"choose another format ({', '.join(PATTERNS)})."
         )
-    found = pd.DataFrame(rows)
-    found = _choose(found, "z", plane, "--plane", root)
-    found = _choose(found, "time", time, "--time", root)
-    numbers = _ordered(found["channel"])
+    table = pd.DataFrame(rows)
+    # The folder belongs to a site's identity where no plate is named by the pattern.
+    keys = ["experiment", "plate", "well", "site"]
+    table = _choose_plane(table, [*keys, "time", "channel"], plane, root)
+    table = _choose(table, "time", time, "--time", root)
+    numbers = _ordered(table["channel"])
     if not channel_names and len(numbers) == len(pattern.channels):
         channel_names = pattern.channels
     names = name_channels(numbers, channel_names)
-    found["channel"] = found["channel"].map(names)
-    order = {name: place for place, name in enumerate(names.values())}
-    # The folder belongs to a site's identity where no plate is named by the pattern.
-    keys = ["experiment", "plate", "well", "site"]
+    table["channel"] = table["channel"].map(names)
+    order = {name: position for position, name in enumerate(names.values())}
     for column, value in (fixed or {}).items():
         name = column.removeprefix("Metadata_").lower()
         if name in keys:
-            found[name] = value
-    twice = found[found.duplicated([*keys, "channel"])]
-    if len(twice):
-        one = twice.iloc[0]
-        same = found[(found[[*keys, "channel"]] == one[[*keys, "channel"]]).all(axis=1)]
+            table[name] = value
+    duplicates = table[table.duplicated([*keys, "channel"])]
+    if len(duplicates):
+        first = duplicates.iloc[0]
+        same = table[(table[[*keys, "channel"]] == first[[*keys, "channel"]]).all(axis=1)]
         raise InputError(
-            f"{root} has two images of channel {one['channel']} of plate {one['plate']}, well "
-            f"{one['well']}, site {one['site']}: {' and '.join(same['path'][:2])}."
+            f"{redact_credentials(root)} has two images of channel {first['channel']} of plate "
+            f"{first['plate']}, well {first['well']}, site {first['site']}: "
+            f"{' and '.join(same['path'][:2])}."
         )
-    found = found.assign(place=found["channel"].map(order)).sort_values([*keys, "place"])
-    known = {"path", "channel", "z", "time", "place", *keys}
-    others = {c: (c, "first") for c in found.columns if c not in known}
-    sites = found.groupby(keys, sort=False, as_index=False).agg(
+    table = table.assign(order=table["channel"].map(order)).sort_values([*keys, "order"])
+    known = {"path", "channel", "z", "time", "order", *keys}
+    others = {c: (c, "first") for c in table.columns if c not in known}
+    sites = table.groupby(keys, sort=False, as_index=False).agg(
         Channels=("channel", list), Images=("path", list), **others
     )
     sites = sites.rename(columns={c: f"Metadata_{c}" for c in others})
@@ -180,51 +185,62 @@ def list_files(root: str) -> list[str]:
     """Paths of all files below `root`, with '/', sorted; hidden ones left out.
 
     Raises:
-      InputError: `root` is no folder.
+      InputError: `root` is not a folder.
     """
     if not os.path.isdir(root):
-        raise InputError(f"{root} is no folder.")
-    found: list[str] = []
+        raise InputError(f"{root} is not a folder.")
+    paths: list[str] = []
+    visited: set[tuple[int, int]] = set()  # links may lead in circles
     for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(folder, root).replace(os.sep, "/")
-        start = "" if inside == "." else f"{inside}/"
-        found.extend(start + name for name in files if not name.startswith("."))
-    return sorted(found)
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        paths.extend(prefix + name for name in files if not name.startswith("."))
+    return sorted(paths)
 
 
-def name_channels(found: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """What to call each of the channels as the files number them.
+def name_channels(numbers: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """The name of each channel, by its number in the file names.
 
     Raises:
-      InputError: too few or too many names, or a name for a channel that is not there.
+      InputError: too few or too many names, or a name for a channel that does not exist.
     """
     if not names:
-        return {c: f"Ch{int(c)}" if c.isdigit() else c for c in found}
+        return {c: f"Ch{int(c)}" if c.isdecimal() else c for c in numbers}
     if all("=" in name for name in names):
         given = dict(name.split("=", 1) for name in names)
-        numbers = {str(_number(c)): c for c in found}
+        known = {str(_number(c)): c for c in numbers}
         for number in given:
-            if number not in numbers:
+            if number not in known:
                 raise InputError(
                     f"there is no channel {number} to name {given[number]}; "
-                    f"found {', '.join(numbers)}."
+                    f"the files have {', '.join(known)}."
                 )
-        return {c: given.get(str(_number(c)), f"Ch{_number(c)}") for c in found}
-    if len(names) != len(found):
+        return {c: given.get(str(_number(c)), f"Ch{_number(c)}") for c in numbers}
+    if len(names) != len(numbers):
         raise InputError(
-            f"{len(names)} channel names ({', '.join(names)}) for {len(found)} channels "
-            f"({', '.join(found)}); give one each."
+            f"{len(names)} channel names ({', '.join(names)}) for {len(numbers)} channels "
+            f"({', '.join(numbers)}); give one each."
         )
-    return dict(zip(found, names, strict=True))
+    return dict(zip(numbers, names, strict=True))
 
 
 def _named(match: re.Match[str], path: str, root: str) -> dict[str, str]:
     groups = {key: value or "" for key, value in match.groupdict().items()}
-    if "well" in groups:
-        well = normalize_well_name(groups["well"])
-    else:
-        well = well_name(int(groups["row"]), int(groups["column"]))
+    try:
+        if "well" in groups:
+            well = normalize_well_name(groups["well"])
+        elif groups["row"].isdecimal() and groups["column"].isdecimal():
+            well = well_name(int(groups["row"]), int(groups["column"]))
+        else:
+            well = normalize_well_name(groups["row"] + groups["column"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return {
         "experiment": groups.get("experiment", ""),
         "plate": groups.get("plate") or _folder_plate(path, root),
@@ -247,13 +263,17 @@ def _stack_channels(root: str, path: str) -> list[str]:
             series = file.series[0]
             sizes = dict(zip(series.axes, series.shape, strict=True))
             described = file.ome_metadata
-    except Exception as problem:  # tifffile raises many kinds for a broken file
-        raise InputError(f"{resolve(root, path)} is no TIFF ({problem}).") from None
+        names = []
+        if described:
+            elements = ElementTree.fromstring(described).iter()
+            pixels = next(e for e in elements if _tag(e) == "Pixels")
+            names = [e.get("Name") or "" for e in pixels if _tag(e) == "Channel"]
+    except Exception as error:  # tifffile raises exceptions of many types on damaged files
+        name = redact_credentials(resolve(root, path))
+        raise InputError(f"{name} is no TIFF or damaged ({error}).") from None
     count = int(sizes.get("C", 1))
-    names = []
-    if described:
-        pixels = next(e for e in ElementTree.fromstring(described).iter() if _tag(e) == "Pixels")
-        names = [e.get("Name") or "" for e in pixels if _tag(e) == "Channel"]
+    if count > _MAX_CHANNELS:
+        raise InputError(f"{redact_credentials(resolve(root, path))} claims {count} channels.")
     if len(names) != count or not all(names) or len(set(names)) != count:
         return [str(number + 1) for number in range(count)]
     return names
@@ -264,34 +284,73 @@ def _tag(element: ElementTree.Element) -> str:
 
 
 def _folder_plate(path: str, root: str) -> str:
-    """The plate by the nearest folder that is not just 'Images', without a measurement's date."""
+    """The plate by the nearest folder that names one, without a measurement's date.
+
+    'Images', 'TimePoint_1' and 'ZStep_2' name none.
+    """
     folders = [*os.path.abspath(root).split(os.sep), *path.split("/")[:-1]]
-    folder = next(name for name in reversed(folders) if name.lower() != "images")
-    return folder.split("__")[0]
+    plates = (name for name in reversed(folders) if not _NO_PLATE.fullmatch(name))
+    return next(plates, "").split("__")[0]
 
 
 def _ordered(channels: pd.Series) -> list[str]:
     """Numbered channels by number; named ones in the order in which the files hold them."""
     names = list(dict.fromkeys(channels))
-    return sorted(names, key=int) if all(name.isdigit() for name in names) else names
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
 def _number(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
+
+
+def _listed(values: pd.Series) -> list[str]:
+    """The distinct values, numbers first and in their order; '' is a projection."""
+    key = [(not value.isdecimal(), int(value) if value.isdecimal() else 0, value)
+           for value in values.unique()]  # fmt: skip
+    return [value or "projection" for _, _, value in sorted(key)]
+
+
+def _choose_plane(
+    table: pd.DataFrame, image: Sequence[str], plane: int | str | None, root: str
+) -> pd.DataFrame:
+    """One z-plane, or the projections; an image of one plane alone is taken as it is."""
+    projected = table["z"] == ""
+    if projected.all() or not projected.any():
+        return _choose(table, "z", plane, "--plane", root)
+    keys = table[list(image)].agg(tuple, axis=1)
+    has_projection = keys.isin(set(keys[projected]))
+    if plane == "projection" or (plane is None and has_projection.all()):
+        return table[projected]
+    if plane is None:
+        raise InputError(
+            f"{redact_credentials(root)} has several values of z "
+            f"({', '.join(_listed(table['z'])[:5])}), and not every image has a projection; choose "
+            "one with --plane."
+        )
+    in_plane = pd.Series([_number(z) == plane for z in table["z"]], index=table.index)
+    if not in_plane.any():
+        raise InputError(
+            f"{redact_credentials(root)} has no z {plane}; it has {', '.join(_listed(table['z']))}."
+        )
+    # A channel of one plane is written without a z.
+    single = projected & ~keys.isin(set(keys[~projected]))
+    return table[in_plane | single]
 
 
 def _choose(
-    found: pd.DataFrame, column: str, wanted: int | None, option: str, root: str
+    table: pd.DataFrame, column: str, wanted: int | str | None, option: str, root: str
 ) -> pd.DataFrame:
-    values = sorted(found[column].unique(), key=_number)
+    values = _listed(table[column])
     if wanted is not None:
-        found = found[[_number(value) == wanted for value in found[column]]]
-        if found.empty:
-            raise InputError(f"{root} has no {column} {wanted}; it has {', '.join(values)}.")
-        return found
+        table = table[[_number(value) == wanted for value in table[column]]]
+        if table.empty:
+            raise InputError(
+                f"{redact_credentials(root)} has no {column} {wanted}; it has {', '.join(values)}."
+            )
+        return table
     if len(values) > 1:
         raise InputError(
-            f"{root} has several values of {column} ({', '.join(values[:5])}); "
-            f"choose one with {option}."
+            f"{redact_credentials(root)} has several values of {column} "
+            f"({', '.join(values[:5])}); choose one with {option}."
         )
-    return found
+    return table

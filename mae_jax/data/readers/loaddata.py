@@ -9,6 +9,7 @@ strings they are: a plate named 0042 stays 0042.
 import gzip
 import os
 import posixpath
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,12 +20,14 @@ import pandas as pd
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
 from mae_jax.data.storage import read_bytes
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
+
+_MAX_CSV_BYTES = 2**32
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns that say where a channel's images lie."""
+    """The columns with the path of a channel's images."""
 
     channel: str
     url: str | None
@@ -33,22 +36,26 @@ class _Columns:
 
 
 def read_csv(path: str) -> pd.DataFrame:
-    """A CSV or TSV file (also .gz) as strings, nothing guessed: '' where a cell is empty.
+    """A CSV or TSV file (also .gz) as strings, without type inference: '' where a cell is empty.
 
     Raises:
       InputError: the file is missing, empty or no table.
     """
     try:
-        raw = BytesIO(read_bytes(path))
+        raw = read_bytes(path)
         plain = path.removesuffix(".gz")
         separator = "\t" if plain.endswith((".tsv", ".txt")) else ","
         if path.endswith(".gz"):
-            raw = BytesIO(gzip.decompress(raw.getvalue()))
-        return pd.read_csv(raw, dtype=str, keep_default_na=False, sep=separator)
+            with gzip.GzipFile(fileobj=BytesIO(raw)) as file:
+                raw = file.read(_MAX_CSV_BYTES + 1)
+        if len(raw) > _MAX_CSV_BYTES:
+            raise ValueError(f"more than {_MAX_CSV_BYTES / 2**30:.0f} GiB")
+        return pd.read_csv(BytesIO(raw), dtype=str, keep_default_na=False, sep=separator)
     except InputError:
         raise
-    except (ValueError, OSError) as problem:
-        raise InputError(f"{path} is no table of comma-separated values ({problem}).") from None
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        shown = redact_credentials(path)
+        raise InputError(f"{shown} is no table of comma-separated values ({error}).") from None
 
 
 def read_loaddata(
@@ -77,46 +84,49 @@ def read_loaddata(
     if table.empty:
         raise InputError(f"{path} has no rows; it should have one per site.")
     root = images if images is not None else (posixpath.dirname(path) or ".")
-    found = _image_columns(list(table.columns), "")
+    shown = redact_credentials(path)
+    columns = _image_columns(list(table.columns), "")
     illumination = {c.channel: c for c in _image_columns(list(table.columns), "Illum")}
-    if not found:
+    if not columns:
         raise InputError(
-            f"{path} names no images: it has no column URL_Orig<Channel> or FileName_Orig<Channel>."
+            f"{shown} names no images: it has no column URL_Orig<Channel> or "
+            "FileName_Orig<Channel>."
         )
-    names = [c.channel for c in found]
+    names = [c.channel for c in columns]
     for name in channels or ():
         if name not in names:
-            raise InputError(f"{path} has no channel '{name}'; it has {', '.join(names)}.")
-    found = [c for c in found if not channels or c.channel in channels]
+            raise InputError(f"{shown} has no channel '{name}'; it has {', '.join(names)}.")
+    columns = [c for c in columns if not channels or c.channel in channels]
     cells = table.itertuples(index=False, name=None)
     records = [dict(zip(table.columns, row, strict=True)) for row in cells]
-    sites = pd.DataFrame({c: table[c] for c in table.columns if c.startswith("Metadata_")})
-    there, where, light = [], [], []
+    own = [c for c in table.columns if c.startswith("Metadata_")]
+    sites = table[own].copy()
+    site_channels, site_images, site_illumination = [], [], []
     for row in records:
-        places = {c.channel: _place(row, c, root, images is not None) for c in found}
-        present = [name for name, place in places.items() if place]
-        there.append(present)
-        where.append([places[name] for name in present])
-        light.append(
+        images_of_row = {c.channel: _image(row, c, root, images is not None) for c in columns}
+        present = [name for name, image in images_of_row.items() if image]
+        site_channels.append(present)
+        site_images.append([images_of_row[name] for name in present])
+        site_illumination.append(
             [
-                _place(row, illumination[name], root, images is not None)
+                _image(row, illumination[name], root, images is not None)
                 if name in illumination
                 else ""
                 for name in present
             ]
         )
-    empty = [number for number, names in enumerate(there) if not names]
+    empty = [number for number, names in enumerate(site_channels) if not names]
     if empty:
-        raise InputError(f"row {empty[0] + 1} of {path} names no image at all; fill or delete it.")
-    sites["Channels"] = pd.Series(there, index=sites.index)
-    sites["Images"] = pd.Series(where, index=sites.index)
+        raise InputError(f"row {empty[0] + 1} of {shown} names no image at all; fill or delete it.")
+    sites["Channels"] = pd.Series(site_channels, index=sites.index)
+    sites["Images"] = pd.Series(site_images, index=sites.index)
     if illumination:
-        sites["Illumination"] = pd.Series(light, index=sites.index)
-    return Index(metadata.complete(sites, path, fixed), root)
+        sites["Illumination"] = pd.Series(site_illumination, index=sites.index)
+    return Index(metadata.complete(sites, shown, fixed), root)
 
 
-def _image_columns(columns: Sequence[str], kind: str) -> list[_Columns]:
-    """The channels that the columns name, in their order; kind "" (images) or "Illum"."""
+def _image_columns(columns: Sequence[str], prefix: str) -> list[_Columns]:
+    """The channels that the columns name, in their order; prefix "" (images) or "Illum"."""
     known = set(columns)
     channels: dict[str, _Columns] = {}
     for column in columns:
@@ -124,9 +134,9 @@ def _image_columns(columns: Sequence[str], kind: str) -> list[_Columns]:
             if not column.startswith(start):
                 continue
             rest = column[len(start) :]
-            if (kind == "Illum") != rest.startswith("Illum"):
+            if (prefix == "Illum") != rest.startswith("Illum"):
                 continue
-            stem = "Illum" if kind else "Orig" if rest.startswith("Orig") else ""
+            stem = "Illum" if prefix else "Orig" if rest.startswith("Orig") else ""
             name = rest[len(stem) :]
             if not name or name in channels:
                 continue
@@ -140,8 +150,8 @@ def _image_columns(columns: Sequence[str], kind: str) -> list[_Columns]:
     return list(channels.values())
 
 
-def _place(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) -> str:
-    """The locator of one image: '' where the row names none."""
+def _image(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) -> str:
+    """The image URI in one row: '' where it names none."""
     if columns.url and row[columns.url]:
         path = (
             unquote(row[columns.url]) if row[columns.url].startswith("file:") else row[columns.url]

@@ -29,7 +29,7 @@ def open_screen(
     channel_names: Sequence[str] = (),
     fixed: Mapping[str, str] | None = None,
     annotation: str | None = None,
-    plane: int | None = None,
+    plane: int | str | None = None,
     time: int | None = None,
     pattern: str | None = None,
 ) -> Index:
@@ -72,7 +72,7 @@ def open_screen(
             plates=find_plates(source),
             channel_names=channel_names,
             fixed=fixed,
-            plane=plane,
+            plane=_number_of_plane(plane),
             time=time,
         )
     elif format == "rxrx3-core":
@@ -94,6 +94,12 @@ def open_screen(
         table = metadata.join(index.table, read_csv(annotation), annotation)
         index = Index(metadata.complete(table, annotation, fixed), index.root)
     return index
+
+
+def _number_of_plane(plane: int | str | None) -> int | None:
+    if isinstance(plane, str):
+        raise InputError(f"--plane is '{plane}'; OME-Zarr has numbered planes, from 0.")
+    return plane
 
 
 def _own_pattern(expression: str) -> Pattern:

@@ -88,7 +88,7 @@ def test_a_row_without_one_channel(screen: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Metadata_Well": "Q99"}, "row 1 of .*'Q99' is no well's name"),
+        ({"Metadata_Well": "Q99"}, "row 1 of .*'Q99' is not a well name"),
         ({"Metadata_Plate": ""}, "row 1 of .* names no plate"),
         (None, "names no images"),
     ],
