@@ -22,6 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "h200-N, b200-N, gb200-N")  # fmt: skip
     parser.add_argument("--mfu", type=float, help="also print the times at this model FLOP "
                         "utilization, measured on a similar run (such as 0.4)")  # fmt: skip
+    parser.add_argument("--top", type=int, default=0, metavar="N", help="also list the "
+                        "N operations with the most memory traffic, by layer and pass (TPUs)")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
 
 
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.config import from_dict
     from mae_jax.files import write_json
     from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
-    from mae_jax.planning.format import format_estimate, to_json
+    from mae_jax.planning.format import format_estimate, format_operations, to_json
     from mae_jax.train.config import TrainConfig
 
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
@@ -54,5 +56,7 @@ def run(args: argparse.Namespace) -> None:
             write_json(args.json, result)
         return
     print(format_estimate(estimate, args.mfu))
+    if args.top:
+        print(f"\n{format_operations(estimate, args.top)}")
     if args.json:
         write_json(args.json, to_json(estimate))

@@ -3,6 +3,7 @@
 import math
 
 from mae_jax.distributed.hardware import GIB
+from mae_jax.errors import InputError
 from mae_jax.planning.roofline import Estimate
 
 
@@ -47,6 +48,28 @@ def format_estimate(estimate: Estimate, mfu: float | None = None) -> str:
                       f"{estimate.days(seconds):,.1f} days, "
                       f"{estimate.device_hours(seconds):,.0f} device-hours"))  # fmt: skip
     return "\n".join(f"{name:<13}{value}" for name, value in lines)
+
+
+def format_operations(estimate: Estimate, top: int) -> str:
+    """The `top` groups of operations with the largest memory traffic, as a table.
+
+    Raises:
+      InputError: the estimate is by formula, which knows no operations.
+    """
+    cost = estimate.cost
+    if not cost.traffic.operations:
+        raise InputError(f"--top needs a compiled step; {estimate.slice.name} goes by formula.")
+    rows = [("GB/crop", "share", "pass", "operation", "layer")]
+    for operation in cost.traffic.operations[:top]:
+        per_crop = operation.bytes * cost.devices / cost.batch / 1e9
+        share = operation.bytes / cost.traffic.memory
+        rows.append((f"{per_crop:.4f}", f"{100 * share:.1f} %", operation.step_pass,
+                     operation.operation, operation.layer or "-"))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def to_json(estimate: Estimate) -> dict[str, str | int | float | bool | dict[str, float]]:

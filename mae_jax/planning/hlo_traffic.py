@@ -12,6 +12,7 @@ from mae_jax.planning.hlo import (
     shape_bytes,
     split_shapes,
 )
+from mae_jax.planning.op_names import Pass, layer_of, pass_of, primitive_of
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -46,16 +47,35 @@ class Collective:
 
 
 @dataclass(frozen=True)
+class OperationTraffic:
+    """Memory traffic of all operations of one kind in one layer and pass.
+
+    Attributes:
+      layer: path of modules, with the numbers of blocks as `*`; "" where none is named.
+      step_pass: "forward", "backward", "recompute" or "other" (optimizer, data, copies).
+      operation: the JAX primitive, or the HLO operation where the compiler names none.
+      bytes: read from and written to main memory per step.
+    """
+
+    layer: str
+    step_pass: Pass
+    operation: str
+    bytes: float
+
+
+@dataclass(frozen=True)
 class Traffic:
     """Bytes that one device moves per step.
 
     Attributes:
       memory: bytes read from and written to its main memory.
       collectives: those between devices.
+      operations: the memory traffic by layer, pass and operation, largest first; () by formula.
     """
 
     memory: float
     collectives: tuple[Collective, ...]
+    operations: tuple[OperationTraffic, ...] = ()
 
     def sent(self) -> dict[str, float]:
         """Bytes that each device sends per step, by the name of the collective."""
@@ -68,7 +88,7 @@ class Traffic:
 def read_traffic(text: str, devices: int) -> Traffic:
     """The traffic of a program: `compiled.as_text()` for `devices` devices."""
     computations = parse_hlo(text)
-    memory = 0.0
+    by_operation: dict[tuple[str, Pass, str], float] = defaultdict(float)
     # A collective that overlaps with other work appears in several instructions of one channel.
     by_channel: dict[tuple[str, str], Collective] = {}
     for computation in computations.values():
@@ -85,8 +105,16 @@ def read_traffic(text: str, devices: int) -> Traffic:
                 if previous is None or previous.times < collective.times:
                     by_channel[key] = collective
             if not computation.fused and _moves(instruction):
-                memory += computation.times * _bytes_moved(instruction, shapes, computations)
-    return Traffic(memory, tuple(by_channel.values()))
+                size = computation.times * _bytes_moved(instruction, shapes, computations)
+                by_operation[_source(instruction)] += size
+    operations = [OperationTraffic(*source, size) for source, size in by_operation.items()]
+    operations.sort(key=lambda operation: -operation.bytes)
+    return Traffic(sum(by_operation.values()), tuple(by_channel.values()), tuple(operations))
+
+
+def _source(instruction: Instruction) -> tuple[str, Pass, str]:
+    name = instruction.op_name
+    return layer_of(name), pass_of(name), primitive_of(name) or instruction.operation
 
 
 def _moves(instruction: Instruction) -> bool:

@@ -123,10 +123,11 @@ def test_the_command_compiles_for_a_slice_that_is_not_there(tmp_path):
     out = tmp_path / "plan.json"
     command = [sys.executable, "-W", "ignore", "-m", "mae_jax.cli.main", "plan", "--config",
                "configs/demo.py", "--on", "v5e-4", "--config.mesh.fsdp=2",
-               "--config.data.batch=8", "--json", str(out)]  # fmt: skip
+               "--config.data.batch=8", "--top", "3", "--json", str(out)]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=500)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "fits         yes" in ran.stdout
+    assert len(ran.stdout.split("GB/crop")[1].strip().splitlines()) == 4  # the header and 3 rows
     found = json.loads(out.read_text())
     assert found["devices"] == 4
     assert found["collective_bytes"]["all-reduce"] > 0
