@@ -39,12 +39,14 @@ class _NotRetrieved(logging.Filter):
 
 
 class _ClosedLoop:
-    """An unraisable hook that drops calls of a closed event loop which come from C++."""
+    """An unraisable hook that drops what comes from orbax's coroutines and their closed loop."""
 
     def __init__(self, hook: Callable[[Any], Any]) -> None:
         self._hook = hook
 
     def __call__(self, unraisable: Any) -> None:
-        closed = "Event loop is closed" in str(unraisable.exc_value)
-        if not (closed and unraisable.object is None):
+        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+        from_orbax = code is not None and "orbax" in code.co_filename
+        closed = unraisable.object is None and "loop is closed" in str(unraisable.exc_value)
+        if not (from_orbax or closed):
             self._hook(unraisable)

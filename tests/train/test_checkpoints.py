@@ -3,6 +3,7 @@
 import errno
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from mae_jax.errors import InputError, MachineError
+from mae_jax.train.abandoned_io import silence_abandoned_io
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.config import CheckpointConfig, DivergenceConfig
 from mae_jax.train.divergence import initial_divergence
@@ -167,7 +169,7 @@ def test_a_full_disk_is_told_and_later_saves_succeed(tmp_path, caplog):
         room.write_bytes(b"1" * 2_700_000)
         made.save(2, state_of(2, size))
         with pytest.raises(
-            InputError, match=r"state of step 2 could not be saved.*free disk space"
+            MachineError, match=r"state of step 2 could not be saved.*free disk space"
         ):
             made.finish()
         assert "No space left on device" in caplog.text
@@ -259,3 +261,17 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"checkpoints cannot be written.*another --workdir"):
         Checkpoints(tmp_path, EVERY_STEP)
+
+
+def test_only_abandoned_reads_and_writes_are_silenced(monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    silence_abandoned_io()
+    closed = RuntimeError("Event loop is closed")
+    sys.unraisablehook(SimpleNamespace(object=None, exc_value=closed))
+    assert told == []
+    ours = SimpleNamespace(object=print, exc_value=closed)
+    other = SimpleNamespace(object=None, exc_value=ValueError("another"))
+    sys.unraisablehook(ours)
+    sys.unraisablehook(other)
+    assert told == [ours, other]
