@@ -4,7 +4,6 @@ import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -134,7 +133,7 @@ class Kubernetes:
         values["pod"] = environment.get_template("pod.yaml").render(values)
         return environment.get_template(f"{template}.yaml").render(values)
 
-    def _pod(self, run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    def _pod(self, run: Run, args: argparse.Namespace) -> dict[str, object]:
         """Values of the pod template, and the number of pods."""
         nodes = dict(_split(pair, "=", f"--node {pair}") for pair in args.node)
         if args.spot:

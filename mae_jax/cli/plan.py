@@ -8,7 +8,7 @@ HELP = (
     "come from a formula."
 )
 EXAMPLE = (
-    "  mae-jax plan --config configs/paper.py:mae/vit_l8+/rpi_93m --on v5p-256\n"
+    "  mae-jax plan --config configs/paper.py:mae/vit_l8+/rpi_93m --on v5p-256 --top 20\n"
     "  mae-jax plan --config configs/demo.py --on h100-8 --config.data.batch=512"
 )
 TAKES_OVERRIDES = True
@@ -22,8 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "h200-N, b200-N, gb200-N")  # fmt: skip
     parser.add_argument("--mfu", type=float, help="also print the times at this model FLOP "
                         "utilization, measured on a similar run (such as 0.4)")  # fmt: skip
-    parser.add_argument("--top", type=int, default=0, metavar="N", help="also list the "
-                        "N operations with the most memory traffic, by layer and pass (TPUs)")  # fmt: skip
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also list the N operations with the most memory traffic, by layer and pass (TPUs)",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
 
 

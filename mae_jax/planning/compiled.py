@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
@@ -53,7 +52,7 @@ def compile_cost(config: TrainConfig, devices: Sequence[jax.Device] | None = Non
     )
 
 
-def tpu_devices(slice_: Slice) -> Sequence[Any]:
+def tpu_devices(slice_: Slice) -> Sequence[jax.Device]:
     """The devices of an absent TPU slice, to compile for.
 
     Raises:

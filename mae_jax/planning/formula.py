@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import core
+from jaxtyping import PyTree
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import Slice
@@ -66,8 +67,8 @@ def residual_bytes(config: TrainConfig, crops: int) -> int:
     task = task_of(with_attention(config.model, "chunked"), config.data.crop)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
 
-    def forward(params: Any, model_state: Any, batch: Any) -> Any:
-        def loss(params: Any) -> Any:
+    def forward(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
+        def loss(params: PyTree) -> jax.Array:
             return task.loss(params, model_state, batch, jax.random.key(0), train=True)[0]
 
         return jax.vjp(loss, params)[1]
@@ -80,12 +81,12 @@ def residual_bytes(config: TrainConfig, crops: int) -> int:
     return sum(math.prod(a.shape) * _item_bytes(a.dtype) for a in residuals.values())
 
 
-def _item_bytes(dtype: Any) -> int:
+def _item_bytes(dtype: jax.typing.DTypeLike) -> int:
     # Random keys have a dtype that numpy does not know; they take a few bytes.
     return 0 if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else np.dtype(dtype).itemsize
 
 
-def _device_bytes(tree: Any) -> int:
+def _device_bytes(tree: PyTree) -> int:
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * _item_bytes(leaf.dtype)
         for leaf in jax.tree.leaves(tree)
@@ -128,5 +129,5 @@ def _axes(spec: jax.sharding.PartitionSpec) -> list[str]:
     return axes
 
 
-def _compute_dtype(model: Any) -> str:
+def _compute_dtype(model: object) -> str:
     return getattr(getattr(model, "encoder", model), "dtype", "float32")

@@ -4,8 +4,9 @@ import dataclasses
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
-from mae_jax.networks.flops import crop_flops, traced_flops
+from mae_jax.networks.flops import traced_flops
 from mae_jax.networks.tasks import Task, task_of
 
 
@@ -15,15 +16,15 @@ def executed_flops(task: Task) -> tuple[float, float]:
     Model FLOPs are three times the forward pass's. Executed FLOPs count every product in the trace
     of the step, with those that rematerialization repeats and those of the loss.
     """
-    model = crop_flops(task.model, crop=task.crop)
+    model = task.flops
     countable = task_of(with_attention(task.model, "xla"), task.crop)
     key = jax.random.key(0)
     params, state = jax.eval_shape(countable.init, key)
 
-    def loss(params: Any, batch: Any) -> Any:
+    def loss(params: PyTree, batch: PyTree) -> jax.Array:
         return countable.loss(params, state_of(state), batch, key, train=True)[0]
 
-    def state_of(shapes: Any) -> Any:
+    def state_of(shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), shapes)
 
     count = 16 if state else 1  # ghost batch norms split a batch
