@@ -100,7 +100,7 @@ def load_hooks(path: str) -> tuple[list[Any], list[Any]]:
     module = _run_file(file, TrainConfig)
     hooks: list[list[Any]] = []
     for name, expected in (("get_callbacks", Callback), ("get_evaluators", Evaluator)):
-        function = getattr(module, name, lambda: [])
+        function: Callable[[], Any] = getattr(module, name, lambda: [])
         values = list(_call(function, [], file, TrainConfig))
         for value in values:
             if not isinstance(value, expected):

@@ -43,11 +43,11 @@ def _packages_of_extras() -> dict[str, set[str]]:
     inner: dict[str, set[str]] = {}
     for requirement in metadata.requires("mae_jax") or ():
         match = re.match(r"([\w.-]+)(?:\[([\w,]+)\])?", requirement)
-        extra = re.search(r"extra == ['\"](\w+)['\"]", requirement)
-        if match is None or extra is None or extra[1] in ("test", "lint"):
+        condition = re.search(r"extra == ['\"](\w+)['\"]", requirement)
+        if match is None or condition is None or condition[1] in ("test", "lint"):
             continue
-        packages.setdefault(extra[1], set()).add(_normalize(match[1]))
-        inner.setdefault(extra[1], set()).update((match[2] or "").split(",") if match[2] else ())
+        packages.setdefault(condition[1], set()).add(_normalize(match[1]))
+        inner.setdefault(condition[1], set()).update((match[2] or "").split(",") if match[2] else ())
     for _ in packages:  # as often as extras can be nested
         for extra, names in inner.items():
             packages[extra].update(*(packages.get(name, set()) for name in names))

@@ -158,7 +158,8 @@ def _select(image: np.ndarray, uri: ImageURI) -> np.ndarray:
             f"{uri} is an image of shape {image.shape}, not a plane; "
             "say which channel with #channel=0."
         )
-    check_size(str(uri), *image.shape, image.nbytes)
+    height, width = image.shape
+    check_size(str(uri), height, width, image.nbytes)
     return image.astype(np.uint8) if image.dtype == bool else image
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def _read_page(page: "tifffile.TiffPage | tifffile.TiffFrame", uri: ImageURI) ->
     if page.dtype is None:
         raise InputError(f"{uri} holds values of no known type; convert it.")
     check_dtype(str(uri), np.dtype(page.dtype))
-    height, width = int(page.keyframe.imagelength), int(page.keyframe.imagewidth)
+    keyframe: Any = page.keyframe
+    height, width = int(keyframe.imagelength), int(keyframe.imagewidth)
     check_size(str(uri), height, width, int(page.nbytes))
     for count in page.chunks:
         if count > 2 * max(page.shape) + 4096:
@@ -91,8 +92,8 @@ def _page_number(file: "tifffile.TiffFile", uri: ImageURI) -> int:
         number = number * length + selected
     if "S" in series.axes:  # colors, selected by `channel`
         wanted.pop("C", None)
-    for axis, selected in wanted.items():
-        if selected:
+    for axis, left_over in wanted.items():
+        if left_over:
             raise InputError(
                 f"{uri} names {_AXIS_KEYS[axis]} = {selected}, but the file has 1 of it."
             )

@@ -77,7 +77,8 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandl
         )
         array = pending.result(timeout=remote.timeout * remote.attempts)
         dtype = array.dtype.numpy_dtype
-        _check_array(path, array.shape, dtype, array.chunk_layout.read_chunk.shape or array.shape)
+        chunk: Any = array.chunk_layout.read_chunk.shape
+        _check_array(path, array.shape, dtype, chunk or array.shape)
         return ZarrHandle(path, array, array.shape, dtype, remote)
     except InputError:
         raise

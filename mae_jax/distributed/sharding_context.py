@@ -47,7 +47,7 @@ def platform() -> str:
     return str(context[0].devices.flat[0].platform)
 
 
-def shard_batch(x: Shaped[Array, "batch *rest"]) -> Shaped[Array, "batch *rest"]:
+def shard_batch(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, " batch *rest"]:
     """`x`, divided by samples alone inside `activation_sharding`; elsewhere as it is."""
     context = _context.get()
     if context is None or not context[1] or not isinstance(context[0], Mesh):

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
@@ -30,7 +29,7 @@ from mae_jax.weights.safetensors_file import first_line
 
 CHECKPOINTS = "checkpoints"
 _NAMED = ("best", "latest")
-Shapes = PyTree[jax.ShapeDtypeStruct]
+Shapes = dict[str, Any]
 
 
 def split_reference(name: str | os.PathLike[str]) -> tuple[Path, str] | None:

@@ -70,7 +70,7 @@ class MicrobatchPool:
     def __call__(
         self,
         params: Any,
-        pixels: Shaped[np.ndarray, "batch *crop"] | Any,
+        pixels: Shaped[np.ndarray, " batch *crop"] | Any,
         piece: int,
         used: int | None = None,
     ) -> Any:

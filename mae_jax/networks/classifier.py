@@ -98,7 +98,7 @@ class ViTTask(_Classifier):
 
 
 def classification(
-    logits: Float[Array, "batch classes"], label: Int[Array, "batch"]
+    logits: Float[Array, " batch classes"], label: Int[Array, " batch"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean cross-entropy and accuracy over the crops that have a class (label >= 0)."""
     known = (label >= 0).astype(jnp.float32)

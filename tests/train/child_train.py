@@ -14,7 +14,7 @@ import jax
 from mae_jax.cli.main import main
 from mae_jax.train import train_data as batches
 
-JOB: dict[str, Any]
+JOB: dict[str, Any] = globals()["JOB"]  # given by the process that runs this file
 
 
 def record(path: str) -> None:

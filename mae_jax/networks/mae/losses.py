@@ -104,7 +104,7 @@ def weighted_mean(
     return (values * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
-def _half_weights(patch: int) -> Float[np.ndarray, "columns"]:
+def _half_weights(patch: int) -> Float[np.ndarray, " columns"]:
     """How often each column of rfft2 occurs in the whole spectrum."""
     weights = np.full(patch // 2 + 1, 2.0, np.float32)
     weights[0] = 1
