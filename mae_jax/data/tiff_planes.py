@@ -95,6 +95,6 @@ def _page_number(file: "tifffile.TiffFile", uri: ImageURI) -> int:
     for axis, left_over in wanted.items():
         if left_over:
             raise InputError(
-                f"{uri} names {_AXIS_KEYS[axis]} = {selected}, but the file has 1 of it."
+                f"{uri} names {_AXIS_KEYS[axis]} = {left_over}, but the file has 1 of it."
             )
     return number
