@@ -25,6 +25,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     tmp_path = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         yield tmp_path
+        if path.is_dir() and not tmp_path.is_dir():
+            raise InputError(f"{path} is a folder; choose the name of a file.")
         if path.is_dir():  # os.replace refuses a folder that is not empty
             old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
             os.replace(path, old)

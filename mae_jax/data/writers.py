@@ -1,4 +1,4 @@
-"""The two layouts of a training store: OME-Zarr 0.5 plates, and ArrayRecord files of tiles."""
+"""Writers of the two layouts of a training store: OME-Zarr 0.5 plates, ArrayRecord tiles."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 
 from mae_jax.data.array_record import encode
 from mae_jax.data.tiling import tile_offsets
+from mae_jax.errors import MachineError
 from mae_jax.files import replacing, write_json
 
 Site = Shaped[np.ndarray, "channels height width"]
@@ -18,7 +19,7 @@ _AXES = [
     {"name": "y", "type": "space"},
     {"name": "x", "type": "space"},
 ]
-_COLOURS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
+_COLORS = ("0000FF", "00FF00", "FF0000", "FFFF00", "FF00FF", "00FFFF", "FFFFFF")
 
 
 def write_ome_zarr_image(
@@ -31,7 +32,7 @@ def write_ome_zarr_image(
     """Writes one field of view as an OME-Zarr 0.5 image, whole or not at all.
 
     The array is one shard, a single file, made of chunks of `chunk`² pixels of all channels: a
-    random crop then reads little beside what it needs, and all its channels at once. Chunks carry
+    random crop then reads little besides what it needs, and all its channels at once. Chunks carry
     a checksum, so that damage is noticed when they are read.
 
     Args:
@@ -39,13 +40,13 @@ def write_ome_zarr_image(
       site: the pixels.
       channels: the channels' names.
       chunk: side of a chunk in pixels.
-      own: what to note beside the OME attributes (metadata, grey range).
+      own: attributes to store besides those of OME (metadata, gray range).
     """
     import tensorstore
 
     count, height, width = site.shape
     side = [-(-length // chunk) * chunk for length in (height, width)]
-    kind = site.dtype
+    dtype = site.dtype
     packed: dict[str, Any] = {
         "name": "blosc",
         "configuration": {
@@ -55,12 +56,12 @@ def write_ome_zarr_image(
             "cname": "lz4hc",
             "clevel": 5,
             "shuffle": "shuffle",
-            "typesize": kind.itemsize,
+            "typesize": dtype.itemsize,
             "blocksize": 0,
         },
     }
     plain: list[dict[str, Any]] = [{"name": "bytes"}]
-    if kind.itemsize > 1:
+    if dtype.itemsize > 1:
         plain = [{"name": "bytes", "configuration": {"endian": "little"}}]
     sharded = {
         "chunk_shape": [count, chunk, chunk],
@@ -72,23 +73,27 @@ def write_ome_zarr_image(
     }
     metadata = {
         "shape": [count, height, width],
-        "data_type": kind.name,
+        "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [count, *side]}},
         "chunk_key_encoding": {"name": "default"},
         "fill_value": 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharded}],
         "dimension_names": ["c", "y", "x"],
     }
-    with replacing(folder) as beside:
-        array = tensorstore.open(
-            {
-                "driver": "zarr3",
-                "kvstore": {"driver": "file", "path": f"{beside}/0/"},
-                "metadata": metadata,
-            },
-            create=True,
-        ).result()
-        array[...] = site
+    with replacing(folder) as tmp_path:
+        try:
+            array = tensorstore.open(
+                {
+                    "driver": "zarr3",
+                    "kvstore": {"driver": "file", "path": f"{tmp_path}/0/"},
+                    "metadata": metadata,
+                },
+                create=True,
+            ).result()
+            array[...] = site
+        except ValueError as error:  # the folder can be written: the disk is full, or fails
+            reason = str(error).split(" [")[0]
+            raise MachineError(f"{folder} cannot be written ({reason}).") from error
         ome = {
             "multiscales": [
                 {
@@ -106,17 +111,17 @@ def write_ome_zarr_image(
             ],
             "omero": {"channels": _omero(channels, site)},
         }
-        write_group(beside, ome, own)
+        write_group(tmp_path, ome, own)
 
 
 def _omero(channels: Sequence[str], site: Site) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for number, (name, plane) in enumerate(zip(channels, site, strict=True)):
         low, high = float(plane.min()), float(plane.max())
         window = {"min": low, "max": high, "start": low, "end": high}
-        colour = _COLOURS[number % len(_COLOURS)]
-        found.append({"label": name, "color": colour, "active": True, "window": window})
-    return found
+        color = _COLORS[number % len(_COLORS)]
+        entries.append({"label": name, "color": color, "active": True, "window": window})
+    return entries
 
 
 def write_group(
@@ -140,13 +145,13 @@ def write_plate(folder: Path, name: str, wells: Mapping[str, int]) -> None:
       name: the plate's name.
       wells: for each well ('B07') the number of its fields.
     """
-    places = {well: (well.rstrip("0123456789"), str(int(well.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))))
+    positions = {well: (well.rstrip("0123456789"), str(int(well.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))))
               for well in wells}  # fmt: skip
-    rows = sorted({row for row, _ in places.values()}, key=lambda row: (len(row), row))
-    columns = sorted({column for _, column in places.values()}, key=int)
+    rows = sorted({row for row, _ in positions.values()}, key=lambda row: (len(row), row))
+    columns = sorted({column for _, column in positions.values()}, key=int)
     for row in rows:
         write_group(folder / row, None)
-    for well, (row, column) in places.items():
+    for well, (row, column) in positions.items():
         images = [{"path": str(number)} for number in range(wells[well])]
         write_group(folder / row / column, {"well": {"images": images}})
     plate = {
@@ -160,7 +165,7 @@ def write_plate(folder: Path, name: str, wells: Mapping[str, int]) -> None:
                 "rowIndex": rows.index(row),
                 "columnIndex": columns.index(column),
             }
-            for row, column in places.values()
+            for row, column in positions.values()
         ],
     }
     write_group(folder, {"plate": plate})
@@ -174,24 +179,26 @@ def write_tiles(path: Path, sites: Sequence[Site], tile: int) -> list[list[tuple
     from array_record.python.array_record_module import ArrayRecordWriter
 
     corners = []
-    with replacing(path) as beside:
+    with replacing(path) as tmp_path:
         # Uncompressed and one record a group: a random tile is one read of its own bytes.
-        writer = ArrayRecordWriter(str(beside), "group_size:1,uncompressed")
-        for site in sites:
-            of_site = [
-                (int(y), int(x)) for y, x in tile_offsets(site.shape[1], site.shape[2], tile)
-            ]
-            for top, left in of_site:
-                writer.write(encode(site[:, top : top + tile, left : left + tile]))
-            corners.append(of_site)
-        writer.close()
+        try:
+            writer = ArrayRecordWriter(str(tmp_path), "group_size:1,uncompressed")
+            for site in sites:
+                of_site = [
+                    (int(y), int(x)) for y, x in tile_offsets(site.shape[1], site.shape[2], tile)
+                ]
+                for top, left in of_site:
+                    writer.write(encode(site[:, top : top + tile, left : left + tile]))
+                corners.append(of_site)
+            writer.close()
+        except RuntimeError as error:
+            raise MachineError(f"{path} cannot be written ({error}).") from error
     return corners
 
 
 def read_group(folder: Path) -> dict[str, Any]:
     """The attributes of a group, {} where there is none."""
     try:
-        found = json.loads((folder / "zarr.json").read_text())["attributes"]
+        return dict(json.loads((folder / "zarr.json").read_text())["attributes"])
     except FileNotFoundError:
         return {}
-    return dict(found)

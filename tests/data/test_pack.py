@@ -16,7 +16,7 @@ from mae_jax.cli.main import main
 from mae_jax.data import zarr_reader as arrays
 from mae_jax.data.images import read_site
 from mae_jax.data.index import SITE, Index
-from mae_jax.data.pack import PackSettings, pack, plan
+from mae_jax.data.pack import PackSettings, pack, plan_units
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.qc import check_index
 from mae_jax.data.quantize import plate_ranges, to_uint8
@@ -24,6 +24,7 @@ from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.errors import InputError
+from mae_jax.locks import hold
 
 SMALL = PackSettings(chunk=8)
 
@@ -203,10 +204,10 @@ def test_a_dead_process_is_resumed(
 def test_damage_is_found_and_mended(screen: Callable[..., Path], tmp_path: Path) -> None:
     index = read_loaddata(str(screen()))
     store = tmp_path / "store"
-    unit = plan(index, SMALL)[7]
+    unit = plan_units(index, SMALL)[7]
     pack(index, store, SMALL)
     (store / "index.parquet").unlink()
-    shard = next((store / unit.place).glob("0/0/c/0/0/0"))
+    shard = next((store / unit.path).glob("0/0/c/0/0/0"))
     raw = bytearray(shard.read_bytes())
     raw[40] ^= 1  # one bit
     shard.write_bytes(raw)
@@ -299,3 +300,25 @@ def test_command_says_what_is_wrong(
         out = tmp_path / argv[-1].replace("/", "")
         assert main(["pack", source, "--out", str(out), *argv]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_stores_that_cannot_be_written(
+    screen: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(read_loaddata(str(screen())).write(tmp_path / "i.parquet"))
+    (tmp_path / "file").write_text("mine")
+    for out in ("/proc/store", str(tmp_path / "file"), str(tmp_path / "file" / "store")):
+        assert main(["pack", source, "--out", out, "--chunk", "8"]) == 2
+        assert f"{out} cannot be written" in capsys.readouterr().err
+    folder = tmp_path / "folder"
+    (folder / "precious").mkdir(parents=True)
+    assert main(["index", source, "--out", str(folder)]) == 2
+    assert "is a folder; choose the name of a file" in capsys.readouterr().err
+    assert (folder / "precious").exists()
+
+
+def test_two_processes_cannot_pack_one_shard(screen: Callable[..., Path], tmp_path: Path) -> None:
+    index = read_loaddata(str(screen()))
+    with hold(tmp_path / "store", "shard-0-of-1"), pytest.raises(InputError, match="in use by"):
+        pack(index, tmp_path / "store", SMALL)
+    assert pack(index, tmp_path / "store", SMALL).finished
