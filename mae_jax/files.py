@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, machine_trouble
 
 
 @contextmanager
@@ -39,6 +39,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(tmp_path, ignore_errors=True)
         else:
             tmp_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the errors of an output that cannot be written into one sentence.
+
+    Raises:
+      InputError: the path is read-only, forbidden or occupied. Errors of the machine (a full disk)
+        are left as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if machine_trouble(error) is not None:
+            raise
+        raise InputError(
+            f"{os.fspath(path)} cannot be written ({error.strerror or error}); choose a path that "
+            "can be."
+        ) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -18,7 +18,7 @@ from mae_jax.config import nearest
 from mae_jax.data import image_uri
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError, MachineError, redact_credentials
-from mae_jax.files import replacing
+from mae_jax.files import replacing, writable
 
 METADATA = (
     "Metadata_Source",
@@ -145,7 +145,10 @@ class Index:
                 table = table.set_column(position, name, table[name].cast(texts))
         metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(record).encode()}
         table = table.replace_schema_metadata(metadata)
-        with replacing(path) as tmp_path:  # checksums show damage when the index is read
+        with (
+            writable(path),
+            replacing(path) as tmp_path,
+        ):  # checksums show damage when the index is read
             parquet.write_table(table, tmp_path, compression="zstd", write_page_checksum=True)
         return path
 

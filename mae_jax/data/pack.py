@@ -15,7 +15,7 @@ every checksum and writes the store's own index.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,8 @@ from mae_jax.data.pack_units import (
 )
 from mae_jax.data.quantize import plate_ranges, to_uint8
 from mae_jax.data.writers import write_ome_zarr_image, write_tiles
-from mae_jax.errors import InputError, machine_trouble
-from mae_jax.files import read_json, write_json
+from mae_jax.errors import InputError
+from mae_jax.files import read_json, writable, write_json
 
 __all__ = ["PackSettings", "Progress", "pack", "plan_units"]
 
@@ -94,7 +94,7 @@ def pack(
     if threads < 1:
         raise InputError(f"{threads} threads cannot pack anything; give 1 or more.")
     units = plan_units(index, settings)
-    with _writing(store), contextlib.ExitStack() as stack:
+    with writable(store), contextlib.ExitStack() as stack:
         _begin(index, store, settings)
         stack.enter_context(locks.hold(store, f"shard-{number}-of-{count}"))
         pending = [u for u in units[number::count] if not marker_path(store, u).exists()]
@@ -108,19 +108,6 @@ def pack(
             return Progress(done, len(units), False)
         skipped = finish(index, store, settings, units, threads, progress)
     return Progress(done, len(units), True, skipped)
-
-
-@contextlib.contextmanager
-def _writing(store: Path) -> Iterator[None]:
-    """Turns errors of a store that cannot be written into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if machine_trouble(error) is not None:
-            raise
-        raise InputError(
-            f"{store} cannot be written ({error.strerror or error}); choose a folder that can be."
-        ) from error
 
 
 def _begin(index: Index, store: Path, settings: PackSettings) -> None:
@@ -221,7 +208,7 @@ def _ranges(
     unit: Unit,
     channels: Sequence[str],
 ) -> dict[str, tuple[float, float]]:
-    """The plate's gray ranges, computed by the first process that needs them; all compute the same."""
+    """The plate's gray ranges, the same whichever process computes them first."""
     path = store / "ranges" / f"{safe_name('.'.join([*unit.plate, '+'.join(channels)]))}.json"
     if not path.exists():
         table = index.table

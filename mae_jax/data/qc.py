@@ -14,7 +14,7 @@ from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.images import read_planes
 from mae_jax.data.index import SITE, WELL, Index
 from mae_jax.errors import InputError, MachineError
-from mae_jax.files import replacing
+from mae_jax.files import replacing, writable
 
 SATURATED = 0.001  # share of pixels at the type's maximum that is worth a note
 _FIELDS = ("level", "category", "plate", "well", "site", "channel", "file", "message")
@@ -65,7 +65,11 @@ class Report:
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the findings as CSV, one row each."""
-        with replacing(path) as tmp_path, tmp_path.open("w", newline="", encoding="utf-8") as file:
+        with (
+            writable(path),
+            replacing(path) as tmp_path,
+            tmp_path.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(_FIELDS)
             writer.writerows([getattr(f, name) for name in _FIELDS] for f in self.findings)

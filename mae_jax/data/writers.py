@@ -145,8 +145,8 @@ def write_plate(folder: Path, name: str, wells: Mapping[str, int]) -> None:
       name: the plate's name.
       wells: for each well ('B07') the number of its fields.
     """
-    positions = {well: (well.rstrip("0123456789"), str(int(well.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))))
-              for well in wells}  # fmt: skip
+    letters = {well: well.rstrip("0123456789") for well in wells}
+    positions = {well: (row, str(int(well.removeprefix(row)))) for well, row in letters.items()}
     rows = sorted({row for row, _ in positions.values()}, key=lambda row: (len(row), row))
     columns = sorted({column for _, column in positions.values()}, key=int)
     for row in rows:

@@ -310,6 +310,9 @@ def test_stores_that_cannot_be_written(
     for out in ("/proc/store", str(tmp_path / "file"), str(tmp_path / "file" / "store")):
         assert main(["pack", source, "--out", out, "--chunk", "8"]) == 2
         assert f"{out} cannot be written" in capsys.readouterr().err
+    for out in ("/proc/i.parquet", str(tmp_path / "file" / "i.parquet")):
+        assert main(["index", source, "--out", out]) == 2
+        assert f"{out} cannot be written" in capsys.readouterr().err
     folder = tmp_path / "folder"
     (folder / "precious").mkdir(parents=True)
     assert main(["index", source, "--out", str(folder)]) == 2
