@@ -47,7 +47,8 @@ def _packages_of_extras() -> dict[str, set[str]]:
         if match is None or condition is None or condition[1] in ("test", "lint"):
             continue
         packages.setdefault(condition[1], set()).add(_normalize(match[1]))
-        inner.setdefault(condition[1], set()).update((match[2] or "").split(",") if match[2] else ())
+        if match[2]:
+            inner.setdefault(condition[1], set()).update(match[2].split(","))
     for _ in packages:  # as often as extras can be nested
         for extra, names in inner.items():
             packages[extra].update(*(packages.get(name, set()) for name in names))
