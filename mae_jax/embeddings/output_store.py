@@ -161,7 +161,7 @@ class OutputStore:
             prefix = f"mae_jax-{uuid.uuid4().hex[:8]}-"
             return Path(tempfile.gettempdir()) / (prefix + posixpath.basename(name))
         folder = self.local / _TMP
-        with self._errors(_TMP, "written"):
+        with self._errors("", "written to"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{posixpath.basename(name)}.{uuid.uuid4().hex[:8]}"
 
@@ -217,6 +217,8 @@ class OutputStore:
                 raise MachineError(
                     f"{self.full_path(name)} cannot be written: its folder has been removed."
                 ) from None
+            if verb == "written to":
+                raise InputError(f"{self} cannot be created; choose another folder.") from None
             raise InputError(f"{self.full_path(name)} does not exist.") from None
         except OSError as error:
             trouble = machine_trouble(error)

@@ -87,3 +87,9 @@ def test_two_processes_may_do_the_same_part(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(InputError, match="nowhere://x cannot be opened"):
         OutputStore("nowhere://x")
+
+
+@pytest.mark.parametrize("path", ["/proc/out", "/dev/null/out"])
+def test_a_folder_that_cannot_be_made_is_the_callers_mistake(path: str) -> None:
+    with pytest.raises(InputError, match=path):
+        OutputStore(path).write("manifest.json", b"1")

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pandas as pd
+import pytest
 
 from mae_jax.data.index import Index
 from mae_jax.encoders.baselines import RandomEncoder
@@ -43,6 +44,7 @@ def screen(folder: Path, wells: int) -> Index:
     return Index(pd.DataFrame(rows), str(folder))
 
 
+@pytest.mark.slow
 def test_every_well_exactly_once_after_random_kills(tmp_path: Path) -> None:
     index = screen(tmp_path / "screen", wells=300)
     index.write(tmp_path / "index.parquet")
