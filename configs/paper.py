@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from mae_jax.config import as_config_dict, nearest
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae import mae_config
-from mae_jax.networks.unet.model import mu_net_config
-from mae_jax.networks.vit.model import vit_config
+from mae_jax.networks.unet.config import mu_net_config
+from mae_jax.networks.vit.config import vit_config
 from mae_jax.train.config import (
     CheckpointConfig,
     DataConfig,

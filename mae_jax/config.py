@@ -131,7 +131,7 @@ def _problem(cls: type, field: "dataclasses.Field[Any]", value: Any) -> Problem:
         for name in BOUNDS:
             if name in metadata and not _within(name, number, metadata[name]):
                 return f"must be {allowed_range(field)}, not {number}."
-    hint = _hints(cls)[field.name]
+    hint = type_hints(cls)[field.name]
     if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
         return f"must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}."
     check = metadata.get("check")
@@ -158,8 +158,16 @@ def allowed_range(field: "dataclasses.Field[Any]") -> str:
     return " or ".join([" and ".join(words), *special] if words else special)
 
 
+def type_hints(schema: type) -> dict[str, Any]:
+    """The types of a schema's fields.
+
+    A schema with fields whose types others may add to has `open_hints()`, which returns them.
+    """
+    return _own_hints(schema) | getattr(schema, "open_hints", dict)()
+
+
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _own_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -229,7 +237,7 @@ def from_dict(schema: type[Schema], values: Any, where: str = "config") -> Schem
 def hints_of(schema: type, values: Mapping[str, Any], where: str = "config") -> dict[str, Any]:
     """The types of the fields of `schema`, narrowed by `values`."""
     narrowed = getattr(schema, "narrowed", None)
-    return _hints(schema) | (narrowed(values, where) if narrowed is not None else {})
+    return type_hints(schema) | (narrowed(values, where) if narrowed is not None else {})
 
 
 def renamed(schema: type) -> dict[str, str]:
@@ -277,11 +285,11 @@ def current_path(schema: type, path: str) -> str | None:
     """Today's path of a key given by its path in this or an earlier version; None if unknown."""
     name, dot, rest = path.partition(".")
     name = renamed(schema).get(name, name)
-    if name not in _hints(schema):
+    if name not in type_hints(schema):
         return None
     if not dot:
         return name
-    for option in alternatives(_hints(schema)[name]):
+    for option in alternatives(type_hints(schema)[name]):
         if dataclasses.is_dataclass(option):
             inner = current_path(typing.cast(type, option), rest)
             if inner is not None:
@@ -294,7 +302,7 @@ def renamed_keys(schema: type, prefix: str = "") -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for old, new in renamed(schema).items():
         names.setdefault(old, []).append(f"{prefix}{new}")
-    for name, hint in _hints(schema).items():
+    for name, hint in type_hints(schema).items():
         for option in alternatives(hint):
             item = next(iter(typing.get_args(option)), None)
             for table in (option, item):
@@ -324,7 +332,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _plain_type(config: Any, name: str) -> type:
     """The type that a None-valued field takes when it is set."""
-    hint = _hints(typing.cast(Any, type(config)))[name]
+    hint = type_hints(typing.cast(Any, type(config)))[name]
     concrete = [option for option in alternatives(hint) if option is not type(None)]
     origin = typing.get_origin(concrete[0]) or concrete[0]
     return typing.cast(type, origin)
@@ -384,3 +392,26 @@ def _as(hint: Any, value: Any, where: str) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint))
     raise InputError(f"{where} must be of type {name}, not {value!r}.")
+
+
+# ---- keys by name, wherever in the tree they are
+
+
+def has_key(config: Any, name: str) -> bool:
+    """Whether a config, or a config within it, has the key `name`."""
+    children = [getattr(config, field.name) for field in dataclasses.fields(config)]
+    return any(field.name == name for field in dataclasses.fields(config)) or any(
+        has_key(child, name) for child in children if dataclasses.is_dataclass(child)
+    )
+
+
+def with_key(config: Any, name: str, value: Any) -> Any:
+    """`config` with the key `name` replaced wherever its tree has it ("attention", "dtype")."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        child = getattr(config, field.name)
+        if field.name == name:
+            changes[name] = value
+        elif dataclasses.is_dataclass(child):
+            changes[field.name] = with_key(child, name, value)
+    return dataclasses.replace(config, **changes)

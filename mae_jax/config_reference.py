@@ -6,7 +6,7 @@ import textwrap
 import types
 import typing
 
-from mae_jax.config import allowed_range, alternatives
+from mae_jax.config import allowed_range, alternatives, type_hints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Key:
 
 def describe(schema: type, prefix: str = "", only_in: str = "") -> list[Key]:
     """All keys of a config dataclass and of the tables in it, in the order of declaration."""
-    meanings, hints = _meanings(schema), typing.get_type_hints(schema)
+    meanings, hints = _meanings(schema), type_hints(schema)
     keys: list[Key] = []
     for field in dataclasses.fields(typing.cast(typing.Any, schema)):
         options = alternatives(hints[field.name])

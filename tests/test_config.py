@@ -19,9 +19,9 @@ from mae_jax.config import (
 )
 from mae_jax.config_reference import as_text, describe
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.synth import ScreenConfig
 from mae_jax.train.config import OptimizerConfig, TrainConfig
 

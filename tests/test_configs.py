@@ -16,9 +16,9 @@ from mae_jax.cli.config_file import load_config
 from mae_jax.config import from_dict
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae.config import MAEConfig
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.train import TrainConfig
 from mae_jax.train.compiled import build
 from mae_jax.train.retention import RetentionPolicy

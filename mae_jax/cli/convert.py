@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     import dataclasses
 
     from mae_jax.encoders.pretrained import from_pretrained
-    from mae_jax.networks.registry import kind_of
+    from mae_jax.networks.registry import of_config
     from mae_jax.networks.saved_model import save_model
     from mae_jax.networks.torch_import import export_model
 
@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> None:
         preprocessing = dataclasses.replace(preprocessing, eps=args.eps)
     if args.export:
         count = export_model(args.target, params, config, preprocessing)
-        print(f"{args.target}: {count} tensors of a {kind_of(config)}")
+        print(f"{args.target}: {count} tensors of a {of_config(config).name}")
         return
     save_model(args.target, params, config, preprocessing)
     names = ", ".join(preprocessing.channels)
     print(
-        f"{args.target}: {kind_of(config)}, {model.num_params:,} parameters, channels {names}, "
-        f"scale {preprocessing.scale or 'of the pixel type'}"
+        f"{args.target}: {of_config(config).name}, {model.num_params:,} parameters, "
+        f"channels {names}, scale {preprocessing.scale or 'of the pixel type'}"
     )

@@ -1,23 +1,18 @@
 """`load_encoder`: an encoder from a saved model or a baseline's name."""
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from mae_jax.config import nearest
+from mae_jax.config import has_key, nearest, with_key
 from mae_jax.encoders.baselines import IntensityEncoder, RandomEncoder
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.compute_options import Dtype
 from mae_jax.networks.encoder import Encoder
-from mae_jax.networks.mae.config import Dtype, MAEConfig, ParallelViTConfig
-from mae_jax.networks.mae.encoder import MAEEncoder
-from mae_jax.networks.other_encoders import DenseNetEncoder, MUNetEncoder, ViTEncoder
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.registry import make_encoder
 
 # Baselines that need no weights, by name.
 BASELINES: dict[str, Callable[[], Encoder]] = {
@@ -75,18 +70,7 @@ def load_encoder(
     )
     config, params, preprocessing = model
     if dtype is not None:
-        config = _with_dtype(config, dtype)
-    if isinstance(config, MAEConfig | ParallelViTConfig):
-        return MAEEncoder(config, params, preprocessing)
-    networks = {
-        ViTConfig: ViTEncoder,
-        DenseNetConfig: DenseNetEncoder,
-        UNetConfig: MUNetEncoder,
-    }
-    return networks[type(config)](config, params, preprocessing)
-
-
-def _with_dtype(config: Any, dtype: str) -> Any:
-    if isinstance(config, MAEConfig):
-        return dataclasses.replace(config, encoder=_with_dtype(config.encoder, dtype))
-    return dataclasses.replace(config, dtype=dtype)
+        if not has_key(config, "dtype"):
+            raise InputError(f"{path} has no compute type; omit dtype.")
+        config = with_key(config, "dtype", dtype)
+    return make_encoder(config, params, preprocessing)

@@ -1,5 +1,6 @@
 """`from_pretrained`: a model from a folder, a run's checkpoint, a PyTorch file or the hub."""
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -9,8 +10,7 @@ from mae_jax.config import from_dict
 from mae_jax.encoders.run_checkpoint import load_checkpoint, split_reference
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
-from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
-from mae_jax.networks.registry import from_record
+from mae_jax.networks.registry import from_record, of_config
 from mae_jax.networks.saved_model import CONFIG, WEIGHTS, PretrainedModel, load_model
 from mae_jax.networks.torch_import import (
     IMPORTED_SCALE,
@@ -82,17 +82,8 @@ def imported_preprocessing(config: Any) -> Preprocessing:
 
     Published models were trained on 8-bit images divided by 255, with the default eps of 1e-5.
     """
-    if isinstance(config, MAEConfig):
-        return imported_preprocessing(config.encoder)
-    if isinstance(config, ParallelViTConfig):
-        return Preprocessing(
-            config.channels,
-            any_channels=config.channel_agnostic,
-            crop=config.crop,
-            scale=IMPORTED_SCALE,
-        )
-    # Section 4: every network of the paper was trained on crops of 256.
-    return Preprocessing(config.channels, crop=256, scale=IMPORTED_SCALE)
+    preprocessing = of_config(config).default_preprocessing(config)
+    return dataclasses.replace(preprocessing, scale=IMPORTED_SCALE)
 
 
 def _from_torch(file: Path, options: ImportOptions) -> PretrainedModel:

@@ -19,9 +19,9 @@ import orbax.checkpoint as ocp
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
-from mae_jax.networks.registry import from_record
+from mae_jax.networks.registry import from_record, make_task
 from mae_jax.networks.saved_model import CONFIG, PretrainedModel
-from mae_jax.networks.tasks import Task, task_of
+from mae_jax.networks.task import Task
 from mae_jax.weights.checksum import mismatches, stacked_checksums
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import check_finite, flatten
@@ -80,7 +80,7 @@ def _task_of_run(folder: Path) -> tuple[Task, Preprocessing]:
     record = {"kind": values["network"], "architecture": values["model"]}
     config = from_record(record, str(path))
     data = values.get("data", {})
-    task = task_of(config, data.get("crop", 256))
+    task = make_task(config, data.get("crop", 256))
     return task, task.preprocessing()
 
 

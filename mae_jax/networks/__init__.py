@@ -1,1 +1,15 @@
-"""One folder per network, and the registry by which everything else finds them."""
+"""Networks: one folder each, and the registry that lists them.
+
+A network is a pure function of parameters and images; nothing here knows of training or files.
+"""
+
+from mae_jax.networks.densenet.network import DENSENET
+from mae_jax.networks.mae.network import MAE_NETWORK, PARALLEL_VIT
+from mae_jax.networks.registry import Network, TorchFormat, get, names, of_config, register
+from mae_jax.networks.unet.network import UNET
+from mae_jax.networks.vit.network import VIT
+
+for _network in (MAE_NETWORK, PARALLEL_VIT, VIT, DENSENET, UNET):
+    register(_network)
+
+__all__ = ["Network", "TorchFormat", "get", "names", "of_config", "register"]

@@ -1,33 +1,56 @@
 """The interface of everything that turns crops into vectors."""
 
-from collections.abc import Sequence
-from functools import cached_property, partial
-from typing import Any
+import json
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar, cast
+from weakref import ref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from mae_jax.config import nearest
+from mae_jax.config import nearest, to_dict
 from mae_jax.errors import InputError
 from mae_jax.kernels.cpu_pool import MicrobatchPool
+from mae_jax.nn.pooling import POOLINGS
 from mae_jax.weights.preprocessing import Preprocessing
-from mae_jax.weights.pytree_paths import fingerprint
+from mae_jax.weights.pytree_paths import fingerprint, flatten
 
-POOLINGS = ("class", "mean", "channel")
+Function = TypeVar("Function")
+
+
+class CompiledFunctions:
+    """The compiled functions of one encoder, by everything that they are specialized for.
+
+    One cache per encoder for single calls, embedding jobs and reconstructions: a second job in the
+    same process compiles nothing again, and the functions go with their encoder.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[Hashable, Any] = {}
+        self._lock = Lock()
+
+    def get(self, key: Hashable, build: Callable[[], Function]) -> Function:
+        """The function of `key`, which `build` makes on first use."""
+        with self._lock:
+            if key not in self._functions:
+                self._functions[key] = build()
+            return cast(Function, self._functions[key])
 
 
 class Encoder:
     """Raw crops to vectors: one interface for trained networks and for baselines.
 
-    Subclasses give `forward` and `width`, and may narrow `poolings`.
+    Subclasses implement `forward` and `width`, and may narrow `poolings`.
 
     Attributes:
       name: of the architecture, for reports.
       preprocessing: channels, crop and scale of training.
-      params: nested dicts of arrays; empty where nothing was learned.
-      poolings: those that `forward` understands.
+      params: nested dicts of arrays; empty if nothing was learned.
+      poolings: the poolings that `forward` accepts.
     """
 
     name: str
@@ -58,102 +81,137 @@ class Encoder:
         raise NotImplementedError
 
     def microbatch_size(self, channels: int, height: int, width: int) -> int:
-        """How many such crops a processor takes at a time: their activations fit its cache."""
+        """Crops per microbatch on a CPU, such that their activations fit its cache."""
         return max(1, 4 * 256**2 // (height * width))
 
     def architecture(self) -> str:
-        """What the network is, for the fingerprint; networks add their configuration."""
+        """The architecture as text, for the fingerprint; networks add their configuration."""
         return self.name
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of weights, preprocessing and architecture: equal exactly for equal encoders."""
-        record = self.preprocessing.fingerprint_text()
-        return fingerprint(self.params, record, self.architecture())
+        return fingerprint(self.params, self.preprocessing.fingerprint_text(), self.architecture())
+
+    @cached_property
+    def num_params(self) -> int:
+        """The number of parameters of the encoder."""
+        return sum(value.size for value in flatten(self.params).values())
+
+    def __repr__(self) -> str:
+        names = self.preprocessing.channels
+        channels = f"channels=({', '.join(names)})"
+        if self.preprocessing.any_channels:
+            channels = f"any channels, trained on ({', '.join(names)})" if names else "any channels"
+        width = self.width(max(1, len(names)), self.poolings[-1])
+        return (
+            f"{type(self).__name__}({self.name!r}, {channels}, crop={self.preprocessing.crop}, "
+            f"width={width}, {self.num_params:,} parameters)"
+        )
 
     def select_channels(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Which of the available channels to load, and in which order.
+        """The available channels to load, in the order that the encoder takes them.
 
         Encoders of fixed channels take exactly those of training. The others take all available:
-        first those of training in that order, then the rest as given.
+        first those of training in that order, then the rest in the given order.
 
         Raises:
           InputError: a channel that the encoder needs is not available.
         """
-        wanted = self.preprocessing.channels
+        required = self.preprocessing.channels
         available = tuple(names)
         if not available:
             raise InputError("there are no channels to embed.")
         if self.preprocessing.any_channels:
-            known = [name for name in wanted if name in available]
-            return (*known, *(name for name in available if name not in wanted))
-        for name in wanted:
+            trained = [name for name in required if name in available]
+            return (*trained, *(name for name in available if name not in required))
+        for name in required:
             if name not in available:
                 raise InputError(
                     f"the encoder '{self.name}' needs the channel '{name}', which the images lack: "
                     f"{nearest(name, available)} Rename the channel in the index, or take a "
                     "channel-agnostic encoder."
                 )
-        return wanted
+        return required
 
     def embed(
         self,
         pixels: Num[Array, "batch channels height width"] | Any,
         *,
+        channels: Sequence[str] | None = None,
         pooling: str = "mean",
         block: int | None = None,
     ) -> Float[Array, "batch features"]:
         """`forward` with the encoder's own parameters, compiled once per shape.
 
-        On a processor, crops are taken few at a time in parallel (`mae_jax.kernels.cpu_pool`).
+        On a CPU, crops are taken in microbatches in parallel (`mae_jax.kernels.cpu_pool`).
+
+        Args:
+          channels: names of the pixels' channels, in their order, to be compared with those of
+            training; None compares their number alone.
 
         Raises:
-          InputError: a pooling that this encoder does not have, or pixels that are not a batch of
-            crops of its channels; see `check_pixels`.
+          InputError: a pooling that this encoder does not have, pixels that are not (batch,
+            channels, height, width), or a number, a name or an order of channels other than that
+            of an encoder of fixed channels.
         """
         self.check_pooling(pooling)
-        self.check_pixels(np.shape(pixels))
+        self.check_pixels(np.shape(pixels), channels)
         if jax.default_backend() == "cpu" and not isinstance(pixels, jax.core.Tracer):
-            kind = (pooling, block)
-            if kind not in self._streams:
-                self._streams[kind] = MicrobatchPool(
-                    partial(self.forward, pooling=pooling, block=block)
-                )
+            pool = self.microbatch_pool(pooling, block)
             size = self.microbatch_size(*np.shape(pixels)[1:])
-            return jnp.asarray(np.asarray(self._streams[kind](self._device_params, pixels, size)))
-        return self._compiled(self._device_params, pixels, pooling=pooling, block=block)
+            vectors, _ = pool(self._device_params, pixels, size)
+            return jnp.asarray(np.asarray(vectors))
+        forward = self.compiled.get(
+            ("embed", pooling, block), lambda: jax.jit(self.pure_forward(pooling, block))
+        )
+        return forward(self._device_params, pixels)[0]
 
     def check_pooling(self, pooling: str) -> None:
-        """Raises InputError where the encoder does not have `pooling`."""
+        """Raise InputError if the encoder does not have `pooling`."""
         if pooling not in self.poolings:
             raise InputError(
                 f"the encoder '{self.name}' has the poolings {', '.join(self.poolings)}, "
                 f"not '{pooling}'."
             )
 
-    def check_pixels(self, shape: Sequence[int]) -> None:
-        """Raise InputError where `shape` is not (batch, channels, height, width) of its crops.
+    def check_pixels(self, shape: Sequence[int], channels: Sequence[str] | None = None) -> None:
+        """Raise InputError if crops of this shape, with these channels, do not fit the encoder.
 
-        Whole fields are refused where attention over their tokens would take forever: more than 4
-        times the side of the crops in training.
+        Whole fields are refused if attention over their tokens would take forever: more than 4
+        times the side of the training crops.
         """
         if len(shape) != 4:
-            hint = "; give a single crop as pixels[None]" if len(shape) == 3 else ""
             raise InputError(
-                f"pixels must have the axes (batch, channels, height, width), not the shape "
-                f"{tuple(shape)}{hint}."
+                "pixels must have the axes (batch, channels, height, width), not the shape "
+                f"{tuple(shape)}; give a single crop as pixels[None]."
             )
-        _, channels, height, width = shape
-        known = self.preprocessing.channels
-        if not self.preprocessing.any_channels and channels != len(known):
+        trained = self.preprocessing.channels
+        fixed = bool(trained) and not self.preprocessing.any_channels
+        if fixed and shape[1] != len(trained):
             raise InputError(
-                f"the encoder '{self.name}' takes the {len(known)} channels {', '.join(known)}, in "
-                f"this order, not {channels} channels."
+                f"the encoder '{self.name}' takes {len(trained)} channels ({', '.join(trained)}), "
+                f"not {shape[1]}."
             )
-        self.check_crop(max(height, width))
+        self.check_crop(max(shape[2:]))
+        if channels is None:
+            return
+        names = tuple(channels)
+        if len(names) != shape[1]:
+            raise InputError(
+                f"the pixels have {shape[1]} channels, but {len(names)} are named "
+                f"({', '.join(names)}); name the channels of the pixels in their order."
+            )
+        if len(set(names)) != len(names):
+            raise InputError(f"channels are named twice: {', '.join(names)}.")
+        if fixed and names != trained:
+            raise InputError(
+                f"the encoder '{self.name}' takes the channels {', '.join(trained)} in that order, "
+                f"not {', '.join(names)}; `select_channels` gives the order."
+            )
 
     def check_crop(self, side: int) -> None:
-        """Raise InputError where crops of `side` pixels are too large for attention to end."""
+        """Raise InputError if crops of `side` pixels are too large for attention to end."""
         trained = self.preprocessing.crop
         if hasattr(self, "tokens") and side > 4 * trained:
             raise InputError(
@@ -162,14 +220,78 @@ class Encoder:
                 "without --crop does)."
             )
 
-    @cached_property
-    def _compiled(self) -> Any:
-        return jax.jit(self.forward, static_argnames=("pooling", "block"))
+    # ---- compiled functions
 
     @cached_property
-    def _streams(self) -> dict[Any, MicrobatchPool]:
-        return {}
+    def compiled(self) -> CompiledFunctions:
+        """The compiled functions of this encoder."""
+        return CompiledFunctions()
+
+    def pure_forward(
+        self, pooling: str, block: int | None, tokens: bool = False
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """(params, pixels) -> (vectors, tokens or None), to be compiled.
+
+        It refers to the encoder weakly, so that what is compiled from it does not keep the encoder
+        alive.
+        """
+        reference = ref(self)
+
+        def forward(params: Any, pixels: Any) -> tuple[Any, Any]:
+            encoder = cast(Any, reference())
+            vectors = encoder.forward(params, pixels, pooling=pooling, block=block)
+            return vectors, encoder.tokens(params, pixels, block=block) if tokens else None
+
+        return forward
+
+    def microbatch_pool(
+        self, pooling: str, block: int | None, tokens: bool = False
+    ) -> MicrobatchPool:
+        """`pure_forward` on CPUs, in microbatches."""
+        return self.compiled.get(
+            ("microbatches", pooling, block, tokens),
+            lambda: MicrobatchPool(self.pure_forward(pooling, block, tokens)),
+        )
 
     @cached_property
     def _device_params(self) -> Any:
         return jax.device_put(self.params)
+
+
+class NetworkEncoder(Encoder):
+    """The encoder of a network: a config, parameters and preprocessing.
+
+    Attributes:
+      config: the network's config.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        params: dict[str, Any],
+        preprocessing: Preprocessing,
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.preprocessing = preprocessing
+        self.name = name or self.default_name()
+
+    def default_name(self) -> str:
+        """The name in reports where none is given."""
+        return type(self).__name__.removesuffix("Encoder")
+
+    def architecture(self) -> str:
+        """The network's configuration as JSON."""
+        record = to_dict(self.config)
+        # Later fields, whose defaults keep the fingerprints of earlier versions.
+        for name, default in (("norm_eps", 1e-6), ("fc_norm", False)):
+            if record.get(name) == default:
+                del record[name]
+        return json.dumps(record, sort_keys=True)
+
+    def check_no_block(self, block: int | None) -> None:
+        """Raise InputError if a block is asked of a network without blocks."""
+        if block is not None:
+            raise InputError(f"the encoder '{self.name}' has no blocks to stop after.")

@@ -1,7 +1,7 @@
-"""Floating-point operations of the networks: of transformers by formula, of any by its trace.
+"""Floating-point operations of any function, counted in its trace.
 
 A multiply and an add count as two; only matrix products and convolutions count, as in all
-published figures of model FLOPs.
+published figures of model FLOPs. `mae_jax.flops` has the formulas.
 """
 
 import math
@@ -9,78 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend import core
 
-from mae_jax import flops
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
-from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
-from mae_jax.networks.unet.model import MUNet, UNetConfig
-from mae_jax.networks.vit.model import ViT, ViTConfig
-
-NetworkConfig = MAEConfig | UNetConfig | DenseNetConfig | ViTConfig
-
-
-def crop_flops(config: NetworkConfig, *, train: bool = True, crop: int = 256) -> float:
-    """FLOPs of one crop through a network as it is trained.
-
-    The backward pass takes twice the forward one, so `train` is three times the forward pass;
-    what rematerialisation computes again is not counted (it is not the model's).
-
-    Args:
-      crop: side in pixels, of networks whose config does not name one (classifiers).
-    """
-    if isinstance(config, MAEConfig):
-        forward = flops.mae_forward_flops(mae_shape(config))
-    else:
-        model, side = _network(config, crop)
-        images = jnp.zeros((1, len(config.channels), side, side))
-        rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
-        method = "logits" if isinstance(config, ViTConfig) and config.classes else "__call__"
-        whole: dict[str, Any] = {}
-        if isinstance(config, DenseNetConfig) and config.classes:
-            whole["output"] = "logits"
-        variables = jax.eval_shape(model.init, rngs, images)
-        forward = traced_flops(
-            lambda v, x: model.apply(v, x, method=method, rngs={"mask": rngs["mask"]}, **whole),
-            variables,
-            images,
-        )
-    return forward * (3 if train else 1)
-
-
-def embedding_flops(config: ParallelViTConfig, *, channels: int | None = None) -> float:
-    """FLOPs of embedding one crop: the encoder on all tokens, nothing masked.
-
-    Args:
-      channels: of the image, where they differ from the config's (channel-agnostic encoders).
-    """
-    return flops.embedding_flops(encoder_shape(config, channels=channels))
-
-
-def encoder_shape(config: ParallelViTConfig, *, channels: int | None = None) -> flops.ViTShape:
-    """The numbers of an encoder config that determine its FLOPs."""
-    return flops.ViTShape(
-        width=config.width,
-        depth=config.depth,
-        hidden=config.hidden,
-        patch=config.patch,
-        crop=config.crop,
-        channels=len(config.channels) if channels is None else channels,
-        channel_agnostic=config.channel_agnostic,
-    )
-
-
-def mae_shape(config: MAEConfig) -> flops.MAEShape:
-    """The numbers of an MAE config that determine its FLOPs."""
-    return flops.MAEShape(
-        encoder=encoder_shape(config.encoder),
-        mask_ratio=config.mask_ratio,
-        decoder_width=config.decoder.width,
-        decoder_depth=config.decoder.depth,
-        decoder_hidden=round(config.decoder.width * config.decoder.mlp_ratio),
-    )
 
 
 def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
@@ -91,15 +22,6 @@ def traced_flops(function: Callable[..., Any], *arguments: Any) -> float:
         into.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _network(config: NetworkConfig, crop: int) -> tuple[Any, int]:
-    if isinstance(config, UNetConfig):
-        return MUNet(config), config.crop
-    if isinstance(config, DenseNetConfig):
-        return DenseNet(config), crop
-    assert isinstance(config, ViTConfig)
-    return ViT(config), config.grid * config.patch
 
 
 def _count(jaxpr: core.Jaxpr) -> float:
@@ -138,7 +60,7 @@ def _equation(equation: Any) -> float:
 
 def _inner(equation: Any) -> list[core.Jaxpr]:
     """The programs inside an equation (of a loop, a call, a recomputation)."""
-    found = []
+    programs = []
     for name, value in equation.params.items():
         # A custom derivative's rules are not what the forward pass runs.
         if name in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun"):
@@ -146,5 +68,5 @@ def _inner(equation: Any) -> list[core.Jaxpr]:
         for item in value if isinstance(value, tuple | list) else (value,):
             jaxpr = getattr(item, "jaxpr", item)
             if isinstance(jaxpr, core.Jaxpr):
-                found.append(jaxpr)
-    return found
+                programs.append(jaxpr)
+    return programs

@@ -14,7 +14,7 @@ from mae_jax._version import __version__
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
-from mae_jax.networks.registry import from_record, kind_of, param_shapes, to_record
+from mae_jax.networks.registry import from_record, of_config, param_shapes, to_record
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import (
     check_finite,
@@ -56,7 +56,7 @@ class PretrainedModel(NamedTuple):
     def __repr__(self) -> str:
         channels = ", ".join(self.preprocessing.channels)
         return (
-            f"PretrainedModel({kind_of(self.config)}, {self.num_params:,} parameters, "
+            f"PretrainedModel({of_config(self.config).name}, {self.num_params:,} parameters, "
             f"channels=({channels}), crop={self.preprocessing.crop}, "
             f"scale={self.preprocessing.scale})"
         )

@@ -1,5 +1,6 @@
 """The interface of a task: all that the training loop knows of a network."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -8,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mae_jax.networks.flops import crop_flops
+from mae_jax.config import with_key
+from mae_jax.flops import TRAINING_FACTOR
+from mae_jax.networks.flops import traced_flops
 from mae_jax.weights.preprocessing import Preprocessing
 
 # "pixels": raw crops (batch, channels, height, width) in the files' type; "label": (batch,) int32,
@@ -46,17 +49,42 @@ class Task(ABC):
         return getattr(self.model, "crop", self._crop)
 
     @property
-    def flops(self) -> float:
-        """FLOPs of one crop in a training step."""
-        return crop_flops(self.model, crop=self.crop)
+    def _network(self) -> Any:
+        from mae_jax.networks.registry import of_config  # which imports this module
 
-    @abstractmethod
+        return of_config(self.model)
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs of one crop's forward pass in training."""
+        by_formula = self._network.forward_flops
+        if by_formula is not None:
+            return by_formula(self.model, self.crop)
+        # Kernels cannot be looked into, so the trace is of plain attention.
+        task = type(self)(with_key(self.model, "attention", "xla"), self.crop)
+        key = jax.random.key(0)
+
+        def loss(params: Any, model_state: Any, batch: Batch) -> Any:
+            return task.loss(params, model_state, batch, key, train=False)[0]
+
+        return traced_flops(loss, *jax.eval_shape(task.init, key), task.batch(1))
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of one crop in a training step; what rematerialization repeats does not count."""
+        return TRAINING_FACTOR * self.forward_flops
+
     def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
         """Fresh (parameters, model state): plain nested dicts.
 
-        The model state is what the network changes itself as it trains (running statistics of
-        batch normalisation); {} where there is none.
+        The model state is what the network itself changes in training (running statistics of
+        batch normalization); {} if there is none.
         """
+        return self.from_saved(self._network.init(self.model, key))
+
+    def standardize(self, pixels: Array) -> Float[Array, "batch channels height width"]:
+        """Raw pixels as the network sees them, here and wherever it is used later."""
+        return self.preprocessing().standardize(pixels)
 
     @abstractmethod
     def loss(
@@ -107,8 +135,8 @@ class Task(ABC):
         return saved, {}
 
     def preprocessing(self) -> Preprocessing:
-        """What a user of the network must do to images: recorded with the weights."""
-        return Preprocessing(channels=self.channels, crop=self.crop)
+        """The preprocessing that the network is trained with: saved with its weights."""
+        return dataclasses.replace(self._network.default_preprocessing(self.model), crop=self.crop)
 
     def batch(self, count: int, dtype: Any = jnp.uint16) -> Batch:
         """The shapes of a batch of `count` crops."""

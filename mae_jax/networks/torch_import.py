@@ -15,23 +15,13 @@ import numpy as np
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
-from mae_jax.networks.densenet import torch_keys as densenet
-from mae_jax.networks.mae import torch_keys as mae
-from mae_jax.networks.registry import from_record, param_shapes, to_record
-from mae_jax.networks.unet import torch_keys as unet
-from mae_jax.networks.vit import torch_keys as vit
+from mae_jax.networks.registry import from_record, get, names, of_config, param_shapes, to_record
 from mae_jax.weights.import_options import ImportOptions
 from mae_jax.weights.key_map import TorchFormat, export_tensors, import_tensors
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.safetensors_file import first_line
 from mae_jax.weights.state_dict import write_state_dict
 
-FORMATS: tuple[TorchFormat, ...] = (
-    *mae.TORCH_FORMATS,
-    vit.TORCH_FORMAT,
-    densenet.TORCH_FORMAT,
-    unet.TORCH_FORMAT,
-)
 METADATA_KEY = "mae_jax"
 # Published weights were trained on 8-bit images.
 IMPORTED_SCALE = 255.0
@@ -138,21 +128,26 @@ def from_metadata(metadata: Mapping[str, str], source: str) -> tuple[Any, Prepro
 
 
 def _recognize(tensors: Mapping[str, np.ndarray], source: str) -> TorchFormat:
-    for torch_format in FORMATS:
+    for torch_format in _formats():
         if torch_format.matches(tensors):
             return torch_format
-    names = ", ".join(dict.fromkeys(f.name for f in FORMATS))
+    formats = ", ".join(dict.fromkeys(f.name for f in _formats()))
     first = ", ".join(list(tensors)[:3])
     raise InputError(
-        f"{source} is in none of the known formats ({names}); its first keys are {first}."
+        f"{source} is in none of the known formats ({formats}); its first keys are {first}."
     )
 
 
+def _formats() -> list[TorchFormat]:
+    """The formats of all registered networks."""
+    return [network.torch for network in map(get, names()) if network.torch is not None]
+
+
 def _format_of(config: Any) -> TorchFormat:
-    for torch_format in FORMATS:
-        if type(config) is torch_format.config_type:
-            return torch_format
-    raise InputError(f"a {type(config).__name__} has no PyTorch format to export to.")
+    torch_format = of_config(config).torch
+    if torch_format is None:
+        raise InputError(f"a {type(config).__name__} has no PyTorch format to export to.")
+    return torch_format
 
 
 def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,6 +13,8 @@ from mae_jax.kernels.attention import attention, attention_weights
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)
 decoder_init = nn.initializers.xavier_uniform()
+# PyTorch's default for a convolution's kernel, which the reference keeps for the patches.
+patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

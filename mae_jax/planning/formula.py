@@ -8,12 +8,13 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import PyTree
 
+from mae_jax.config import with_key
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import Slice
-from mae_jax.networks.tasks import task_of
+from mae_jax.networks.registry import make_task
 from mae_jax.planning.hlo_traffic import Collective, Traffic
 from mae_jax.planning.step_cost import StepCost, parameter_count
-from mae_jax.planning.step_flops import executed_flops, with_attention
+from mae_jax.planning.step_flops import executed_flops
 from mae_jax.train.compiled import CompiledFns, build
 from mae_jax.train.config import TrainConfig
 
@@ -64,7 +65,7 @@ def residual_bytes(config: TrainConfig, crops: int) -> int:
     Read off the trace of the step's own loss: the outputs for the backward pass that are not
     inputs (the parameters, which count as state).
     """
-    task = task_of(with_attention(config.model, "chunked"), config.data.crop)
+    task = make_task(with_key(config.model, "attention", "chunked"), config.data.crop)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
 
     def forward(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:

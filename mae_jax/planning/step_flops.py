@@ -1,13 +1,13 @@
 """FLOPs of a training step: the model's own, and those that are executed."""
 
-import dataclasses
-from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
+from mae_jax.config import with_key
 from mae_jax.networks.flops import traced_flops
-from mae_jax.networks.tasks import Task, task_of
+from mae_jax.networks.registry import make_task
+from mae_jax.networks.task import Task
 
 
 def executed_flops(task: Task) -> tuple[float, float]:
@@ -17,7 +17,7 @@ def executed_flops(task: Task) -> tuple[float, float]:
     of the step, with those that rematerialization repeats and those of the loss.
     """
     model = task.flops
-    countable = task_of(with_attention(task.model, "xla"), task.crop)
+    countable = make_task(with_key(task.model, "attention", "xla"), task.crop)
     key = jax.random.key(0)
     params, state = jax.eval_shape(countable.init, key)
 
@@ -30,15 +30,3 @@ def executed_flops(task: Task) -> tuple[float, float]:
     count = 16 if state else 1  # ghost batch norms split a batch
     traced = traced_flops(jax.grad(loss), params, countable.batch(count)) / count
     return model, max(traced, model)
-
-
-def with_attention(model: Any, backend: str) -> Any:
-    """The network config with another attention backend, wherever it or a part of it has one."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name == "attention":
-            changes["attention"] = backend
-        elif dataclasses.is_dataclass(value):
-            changes[field.name] = with_attention(value, backend)
-    return dataclasses.replace(model, **changes)

@@ -12,8 +12,8 @@ from jax.sharding import AbstractMesh, Mesh
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.sharding_context import activation_sharding
 from mae_jax.errors import InputError
-from mae_jax.networks.sharding_rules import RULES
-from mae_jax.networks.tasks import Batch, Task, task_of
+from mae_jax.networks.registry import make_task, of_config
+from mae_jax.networks.task import Batch, Task
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.optimizer import optimizer, schedule
 from mae_jax.train.step import TrainState, initial_state, train_step
@@ -54,7 +54,7 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     Raises:
       InputError: the micro-batch does not divide among the devices of the mesh.
     """
-    task = task_of(config.model, config.data.crop)
+    task = make_task(config.model, config.data.crop)
     micro_batch = config.data.batch // config.optimizer.grad_accum_steps
     num_shards = meshes.num_batch_shards(mesh)
     if micro_batch % num_shards:
@@ -68,7 +68,7 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     # Shapes first, so that no array is ever whole on one device.
     init_fn = partial(initial_state, config, transform)
     shapes = jax.eval_shape(init_fn, init_key)
-    layout = RULES[config.network] if config.mesh.layout == "auto" else ()
+    layout = of_config(config.model).sharding_rules if config.mesh.layout == "auto" else ()
     shardings = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
     batch_sharding, replicated = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     init = jax.jit(_with_mesh(init_fn, mesh), out_shardings=shardings)

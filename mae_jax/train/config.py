@@ -1,5 +1,7 @@
 """Everything a training run is made of, as one tree of frozen dataclasses."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal
@@ -7,19 +9,8 @@ from typing import Any, Literal
 from mae_jax.config import nearest, regular_expressions, schema, setting
 from mae_jax.distributed.config import MeshConfig
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.mae import MAEConfig
-from mae_jax.networks.registry import kind_of
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import ViTConfig
-
-# What `network` may say, and the schema that `model` then has.
-NETWORKS: dict[str, type] = {
-    "mae": MAEConfig,
-    "unet": UNetConfig,
-    "densenet": DenseNetConfig,
-    "vit": ViTConfig,
-}
+from mae_jax.networks import registry
+from mae_jax.networks.mae.config import MAEConfig
 
 
 @schema
@@ -199,13 +190,23 @@ class LogConfig:
     wandb: str = ""
 
 
+def _registered(network: Any) -> str | None:
+    """What is wrong with the name of a network to train, or None."""
+    known = registry.names(trainable=True)
+    if network in known:
+        return None
+    if isinstance(network, str) and registry.current_name(network) in known:
+        return f"'{network}' is now called '{registry.current_name(network)}'; write that instead."
+    return f"cannot be '{network}': {nearest(str(network), known)}"
+
+
 @schema
 class TrainConfig:
     """A training run.
 
     Attributes:
-      network: what is trained: "mae" (joint or channel-agnostic), "unet", or the classifiers
-        "densenet" and "vit".
+      network: name of a registered network (`mae_jax.networks.registry`): "mae" (joint or
+        channel-agnostic), "unet", the classifiers "densenet" and "vit", or one of your own.
       model: the network's config, of the schema that `network` names.
       steps: optimiser steps of the whole run.
       seed: of the parameters, the crops, the masks and the dropped paths.
@@ -214,8 +215,8 @@ class TrainConfig:
       save_initial_model: also save the network as it was before the first step.
     """
 
-    network: Literal["mae", "unet", "densenet", "vit"] = "mae"
-    model: MAEConfig | UNetConfig | DenseNetConfig | ViTConfig = field(default_factory=MAEConfig)
+    network: str = setting("mae", check=_registered)
+    model: Any = field(default_factory=MAEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -231,10 +232,10 @@ class TrainConfig:
     save_initial_model: bool = setting(False, renamed_from="keep_untrained")
 
     def __post_init__(self) -> None:
-        if type(self.model) is not NETWORKS[self.network]:
+        if type(self.model) is not registry.get(self.network).config:
             raise InputError(
-                f"network is '{self.network}', but model is that of '{kind_of(self.model)}'; "
-                "make them fit."
+                f"network is '{self.network}', but model is that of "
+                f"'{registry.of_config(self.model).name}'; make them fit."
             )
         if self.data.batch % self.optimizer.grad_accum_steps:
             raise InputError(
@@ -244,8 +245,17 @@ class TrainConfig:
 
     @staticmethod
     def upgrade_saved(values: dict[str, Any]) -> dict[str, Any]:
-        """Version 0.1 called the network "unet" "mu-net"."""
-        return values | ({"network": "unet"} if values.get("network") == "mu-net" else {})
+        """Networks have had other names ("mu-net")."""
+        network = values.get("network")
+        if not isinstance(network, str):
+            return values
+        return values | {"network": registry.current_name(network)}
+
+    @staticmethod
+    def open_hints() -> dict[str, Any]:
+        """`model` has the config of any registered network with a task."""
+        configs = [registry.get(name).config for name in registry.names(trainable=True)]
+        return {"model": functools.reduce(operator.or_, configs)}
 
     @staticmethod
     def narrowed(values: Mapping[str, Any], where: str) -> dict[str, type]:
@@ -255,10 +265,6 @@ class TrainConfig:
           InputError: there is no such network.
         """
         network = values.get("network", "mae")
-        if network == "mu-net":
-            raise InputError(f"{where}.network 'mu-net' is now called 'unet'; write that instead.")
-        if not isinstance(network, str) or network not in NETWORKS:
-            raise InputError(
-                f"{where}.network cannot be '{network}': {nearest(str(network), list(NETWORKS))}"
-            )
-        return {"model": NETWORKS[network]}
+        if problem := _registered(network):
+            raise InputError(f"{where}.network {problem}")
+        return {"model": registry.get(network).config}

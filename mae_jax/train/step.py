@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from mae_jax.networks.tasks import Batch, Scalars, task_of
+from mae_jax.networks.registry import make_task
+from mae_jax.networks.task import Batch, Scalars
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.divergence import check_step, initial_divergence
 
@@ -44,7 +45,7 @@ def initial_state(
     config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
 ) -> TrainState:
     """A fresh state; pure, so that it can run under `jax.eval_shape` and under `jax.jit`."""
-    params, model_state = task_of(config.model, config.data.crop).init(key)
+    params, model_state = make_task(config.model, config.data.crop).init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -70,7 +71,7 @@ def train_step(
     All randomness comes from `key` and the step's number, so a run that is resumed draws the same
     masks. A step that `divergence.check_step` finds bad leaves everything as it is and is counted.
     """
-    task = task_of(config.model, config.data.crop)
+    task = make_task(config.model, config.data.crop)
     parts, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
 
     def gradient(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from mae_jax.data import DatasetSpec, Index, crop_batches, label_codes, validation_crops
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.networks.tasks import Batch, Task
+from mae_jax.networks.task import Batch, Task
 from mae_jax.train.config import DatasetConfig, TrainConfig
 
 log = logging.getLogger(__name__)

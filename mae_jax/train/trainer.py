@@ -18,7 +18,7 @@ from mae_jax import locks
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import device_peak_flops
 from mae_jax.networks.saved_model import save_model
-from mae_jax.networks.tasks import Scalars
+from mae_jax.networks.task import Scalars
 from mae_jax.train import callbacks as cb
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build

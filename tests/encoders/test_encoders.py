@@ -12,8 +12,8 @@ from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTCon
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.registry import init_params
 from mae_jax.networks.saved_model import save_model
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import vit_config
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.vit.config import vit_config
 from mae_jax.weights.preprocessing import Preprocessing
 
 CONFIG = MAEConfig(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
-from mae_jax.networks.flops import crop_flops, embedding_flops, traced_flops
+from mae_jax.networks.densenet.config import DenseNetConfig
+from mae_jax.networks.flops import traced_flops
 from mae_jax.networks.mae import (
     MAE,
     DecoderConfig,
@@ -17,8 +17,10 @@ from mae_jax.networks.mae import (
     mae_config,
     parallel_vit_config,
 )
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import vit_config
+from mae_jax.networks.mae.flops import embedding_flops
+from mae_jax.networks.registry import make_task
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.vit.config import vit_config
 
 JOINT = MAEConfig(
     ParallelViTConfig(patch=8, width=128, depth=2, heads=2, crop=64, channels=("DNA", "ER", "Mito"),
@@ -41,7 +43,7 @@ def forward(config: MAEConfig):
 def test_formula_trace_and_compiler_agree(channel_agnostic):
     config = replace(JOINT, encoder=replace(JOINT.encoder, channel_agnostic=channel_agnostic))
     apply, params, images = forward(config)
-    by_formula = crop_flops(config, train=False)
+    by_formula = make_task(config).forward_flops
     assert by_formula == pytest.approx(traced_flops(apply, params, images), rel=0.01)
     compiled = jax.jit(apply).lower(params, images).compile().cost_analysis()["flops"]
     # The compiler also counts norms, softmax and GELU: some percent in so narrow a network.
@@ -64,16 +66,16 @@ def test_a_loop_without_an_end_is_refused():
 def test_the_paper_s_largest_model():
     """ViT-L/8, 75 % masked: reference-scale count of about 690 GFLOP a crop in training."""
     config = mae_config("vit_l8", channel_agnostic=False, channels=SIX)
-    assert crop_flops(config) == pytest.approx(690e9, rel=0.1)
+    assert make_task(config).flops == pytest.approx(690e9, rel=0.1)
 
 
 def test_published_counts_of_classifiers():
     """Multiply-adds at 224 px and three channels: DenseNet-161 7.8 G, ViT-B/16 17.5 G."""
     dense = DenseNetConfig(channels=SIX[:3])
-    assert crop_flops(dense, train=False, crop=224) == pytest.approx(2 * 7.8e9, rel=0.02)
+    assert make_task(dense, 224).forward_flops == pytest.approx(2 * 7.8e9, rel=0.02)
     vit = vit_config("vit_b16", channels=SIX[:3], grid=14)
-    assert crop_flops(vit, train=False) == pytest.approx(2 * 17.5e9, rel=0.02)
-    assert crop_flops(vit) == 3 * crop_flops(vit, train=False)
+    assert make_task(vit).forward_flops == pytest.approx(2 * 17.5e9, rel=0.02)
+    assert make_task(vit).flops == 3 * make_task(vit).forward_flops
 
 
 def test_an_encoder_that_masks_nothing():
@@ -90,4 +92,4 @@ def test_a_u_net_s_convolutions():
     )
     # Down: 16² × 9·1·8 and 8² × 9·8·16; up: 8² → 16² by 2 × 2 kernels, 16² × 9·16·8; head 16² × 8.
     products = 256 * 72 + 64 * 1152 + 256 * 16 * 8 + 256 * 1152 + 256 * 8
-    assert crop_flops(config, train=False) == 2 * products
+    assert make_task(config).forward_flops == 2 * products

@@ -6,11 +6,11 @@ import jax
 import pytest
 
 from mae_jax.config import to_dict
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.registry import from_record, init_params, to_record
 from mae_jax.networks.saved_model import load_model, save_model
-from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.unet.config import UNetConfig
 from mae_jax.weights.preprocessing import Preprocessing
 
 STAINS = ("DNA", "ER")

@@ -11,15 +11,18 @@ import mae_jax
 from mae_jax.cli.main import main
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNet, DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
+from mae_jax.networks.densenet.encoder import DenseNetEncoder
+from mae_jax.networks.densenet.model import DenseNet
 from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.parallel_vit import ParallelViT
-from mae_jax.networks.other_encoders import DenseNetEncoder
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.networks.saved_model import save_model
 from mae_jax.networks.torch_import import export_model, export_state_dict, import_state_dict
-from mae_jax.networks.unet.model import MUNet, UNetConfig, mu_net_config
-from mae_jax.networks.vit.model import ViT, vit_config
+from mae_jax.networks.unet.config import UNetConfig, mu_net_config
+from mae_jax.networks.unet.model import MUNet
+from mae_jax.networks.vit.config import vit_config
+from mae_jax.networks.vit.model import ViT
 from mae_jax.nn.pos_embed import sincos_pos_embed
 from mae_jax.weights.import_options import ImportOptions
 from mae_jax.weights.preprocessing import Preprocessing

@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 import pytest
 
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.planning import StepCost, compile_cost, estimate, formula_cost, parse_slice
 from mae_jax.planning.format import format_estimate

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import mae_jax
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.saved_model import load_model
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.train import TrainConfig
 from mae_jax.train.config import (
     CheckpointConfig,

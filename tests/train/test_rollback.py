@@ -14,8 +14,8 @@ import pytest
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
+from mae_jax.networks.registry import make_task
 from mae_jax.networks.saved_model import load_model
-from mae_jax.networks.tasks import task_of
 from mae_jax.train import Callback, TrainConfig
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
@@ -63,7 +63,7 @@ class BadData:
 
     def __init__(self, config: TrainConfig, bad: Container[int], spikes: bool = False):
         mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
-        self._data = TrainData(config, task_of(config.model), mesh)
+        self._data = TrainData(config, make_task(config.model), mesh)
         self._bad, self._spikes = bad, spikes
         self.taken: list[int] = []
 

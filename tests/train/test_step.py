@@ -11,11 +11,11 @@ from jax.sharding import PartitionSpec as P
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae import DecoderConfig, MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.task import MAETask
-from mae_jax.networks.unet.model import UNetConfig
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
 from mae_jax.train.config import CheckpointConfig, DataConfig, MeshConfig, TrainConfig

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax.networks.densenet.model import DenseNetConfig
+from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.registry import init_params
 from mae_jax.weights.block_key_maps import linear_entries
 from mae_jax.weights.import_options import ImportOptions, count_matches

@@ -1,17 +1,12 @@
-"""What a network is: frozen dataclasses for encoders, decoders and masked autoencoders."""
+"""Configs of masked autoencoders, their encoders and decoders, and those of published sizes."""
 
 import dataclasses
 from typing import Any, Literal
 
 from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
-
-# The five stains of Cell Painting under JUMP's names: a default that every config may replace.
-CELL_PAINTING = ("DNA", "ER", "RNA", "AGP", "Mito")
-
-Attention = Literal["auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked"]
-Remat = Literal["none", "full", "dots"]
-Dtype = Literal["float32", "bfloat16"]
+from mae_jax.networks.channels import CELL_PAINTING
+from mae_jax.networks.compute_options import Attention, Dtype, Remat
 
 
 @schema

@@ -12,12 +12,9 @@ from mae_jax.distributed.sharding_context import shard_batch
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.nn.apply_blocks import apply_blocks
-from mae_jax.nn.blocks import Dense, LayerNorm, ParallelBlock
+from mae_jax.nn.blocks import Dense, LayerNorm, ParallelBlock, patch_init
 from mae_jax.nn.patches import patch_grid, patchify
 from mae_jax.nn.pos_embed import sincos_pos_embed
-
-# PyTorch's default for a convolution's kernel, which the reference keeps for the patches.
-patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ParallelViT(nn.Module):

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mae_jax.networks.mae import MAE, MAEConfig, reconstruct, self_standardize
+from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.mae.losses import mae_loss
-from mae_jax.networks.registry import init_params
+from mae_jax.networks.mae.model import MAE
+from mae_jax.networks.mae.reconstruction import reconstruct
 from mae_jax.networks.task import Batch, Scalars, Task
-from mae_jax.weights.preprocessing import Preprocessing
 
 
 class MAETask(Task):
@@ -28,9 +28,6 @@ class MAETask(Task):
     def crop(self) -> int:
         return self.model.encoder.crop
 
-    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
-        return init_params(self.model, key), {}
-
     def loss(
         self,
         params: Any,
@@ -44,7 +41,7 @@ class MAETask(Task):
         mask_key, path_key = jax.random.split(key)
         output: Any = MAE(self.model).apply(
             {"params": params},
-            self_standardize(batch["pixels"]),
+            self.standardize(batch["pixels"]),
             channels=channels,
             train=train,
             rngs={"mask": mask_key, "drop_path": path_key},
@@ -61,24 +58,21 @@ class MAETask(Task):
         *,
         channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        images = self_standardize(batch["pixels"])
-        found = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
-        return found.masked, found.reconstruction, found.original
+        images = self.standardize(batch["pixels"])
+        result = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
+        return result.masked, result.reconstruction, result.original
 
     def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
         """All but the decoders of channels that the batch lacks."""
         if channels is None or set(channels) == set(self.channels):
             return None
-        here = np.array([name in channels for name in self.channels])
+        in_batch = np.array([name in channels for name in self.channels])
 
         def mask(path: tuple[Any, ...], value: Any) -> np.ndarray:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             if not name.startswith(("decoder/block_", "decoder/channel_tokens")):
                 return np.array(True)
-            return here.reshape(-1, *[1] * (value.ndim - 1))  # channels lie along the first axis
+            # Channels are along the first axis.
+            return in_batch.reshape(-1, *[1] * (value.ndim - 1))
 
         return jax.tree_util.tree_map_with_path(mask, params)
-
-    def preprocessing(self) -> Preprocessing:
-        agnostic = self.model.encoder.channel_agnostic
-        return Preprocessing(channels=self.channels, any_channels=agnostic, crop=self.crop)

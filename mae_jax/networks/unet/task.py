@@ -6,10 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mae_jax.networks.mae import self_standardize
-from mae_jax.networks.registry import init_params
 from mae_jax.networks.task import Batch, Scalars, Task
-from mae_jax.networks.unet.model import MUNet, UNetConfig, unet_loss
+from mae_jax.networks.unet.config import UNetConfig
+from mae_jax.networks.unet.model import MUNet, UNetOutput, unet_loss
 
 
 class MUNetTask(Task):
@@ -17,9 +16,6 @@ class MUNetTask(Task):
 
     has_reconstruction = True
     model: UNetConfig
-
-    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
-        return init_params(self.model, key), {}
 
     def loss(
         self,
@@ -43,10 +39,13 @@ class MUNetTask(Task):
         *,
         channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        found = self._apply(params, batch["pixels"], key)
-        masked = found.target * (1 - found.mask)
-        return masked, jnp.where(found.mask > 0, found.prediction, found.target), found.target
+        output = self._apply(params, batch["pixels"], key)
+        masked = output.target * (1 - output.mask)
+        reconstruction = jnp.where(output.mask > 0, output.prediction, output.target)
+        return masked, reconstruction, output.target
 
-    def _apply(self, params: Any, pixels: Array, key: PRNGKeyArray) -> Any:
-        images = self_standardize(pixels)
-        return MUNet(self.model).apply({"params": params}, images, rngs={"mask": key})
+    def _apply(self, params: Any, pixels: Array, key: PRNGKeyArray) -> UNetOutput:
+        output: Any = MUNet(self.model).apply(
+            {"params": params}, self.standardize(pixels), rngs={"mask": key}
+        )
+        return output

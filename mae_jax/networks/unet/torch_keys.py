@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mae_jax.networks.unet.model import UNetConfig
+from mae_jax.networks.unet.config import UNetConfig
 from mae_jax.weights.import_options import ImportOptions, count_matches
 from mae_jax.weights.key_map import KeyMapEntry, TorchFormat
 

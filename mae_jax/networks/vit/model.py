@@ -4,75 +4,18 @@ Weakly supervised classifiers (Section 4.1) are this network with `classes`; the
 the class token after the final norm.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
-from mae_jax.networks.mae.config import CELL_PAINTING, Attention, Dtype, Remat
-from mae_jax.networks.mae.parallel_vit import patch_init
+from mae_jax.networks.channels import check_num_channels
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.nn.apply_blocks import apply_blocks
-from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init
+from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init, patch_init
 from mae_jax.nn.patches import patch_grid, patchify
 from mae_jax.nn.pooling import pool
-
-
-@schema
-class ViTConfig:
-    """An ordinary ViT.
-
-    Attributes:
-      grid: side of the learned table of positions, in patches; other grids interpolate it.
-      channels: names of the channels that it takes, in order.
-      classes: outputs of the classifier; 0 for none.
-      norm_eps: epsilon of all LayerNorms.
-      fc_norm: pool by the mean of the patch tokens and then LayerNorm, in place of LayerNorm on
-        every token and the class token (timm's global_pool="avg").
-      The others as in `ParallelViTConfig`.
-    """
-
-    patch: int = setting(16, ge=1)
-    width: int = setting(768, ge=1)
-    depth: int = setting(12, ge=1)
-    heads: int = setting(12, ge=1)
-    mlp_ratio: float = setting(4.0, gt=0)
-    grid: int = setting(16, ge=1)
-    channels: tuple[str, ...] = setting(CELL_PAINTING, check=distinct)
-    classes: int = setting(0, ge=0)
-    norm_eps: float = setting(1e-6, gt=0)
-    fc_norm: bool = False
-    attention: Attention = "auto"
-    dtype: Dtype = "float32"
-    remat: Remat = "none"
-    scan: bool = False
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} must be a multiple of heads {self.heads}.")
-
-
-VIT_SIZES: dict[str, dict[str, int]] = {
-    "vit_s16": {"patch": 16, "width": 384, "depth": 12, "heads": 6},
-    "vit_b16": {"patch": 16, "width": 768, "depth": 12, "heads": 12},
-    "vit_b8": {"patch": 8, "width": 768, "depth": 12, "heads": 12},
-    "vit_l16": {"patch": 16, "width": 1024, "depth": 24, "heads": 16},
-}
-
-
-def vit_config(name: str, **changes: Any) -> ViTConfig:
-    """An ordinary ViT of a published size: "vit_s16", "vit_b16", "vit_b8" or "vit_l16".
-
-    Raises:
-      InputError: an unknown name.
-    """
-    if name not in VIT_SIZES:
-        raise InputError(f"no plain ViT is called '{name}': {nearest(name, list(VIT_SIZES))}")
-    size = VIT_SIZES[name]
-    return ViTConfig(**({**size, "grid": 256 // size["patch"]} | changes))
 
 
 class ViT(nn.Module):
@@ -118,11 +61,7 @@ class ViT(nn.Module):
             such block.
         """
         config = self.config
-        if images.shape[1] != len(config.channels):
-            raise InputError(
-                f"this network takes {len(config.channels)} channels "
-                f"({', '.join(config.channels)}), not {images.shape[1]}."
-            )
+        check_num_channels(images, config.channels)
         if block is not None and not -config.depth <= block < config.depth:
             raise InputError(f"there is no block {block}: blocks are 0 to {config.depth - 1}.")
         rows, columns = patch_grid(images.shape[2], images.shape[3], config.patch)

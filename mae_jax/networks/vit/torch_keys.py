@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mae_jax.networks.vit.model import ViTConfig
+from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.weights.block_key_maps import linear_entries, norm_entries, prenorm_block_entries
 from mae_jax.weights.import_options import ImportOptions, count_matches
 from mae_jax.weights.key_map import KeyMapEntry, TorchFormat, adapt_rgb_kernel

@@ -1,0 +1,40 @@
+"""Weakly supervised DenseNets (Section 4.1)."""
+
+from typing import Any
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mae_jax.networks.classifier_task import ClassifierTask
+from mae_jax.networks.densenet.config import DenseNetConfig
+from mae_jax.networks.densenet.model import DenseNet
+
+
+class DenseNetTask(ClassifierTask):
+    """DenseNet-161, with running statistics as its model state.
+
+    With AdaBN (norm "adabn") held-out crops are normalized by their own sub-batches, as at
+    inference on a plate; the order of the index keeps plates together.
+    """
+
+    reinit = ("neck1", "neck2", "classifier")
+    model: DenseNetConfig
+
+    def logits(
+        self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, "batch classes"], Any]:
+        variables = {"params": params, "batch_stats": model_state}
+        output: Any = DenseNet(self.model).apply(
+            variables,
+            images,
+            train=train or self.model.norm == "adabn",
+            output="logits",
+            mutable=["batch_stats"],
+        )
+        logits, updated = output
+        return logits, updated["batch_stats"] if train else model_state
+
+    def to_saved(self, params: Any, model_state: Any) -> Any:
+        return {"params": params, "batch_stats": model_state}
+
+    def from_saved(self, saved: Any) -> tuple[Any, Any]:
+        return saved["params"], saved["batch_stats"]
