@@ -190,8 +190,8 @@ class Encoder:
         fixed = bool(trained) and not self.preprocessing.any_channels
         if fixed and shape[1] != len(trained):
             raise InputError(
-                f"the encoder '{self.name}' takes {len(trained)} channels ({', '.join(trained)}), "
-                f"not {shape[1]}."
+                f"the encoder '{self.name}' takes the {len(trained)} channels "
+                f"{', '.join(trained)}, in this order, not {shape[1]} channels."
             )
         self.check_crop(max(shape[2:]))
         if channels is None:
