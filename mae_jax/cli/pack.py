@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
 
 HELP = "convert a screen into a training store: sharded OME-Zarr, or ArrayRecord tiles"
@@ -41,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         help="stop above this share of unreadable sites (0.01)",
     )
+    removed_option(parser, "--max-broken", "--max-unreadable-fraction")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Everything a training run is made of, as one tree of frozen dataclasses."""
+"""The configuration of a training run, as one tree of frozen dataclasses."""
 
 import functools
 import operator
@@ -18,12 +18,12 @@ class DatasetConfig:
     """One of several screens that are trained on together (channel-agnostic networks).
 
     Attributes:
-      name: tells it from the others.
+      name: unique among the datasets.
       index: the screen's index.
-      channels: those of its channels to train on; () for all of them.
-      decoder_channels: the network's channel that reconstructs each of them; () for those of the
-        same names. So a stain can have a decoder of its own in every dataset.
-      weight: share of the steps; None for its number of sites.
+      channels: the screen's channels to train on; () for all.
+      decoder_channels: the network's channel that reconstructs each of them; () for equal names.
+        A stain can thus have a decoder of its own in every dataset.
+      weight: relative share of the steps; None for its number of sites.
     """
 
     name: str
@@ -35,20 +35,20 @@ class DatasetConfig:
 
 @schema
 class DataConfig:
-    """Where the crops come from.
+    """Training and validation data.
 
     Attributes:
       index: the screen's index, a parquet file made by `mae-jax index`.
-      datasets: several screens in its place; each step's crops come from one of them.
-      batch: crops in one optimiser step, over all devices and hosts.
-      crop: side of a crop, for networks whose config does not name one (DenseNet).
+      datasets: several screens instead of `index`; the crops of a step come from one of them.
+      batch: global batch size, the crops per optimizer step over all devices and hosts.
+      crop: side of a crop in pixels, for networks whose config has none (DenseNet).
       sampling: "sites" visits every site once an epoch; "label" draws labels equally
         often; "plate" fills each batch from one plate (AdaBN).
-      label: the index's column that classifiers learn to tell.
-      workers: processes that decode images for each host; 0 decodes in threads.
-      cache_bytes: decoded sites that are kept in memory, at most.
-      validation_crops: centre crops of the validation split, for the validation loss.
-      max_unreadable_fraction: the share of broken images above which the run stops.
+      label: the index's column with the classes of classifiers.
+      workers: processes per host that decode images; 0 decodes in threads.
+      cache_bytes: memory for decoded sites, in bytes.
+      validation_crops: number of centre crops of the validation split for the validation loss.
+      max_unreadable_fraction: share of unreadable images above which the run stops.
     """
 
     index: str = ""
@@ -69,18 +69,18 @@ class OptimizerConfig:
 
     Attributes:
       name: "lion", "adamw" or "sgd".
-      schedule: "one_cycle" in the paper's words; "one_cycle_torch" as PyTorch's OneCycleLR, which
+      schedule: "one_cycle" as the paper states it; "one_cycle_torch" as PyTorch's OneCycleLR, which
         rises from `lr` / 25 by a cosine, ends at `lr` / 250,000 and cycles beta1 (or momentum)
         between 0.95 and 0.85, for those who continue released models.
-      lr: the cycle's maximum.
+      lr: maximum learning rate of the cycle.
       b1, b2: decay rates of Lion's and AdamW's moments; b1 is also SGD's momentum. b1 is not used
         by "one_cycle_torch".
       weight_decay: decoupled; skips 1-D parameters (biases, norms, gains) and names that match
         `no_decay`.
       no_decay: regular expressions; a parameter whose own name matches one does not decay.
-      warmup: the share of all steps in which the rate rises.
-      final_lr: the rate at the end, as a share of the maximum; "one_cycle" only.
-      grad_accum_steps: micro-batches whose gradients are averaged in one step.
+      warmup: share of all steps in which the learning rate rises.
+      final_lr: final learning rate relative to the maximum; "one_cycle" only.
+      grad_accum_steps: micro-batches per step, over which gradients are averaged.
       ema_decay: decay of the exponential moving average of the weights (0.9999, say), which is
         then evaluated and saved; 0 for none.
     """
@@ -91,7 +91,7 @@ class OptimizerConfig:
     b1: float = setting(0.9, ge=0, lt=1)
     b2: float = setting(0.95, ge=0, lt=1)
     weight_decay: float = setting(0.05, ge=0)
-    # What is stored with more than one dimension, and so looks like a matrix by its shape.
+    # Parameters that are no matrices, although stored with more than one dimension.
     no_decay: tuple[str, ...] = setting(
         ("token", "pos", "gamma", "bias", "scale"),
         check=regular_expressions,
@@ -105,13 +105,13 @@ class OptimizerConfig:
 
 @schema
 class CheckpointConfig:
-    """When the whole state is saved, and which saves are kept.
+    """When checkpoints of the whole state are saved, and which are kept.
 
     Attributes:
-      every: steps between two saves.
-      keep: how many of the last saves are kept.
-      keep_best: how many more, of the lowest validation loss; only saves at steps at which it was
-        measured are compared.
+      every: steps between two checkpoints.
+      keep: number of latest checkpoints to keep.
+      keep_best: number of checkpoints of lowest validation loss to keep as well, among those at
+        whose step it was measured.
       keep_every: steps between two milestones: checkpoints that are always saved and kept; 0 for
         none.
     """
@@ -171,15 +171,15 @@ class EarlyStoppingConfig:
 
 @schema
 class LogConfig:
-    """How often, in steps, each thing is written.
+    """Logging intervals, in steps.
 
     Attributes:
       scalars: loss, rate, norms, speed.
       validation: loss on the fixed validation crops.
-      image_every: pictures of reconstructed validation crops.
-      num_images: crops in one picture.
+      image_every: images of reconstructed validation crops.
+      num_images: crops per image.
       profile: (first step, number of steps) to trace with JAX's profiler; (0, 0) for none.
-      wandb: the project of Weights & Biases to write to as well; "" for none.
+      wandb: project of Weights & Biases to log to as well; "" for none.
     """
 
     scalars: int = setting(50, ge=1)
