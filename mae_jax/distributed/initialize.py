@@ -1,4 +1,4 @@
-"""The processes of one run: how they find each other, and how they end together."""
+"""Start-up of a run with several processes, its compilation cache, and failures of hosts."""
 
 import logging
 import os
@@ -12,28 +12,28 @@ from mae_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# A host that sends no sign of life for so long is dead, and JAX then ends all the others.
+# JAX takes a host for dead after this time without a heartbeat, and ends all the others.
 HEARTBEAT_SECONDS = 30
 
 
 def initialize(distributed: bool = False) -> None:
-    """Joins the other processes of the run; to be called before anything touches a device.
+    """Connects to the other processes of the run; call it before any device is used.
 
-    Three variables name the others: `JAX_COORDINATOR_ADDRESS` (host:port of the first process),
-    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. With `distributed`, what is not named is asked of
-    Cloud TPU, SLURM (under srun) or Kubernetes (Job, JobSet). With neither, the process is alone.
+    Three environment variables describe the run: `JAX_COORDINATOR_ADDRESS` (host:port of the first
+    process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. With `distributed`, those that are not set
+    are detected on Cloud TPU, SLURM (under srun) or Kubernetes (Job, JobSet). Without both, the
+    run has a single process.
 
     Raises:
-      InputError: `distributed`, and nothing says who the others are.
+      InputError: `distributed` outside of such a cluster, or a variable that is no number.
     """
     if not distributed and "JAX_COORDINATOR_ADDRESS" not in os.environ:
         return
-    number = {name: int(os.environ[name]) if name in os.environ else None
-              for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")}  # fmt: skip
+    num_processes, process_id = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
     try:
         jax.distributed.initialize(
-            num_processes=number["JAX_NUM_PROCESSES"],
-            process_id=number["JAX_PROCESS_ID"],
+            num_processes=num_processes,
+            process_id=process_id,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as problem:
@@ -44,11 +44,21 @@ def initialize(distributed: bool = False) -> None:
         ) from None
 
 
-def enable_compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs in `folder`, so that a run that starts again need not compile again.
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{variable} is '{text}'; set it to a number.") from None
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder (one for all runs, say). On CPUs it takes
-    that variable to keep them: there, a compiled program fits the very processor alone.
+
+def enable_compilation_cache(folder: Path) -> None:
+    """Caches compiled programs in `folder`, so that a run that resumes need not compile them again.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder (one for all runs, say). CPU programs are
+    cached only with that variable, since they run on the very CPU model they were compiled on.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
@@ -56,15 +66,15 @@ def enable_compilation_cache(folder: Path) -> None:
 
 @contextmanager
 def explain_host_failure() -> Iterator[None]:
-    """Says what it means when a computation that all hosts share breaks off."""
+    """Logs the likely cause when a computation of several hosts fails in the body."""
     try:
         yield
     except jax.errors.JaxRuntimeError:
         if jax.process_count() > 1:
             log.error(
-                "host %d of %d: a computation shared with the other hosts broke off; most likely "
-                "one of them has died (its own log says why). This host ends too; the same command "
-                "on all hosts goes on from the last checkpoint.",
+                "host %d of %d: a computation shared with the other hosts failed; most likely one "
+                "of them has died (see its log). This host ends too; the same command on all hosts "
+                "resumes from the last checkpoint.",
                 jax.process_index(), jax.process_count(),
             )  # fmt: skip
         raise

@@ -56,3 +56,11 @@ def test_compiled_programs_are_kept_beside_the_run_unless_told_where(tmp_path, m
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     initialize.enable_compilation_cache(tmp_path)
     assert kept == {"jax_compilation_cache_dir": str(tmp_path)}
+
+
+def test_a_variable_that_is_no_number_is_named(given, monkeypatch):
+    for name, value in zip(VARIABLES, ("host:1", "two", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="JAX_NUM_PROCESSES is 'two'"):
+        initialize.initialize()
+    assert given == []
