@@ -107,7 +107,7 @@ def read_options(args: argparse.Namespace) -> "ReadOptions":
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options."""
+    """Declare the options."""
     parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
     parser.add_argument(
         "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv or .h5ad to write"
@@ -134,7 +134,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fits or loads, applies, writes."""
+    """Fit or load a correction, apply it, write the result."""
     from mae_jax.evaluation.corrections import Correction, fit, label
     from mae_jax.evaluation.holdout import held_out_controls, mark_seen
     from mae_jax.evaluation.profiles import Profiles, check_ending

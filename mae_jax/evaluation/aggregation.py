@@ -20,7 +20,7 @@ def l2_normalize(x: Float[np.ndarray, "rows features"]) -> Float32[np.ndarray, "
 
 
 def origin_at_controls(profiles: Profiles, controls: str = ColumnSchema.controls) -> Profiles:
-    """Moves the origin to the mean of the negative controls, over all batches."""
+    """Move the origin to the mean of the negative controls, over all batches."""
     mask = profiles.controls(controls)
     origin = profiles.features[mask].mean(axis=0, dtype=np.float64).astype(np.float32)
     return Profiles(profiles.metadata, profiles.features - origin, profiles.names)
@@ -87,7 +87,7 @@ def aggregate(
         features = origin_at_controls(profiles, controls).features
         keep = keep if keep_controls else keep & ~mask
     if not keep.any():
-        raise InputError(f"No treated row has a value in {by}: nothing to aggregate.")
+        raise InputError(f"no treated row has a value in {by}: nothing to aggregate.")
     metadata, features = profiles.metadata[keep], features[keep]
     wells = np.ones(len(metadata), np.int64)
     for level in range(len(levels) + 1):

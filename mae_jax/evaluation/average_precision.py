@@ -132,7 +132,7 @@ def group_significance(
       InputError: an unknown rule.
     """
     if rule not in RULES:
-        raise InputError(f"There is no rule '{rule}'; choose {' or '.join(RULES)}.")
+        raise InputError(f"there is no rule '{rule}'; choose {' or '.join(RULES)}.")
     columns = [by] if isinstance(by, str) else list(by)
     if scores.empty:
         return pd.DataFrame(columns=[*columns, "queries", "map", "p", "q", "retrieved"])
@@ -211,7 +211,7 @@ def all_against_all(
     order = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[order], codes, side="right")
     starts = np.searchsorted(codes[order], codes, side="left")
-    found = []
+    scores_of_rows = []
     for start in range(0, n, 512):
         block = unit_rows[start : start + 512] @ columns
         if absolute:
@@ -229,5 +229,5 @@ def all_against_all(
                 above = n - np.searchsorted(block[r], top, side="right")
                 above -= np.searchsorted(-top, -top, side="left")
                 i = np.arange(1, m + 1)
-                found.append((start + r, float(np.mean(i / (i + above))), m, negatives))
-    return pd.DataFrame(found, columns=["row", "ap", "positives", "negatives"])
+                scores_of_rows.append((start + r, float(np.mean(i / (i + above))), m, negatives))
+    return pd.DataFrame(scores_of_rows, columns=["row", "ap", "positives", "negatives"])

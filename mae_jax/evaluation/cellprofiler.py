@@ -17,7 +17,7 @@ SKEW = 0.5
 
 @dataclass(frozen=True)
 class TargetScale:
-    """Makes skewed features more normal, then centres and scales them (A.6), as fitted.
+    """Make skewed features more normal, then centre and scale them (A.6), as fitted.
 
     A feature with skew > 0.5 is replaced by its logarithm, one with skew < −0.5 by its square.
     Both want positive values: a feature that is not positive throughout is first shifted so that
@@ -39,7 +39,7 @@ class TargetScale:
 
     @staticmethod
     def fit(values: Float[np.ndarray, "rows targets"]) -> "TargetScale":
-        """Learns the transforms from the training experiment's features (N, T)."""
+        """Learn the transforms from the training experiment's features (N, T)."""
         from scipy.stats import skew
 
         values = np.asarray(values, np.float64)
@@ -136,7 +136,7 @@ def predict_features(
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> FeaturePrediction:
-    """Predicts CellProfiler features of one experiment with regressors trained on another.
+    """Predict CellProfiler features of one experiment with regressors trained on another.
 
     Args:
       train: (embeddings, CellProfiler features) of one experiment's wells.
@@ -152,7 +152,7 @@ def predict_features(
     x, y = matched(*train, on=on)
     x_test, y_test = matched(*test, on=on)
     if train[1].names != test[1].names or train[0].names != test[0].names:
-        raise InputError("The training and test tables have unlike features; give alike ones.")
+        raise InputError("the training and test tables have unlike features; give alike ones.")
     scale = TargetScale.fit(y)
     mean, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread == 0] = 1
@@ -195,17 +195,17 @@ def matched(
       InputError: no well in common, or a well twice.
     """
     keys = []
-    for what, profiles in (("embeddings", embeddings), ("features", features)):
+    for table_name, profiles in (("embeddings", embeddings), ("features", features)):
         key = pd.MultiIndex.from_frame(pd.DataFrame({c: profiles.column(c) for c in on}))
         if key.has_duplicates:
             which = " ".join(map(str, key[key.duplicated()][0]))
-            raise InputError(f"Well {which} comes twice in the {what}; keep one row a well.")
+            raise InputError(f"well {which} comes twice in the {table_name}; keep one row a well.")
         keys.append(key)
-    at = keys[1].get_indexer(keys[0])
-    if not (at >= 0).any():
+    positions = keys[1].get_indexer(keys[0])
+    if not (positions >= 0).any():
         raise InputError(
-            f"Embeddings and features share no well in {', '.join(on)} (such as "
+            f"embeddings and features share no well in {', '.join(on)} (such as "
             f"{' '.join(map(str, keys[0][0]))} and {' '.join(map(str, keys[1][0]))})."
         )
-    x: Float32[np.ndarray, ...] = embeddings.features[at >= 0]
-    return x.astype(np.float64), features.features[at[at >= 0]].astype(np.float64)
+    x: Float32[np.ndarray, ...] = embeddings.features[positions >= 0]
+    return x.astype(np.float64), features.features[positions[positions >= 0]].astype(np.float64)

@@ -102,34 +102,34 @@ def correct_chromosome_arms(
       InputError: no gene of the map is in `arms`.
     """
     names = np.array([str(v) for v in genes.column(by)], dtype=object)
-    place = np.array([arms.get(n, "") for n in names], dtype=object)
-    if not (place != "").any():
+    arm_of = np.array([arms.get(n, "") for n in names], dtype=object)
+    if not (arm_of != "").any():
         raise InputError(
-            f"None of the map's genes (such as {', '.join(names[:3])}) is in the table of "
+            f"none of the map's genes (such as {', '.join(names[:3])}) is in the table of "
             "chromosome arms; check that both name genes in the same way."
         )
     counts = np.ones(len(names), bool) if unexpressed is None else np.isin(names, list(unexpressed))
     features = genes.features.copy()
     rows = []
-    for arm in sorted(set(place) - {""}):
-        mine = place == arm
-        used = mine & counts
+    for arm in sorted(set(arm_of) - {""}):
+        on_arm = arm_of == arm
+        used = on_arm & counts
         enough = int(used.sum()) > min_genes
         if enough:
             mean = genes.features[used].mean(axis=0, dtype=np.float64)
-            features[mine] = (genes.features[mine] - mean).astype(np.float32)
-        rows.append((arm, int(mine.sum()), int(used.sum()), enough))
+            features[on_arm] = (genes.features[on_arm] - mean).astype(np.float32)
+        rows.append((arm, int(on_arm.sum()), int(used.sum()), enough))
     table = pd.DataFrame(rows, columns=["arm", "genes", "used", "corrected"])
-    who = (
+    source = (
         "all genes (no expression table was given)"
         if unexpressed is None
-        else (f"{int((counts & (place != '')).sum())} unexpressed genes")
+        else (f"{int((counts & (arm_of != '')).sum())} unexpressed genes")
     )
     note = (
         f"Chromosome arms: {int(table['corrected'].sum())} of {len(table)} corrected, by the mean "
-        f"of {who}."
+        f"of {source}."
     )
-    unplaced = tuple(str(n) for n in names[place == ""])
+    unplaced = tuple(str(n) for n in names[arm_of == ""])
     return ArmCorrection(Profiles(genes.metadata, features, genes.names), table, unplaced, note)
 
 

@@ -48,16 +48,16 @@ class CorrectionSpec:
         """
         known = {**CORRECTIONS, **VARIANTS}
         if method not in known:
-            raise InputError(f"There is no correction '{method}': {nearest(method, list(known))}")
+            raise InputError(f"there is no correction '{method}': {nearest(method, list(known))}")
         if method in ("none", "pca"):
             return CorrectionSpec(axes="" if method == "none" else "pca")
         if method.startswith("tvn"):
             # By experiment: a plate seldom has enough controls for a covariance.
             shift = method == "tvn-centered"
             return CorrectionSpec("tvn", batch or "experiment", shift=shift, whiten=True)
-        what, _, grouping = method.rpartition("-")
-        axes = "pca" if what.startswith("pca") else ""
-        return CorrectionSpec(axes, batch or grouping, shift=True, scale="standardize" in what)
+        operation, _, grouping = method.rpartition("-")
+        axes = "pca" if operation.startswith("pca") else ""
+        return CorrectionSpec(axes, batch or grouping, shift=True, scale="standardize" in operation)
 
 
 def label(method: str) -> str:

@@ -46,7 +46,7 @@ def fit(
     batch: str | None = None,
     schema: ColumnSchema | None = None,
 ) -> Correction:
-    """Fits a correction of Table 2.
+    """Fit a correction of Table 2.
 
     PCA keeps all axes that have variance. TVN is EFAAR's: (1) z-score with the pooled controls,
     (2) PCA of full rank fitted on the controls, (3) z-score with the pooled controls again,
@@ -68,7 +68,7 @@ def fit(
     schema = schema or ColumnSchema()
     spec = CorrectionSpec.from_name(method, batch)
     if fit_on not in ("controls", "all"):
-        raise InputError(f"A correction is fitted on 'controls' or 'all', not '{fit_on}'.")
+        raise InputError(f"a correction is fitted on 'controls' or 'all', not '{fit_on}'.")
     fitted = Correction(method, spec, fit_on, schema, source.names, None, None, None, {})
     if spec.axes:
         moments = Moments.empty(len(source.names), full=True)
@@ -76,8 +76,8 @@ def fit(
             moments.add(block.features)
         fitted = _fit_axes(fitted, moments)
     if spec.batch:
-        wanted = sorted(set(fitted.batch_labels(source.metadata)))
-        fitted = replace(fitted, batches=fit_batches(fitted, source, wanted))
+        names = sorted(set(fitted.batch_labels(source.metadata)))
+        fitted = replace(fitted, batches=fit_batches(fitted, source, names))
     if spec.axes or spec.batch:
         seen = source.metadata[reference_mask(source, fit_on, schema)]
         fitted = replace(fitted, fit_wells=np.unique(well_hashes(seen, schema)))
@@ -92,7 +92,7 @@ def correct(
     batch: str | None = None,
     schema: ColumnSchema | None = None,
 ) -> Profiles:
-    """Fits a correction on profiles and applies it to them: `fit`, then `Correction.transform`."""
+    """Fit a correction on profiles and apply it to them: `fit`, then `Correction.transform`."""
     return fit(profiles, method, fit_on=fit_on, batch=batch, schema=schema).transform(profiles)
 
 

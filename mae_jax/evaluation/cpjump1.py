@@ -69,8 +69,8 @@ def wells(folder: str | os.PathLike[str]) -> pd.DataFrame:
     parts = []
     for (platemap, modality), plates in select_plates(folder).groupby(["platemap", "modality"]):
         platemap_wells = _read(folder / f"{platemap}.txt")
-        what = _reagents(folder, str(modality))
-        placed = platemap_wells.merge(what, on="broad_sample", how="left").fillna("")
+        reagents = _reagents(folder, str(modality))
+        placed = platemap_wells.merge(reagents, on="broad_sample", how="left").fillna("")
         empty = placed["broad_sample"] == ""
         if modality == "compound":  # wells without a compound hold the solvent
             placed.loc[empty, "control_type"] = "negcon"
@@ -110,13 +110,13 @@ def annotate(profiles: Profiles, folder: str | os.PathLike[str]) -> Profiles:
     merged = own.assign(_row=np.arange(len(own))).merge(known, on=keys, how="inner")
     if merged.empty:
         raise InputError(
-            "The profiles hold none of CPJUMP1's 40 benchmark plates (such as "
+            "the profiles hold none of CPJUMP1's 40 benchmark plates (such as "
             f"{known['Metadata_Plate'].iloc[0]}); Metadata_Plate must be the barcode."
         )
-    kept = profiles.take(merged["_row"].to_numpy())
+    annotated = profiles.take(merged["_row"].to_numpy())
     added = merged.drop(columns="_row")
-    others = kept.metadata.drop(columns=[c for c in added.columns if c in kept.metadata])
-    return Profiles(pd.concat([added, others], axis=1), kept.features, kept.names)
+    others = annotated.metadata.drop(columns=[c for c in added.columns if c in annotated.metadata])
+    return Profiles(pd.concat([added, others], axis=1), annotated.features, annotated.names)
 
 
 def benchmark(
@@ -150,20 +150,22 @@ def benchmark(
     for condition in sorted(set(condition_of)):
         progress(condition)
         modality, cell, time = condition.split("_")
-        mine = profiles.take((condition_of == condition).to_numpy(dtype=bool))
-        mine = correct(mine) if correct else mine
-        found = perturbation_retrieval(
-            mine,
+        subset = profiles.take((condition_of == condition).to_numpy(dtype=bool))
+        subset = correct(subset) if correct else subset
+        replicates = perturbation_retrieval(
+            subset,
             by="Metadata_broad_sample",
             schema=SCHEMA,
             rule=rule,
             null_size=null_size,
             seed=seed,
         )
-        passed = found.groups.loc[found.groups["retrieved"].astype(bool), "Metadata_broad_sample"]
-        kin = sibling_retrieval(
-            mine,
-            passed.tolist(),
+        retrieved = replicates.groups.loc[
+            replicates.groups["retrieved"].astype(bool), "Metadata_broad_sample"
+        ]
+        siblings = sibling_retrieval(
+            subset,
+            retrieved.tolist(),
             by="Metadata_broad_sample",
             absolute=modality == "compound",
             # As published: guides alone are left out, compounds stay among the negatives.
@@ -173,18 +175,18 @@ def benchmark(
             null_size=sibling_null_size,
             seed=seed,
         )
-        results[condition, "perturbation"], results[condition, "siblings"] = found, kin
+        results[condition, "perturbation"], results[condition, "siblings"] = replicates, siblings
         rows.append(
             {
                 "cell": cell,
                 "modality": modality,
                 "time": time,
                 "condition": condition,
-                "plates": mine.metadata["Metadata_Plate"].nunique(),
-                "perturbations": len(found.groups),
-                "perturbation": found.fraction,
-                "siblings": kin.fraction,
-                "note": "; ".join(n for n in (found.note, kin.note) if n),
+                "plates": subset.metadata["Metadata_Plate"].nunique(),
+                "perturbations": len(replicates.groups),
+                "perturbation": replicates.fraction,
+                "siblings": siblings.fraction,
+                "note": "; ".join(n for n in (replicates.note, siblings.note) if n),
             }
         )
     return pd.DataFrame(rows), results

@@ -125,20 +125,20 @@ def fit_targets(
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) != len(y):
-        raise InputError(f"The features have {len(x)} rows, the targets {len(y)}; align them.")
+        raise InputError(f"the features have {len(x)} rows, the targets {len(y)}; align them.")
     if len(x) < 2 * folds:
         raise InputError(f"{folds} folds need at least {2 * folds} rows, there are {len(x)}.")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError("Features or targets hold NaN or infinity; drop those rows or columns.")
+        raise InputError("features or targets hold NaN or infinity; drop those rows or columns.")
     if not all(0 < r <= 1 for r in l1_ratios):
         raise InputError(f"l1_ratios lie in (0, 1], not {', '.join(map(str, l1_ratios))}.")
     if selection not in SELECTIONS:
-        raise InputError(f"Choose the selection {' or '.join(SELECTIONS)}, not '{selection}'.")
+        raise InputError(f"choose the selection {' or '.join(SELECTIONS)}, not '{selection}'.")
     whole, parts, (mean_x, mean_y) = _split(x, y, folds)
     search = _Search(l1_ratios, alphas, eps, tol, max_iter)
     select = _select if selection == "converged" else _select_walking
 
-    def one(target: int) -> tuple[np.ndarray, float, float, float]:
+    def fit_one(target: int) -> tuple[np.ndarray, float, float, float]:
         largest = float(np.abs(whole.with_targets[target]).max()) / whole.rows
         if largest / max(l1_ratios) <= np.finfo(float).resolution:  # a constant target
             return np.zeros(x.shape[1]), np.finfo(float).resolution, l1_ratios[0], 0.0
@@ -156,7 +156,7 @@ def fit_targets(
         # As in scikit-learn, an alpha that has not converged still counts; its users see one
         # warning for each, which here would be thousands.
         warnings.simplefilter("ignore", category=_convergence_warning())
-        for done, fit in enumerate(pool.map(one, range(y.shape[1])), 1):
+        for done, fit in enumerate(pool.map(fit_one, range(y.shape[1])), 1):
             fits.append(fit)
             progress(done, y.shape[1])
     coef = np.stack([f[0] for f in fits])
@@ -253,11 +253,11 @@ def _select(parts: list[_Fold], target: int, grid: np.ndarray, search: _Search) 
     """Test errors (ratios, alphas), averaged over the folds; infinite where not looked at."""
     errors = np.full(grid.shape, np.inf)
     coarse = sorted({*range(0, search.alphas, _STRIDE), search.alphas - 1})
-    found: list[dict[tuple[int, int], np.ndarray]] = [{} for _ in parts]
+    results: list[dict[tuple[int, int], np.ndarray]] = [{} for _ in parts]
 
     def look(points: list[tuple[int, int]]) -> None:
         total = np.zeros(len(points))
-        for fold, known in zip(parts, found, strict=True):
+        for fold, known in zip(parts, results, strict=True):
             for ratio, index in points:
                 # From the nearest solved problem of larger penalty, or that of the last l1_ratio.
                 start = known.get((ratio - 1, index))

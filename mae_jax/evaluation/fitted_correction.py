@@ -60,7 +60,7 @@ class BatchTransform:
     matrix: Float32[np.ndarray, "axes axes"] | None = None
 
     def transform(self, x: Float32[np.ndarray, "rows axes"]) -> Float32[np.ndarray, "rows axes"]:
-        """Maps rows (n, K)."""
+        """Map rows (n, K)."""
         x = x - self.shift
         if self.scale is not None:
             x /= self.scale
@@ -114,7 +114,7 @@ class Correction:
         return x if self.rotation is None else x @ self.rotation
 
     def transform(self, profiles: Profiles) -> Profiles:
-        """Corrects profiles: those it was fitted on, or new ones.
+        """Correct profiles: those it was fitted on, or new ones.
 
         A batch that the fit never saw is fitted here from its own reference wells (the shared
         part stays as it was), so that new plates land in the same space.
@@ -135,7 +135,7 @@ class Correction:
         """The correction with the batches that it lacked, fitted from their own reference wells."""
         if source.names != self.names:
             raise InputError(
-                f"The correction was fitted on {len(self.names)} features "
+                f"the correction was fitted on {len(self.names)} features "
                 f"({self.names[0]} …), these profiles have {len(source.names)} "
                 f"({source.names[0]} …); give profiles of the same model."
             )
@@ -158,7 +158,7 @@ class Correction:
         return (hashes != 0) & np.isin(hashes, self.fit_wells)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the fit as one .npz file, to be applied to new plates later (`load`)."""
+        """Write the fit as one .npz file, to be applied to new plates later (`load`)."""
         settings = {
             "method": self.method,
             "spec": asdict(self.spec),
@@ -182,7 +182,7 @@ class Correction:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Correction":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
           InputError: no such file, or not a fitted correction.
@@ -245,19 +245,19 @@ class Correction:
         return batch_labels(metadata, self.spec.batch, self.schema)
 
 
-def fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[str, BatchTransform]:
+def fit_batches(fitted: Correction, source: Source, names: list[str]) -> dict[str, BatchTransform]:
     spec = fitted.spec
     width = len(fitted.out_names)
     # Whitening takes a K × K matrix a batch: one batch at a time, from rows held in memory.
-    found: dict[str, Moments] = {}
-    least = 2 if spec.scale or spec.whiten else 1
+    moments_of: dict[str, Moments] = {}
+    min_wells = 2 if spec.scale or spec.whiten else 1
     maps: dict[str, BatchTransform] = {}
     if spec.whiten:
         labels = fitted.batch_labels(source.metadata)
         mask = reference_mask(source, fitted.fit_on, fitted.schema)
-        for name in wanted:
+        for name in names:
             rows = np.flatnonzero(mask & (labels == name))
-            _enough(fitted, name, len(rows), least)
+            _check_count(fitted, name, len(rows), min_wells)
             features = fitted.shared(source.take(rows).features)
             shift = features.mean(0, dtype=np.float64) if spec.shift else np.zeros(width)
             matrix = inverse_root_of_rows(features, TVN_RIDGE)
@@ -265,11 +265,11 @@ def fit_batches(fitted: Correction, source: Source, wanted: list[str]) -> dict[s
         return maps
     for block in reference_rows(source, fitted.fit_on, fitted.schema):
         for name, rows in _groups(fitted.batch_labels(block.metadata)):
-            moments = found.setdefault(name, Moments.empty(width, full=False))
+            moments = moments_of.setdefault(name, Moments.empty(width, full=False))
             moments.add(fitted.shared(block.features[rows]))
-    for name in wanted:
-        _enough(fitted, name, found[name].count if name in found else 0, least)
-        maps[name] = _batch_transform(spec, found[name])
+    for name in names:
+        _check_count(fitted, name, moments_of[name].count if name in moments_of else 0, min_wells)
+        maps[name] = _batch_transform(spec, moments_of[name])
     return maps
 
 
@@ -279,11 +279,11 @@ def _batch_transform(spec: CorrectionSpec, moments: Moments) -> BatchTransform:
     return BatchTransform(shift.astype(np.float32), scale, None)
 
 
-def _enough(fitted: Correction, batch: str, count: int, least: int) -> None:
-    if count < least:
-        what = "negative controls" if fitted.fit_on == "controls" else "wells"
+def _check_count(fitted: Correction, batch: str, count: int, min_wells: int) -> None:
+    if count < min_wells:
+        wells_text = "negative controls" if fitted.fit_on == "controls" else "wells"
         raise InputError(
-            f"{label(fitted.method)} needs at least {least} {what} in every batch, but "
+            f"{label(fitted.method)} needs at least {min_wells} {wells_text} in every batch, but "
             f"{batch or 'a batch without a name'} has {count}; drop it, fit on all wells, or "
             "group otherwise."
         )
@@ -298,12 +298,12 @@ def reference_mask(source: Source, fit_on: str, schema: ColumnSchema) -> np.ndar
 def reference_rows(source: Source, fit_on: str, schema: ColumnSchema) -> Iterator[Profiles]:
     """The rows to fit on, block by block."""
     mask = reference_mask(source, fit_on, schema)
-    at = 0
+    start = 0
     for block in source.blocks():
-        here = mask[at : at + len(block)]
-        at += len(block)
-        if here.any():
-            yield block.take(here)
+        selected = mask[start : start + len(block)]
+        start += len(block)
+        if selected.any():
+            yield block.take(selected)
 
 
 def _groups(labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -39,21 +39,21 @@ def recall_at_false_positives(
       InputError: a set without known pairs, or without other pairs, in the map.
     """
     names = [str(v) for v in genes.column(by)]
-    at = {name: i for i, name in enumerate(names)}
-    if len(at) != len(names):
-        raise InputError(f"A gene comes more than once in {by}; aggregate the wells first.")
+    row_of = {name: i for i, name in enumerate(names)}
+    if len(row_of) != len(names):
+        raise InputError(f"a gene comes more than once in {by}; aggregate the wells first.")
     rows = []
-    for title, wanted in sets.items():
-        unique = list(dict.fromkeys(wanted))
-        present = [g for g in unique if g in at]
+    for title, set_genes in sets.items():
+        unique = list(dict.fromkeys(set_genes))
+        present = [g for g in unique if g in row_of]
         pairs, _ = database.within(present)
         if not len(pairs) or len(pairs) == len(present) * (len(present) - 1) // 2:
-            what = "no pair" if not len(pairs) else "every pair"
+            quantity = "no pair" if not len(pairs) else "every pair"
             raise InputError(
-                f"Gene set {title}: {what} of its {len(present)} genes in the map is in "
+                f"gene set {title}: {quantity} of its {len(present)} genes in the map is in "
                 f"{database.name}, so recall at a false-positive rate is not defined."
             )
-        cosines = cosine_matrix(genes.features[[at[g] for g in present]])
+        cosines = cosine_matrix(genes.features[[row_of[g] for g in present]])
         known = np.zeros(cosines.shape, bool)
         known[pairs[:, 0], pairs[:, 1]] = True
         upper = np.triu_indices(len(present), 1)

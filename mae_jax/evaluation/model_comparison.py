@@ -33,7 +33,7 @@ def compare_recall(
       InputError: fewer than two models.
     """
     if len(results) < 2:
-        raise InputError("A comparison needs at least two models.")
+        raise InputError("a comparison needs at least two models.")
     rows = []
     for a, b in itertools.combinations(results, 2):
         others = {result.database: result for result in results[b]}
@@ -89,13 +89,13 @@ def probe_blocks(
       InputError: no blocks.
     """
     if not blocks:
-        raise InputError("Give the embeddings of at least one block.")
+        raise InputError("give the embeddings of at least one block.")
     results: dict[str, list[Recall]] = {}
     rows = []
     for order, (name, genes) in enumerate(blocks.items()):
         results[name] = recall(genes, databases, by=by)
-        for one in results[name]:
-            rows.append((name, order, one.database, one.recall, one.low, one.high))
+        for result in results[name]:
+            rows.append((name, order, result.database, result.recall, result.low, result.high))
     table = pd.DataFrame(rows, columns=["block", "order", "database", "recall", "low", "high"])
     last = list(blocks)[-1]
     against = [

@@ -28,7 +28,7 @@ class Moments:
         return Moments(0, np.zeros(width), np.zeros((width, width) if full else width))
 
     def add(self, rows: Float[np.ndarray, "rows features"]) -> None:
-        """Takes a block of rows in."""
+        """Add a block of rows."""
         n = len(rows)
         if not n:
             return

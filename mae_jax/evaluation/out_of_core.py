@@ -125,17 +125,17 @@ class StreamedProfiles:
     def take(self, rows: np.ndarray) -> Profiles:
         """Some rows (a mask or numbers, ascending), in memory."""
         numbers = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows)
-        kept, at = [], 0
+        taken, start = [], 0
         for block in self.blocks():
-            mine = numbers[(numbers >= at) & (numbers < at + len(block))] - at
-            at += len(block)
-            if len(mine):
-                kept.append(block.take(mine))
-        if not kept:
+            local = numbers[(numbers >= start) & (numbers < start + len(block))] - start
+            start += len(block)
+            if len(local):
+                taken.append(block.take(local))
+        if not taken:
             nothing = np.empty((0, len(self.names)), np.float32)
             return Profiles(self.metadata.iloc[:0], nothing, self.names)
-        metadata = pd.concat([k.metadata for k in kept], ignore_index=True)
-        return Profiles(metadata, np.concatenate([k.features for k in kept]), self.names)
+        metadata = pd.concat([k.metadata for k in taken], ignore_index=True)
+        return Profiles(metadata, np.concatenate([k.features for k in taken]), self.names)
 
 
 def fit_stream(
@@ -166,7 +166,7 @@ def fit_stream(
 def correct_stream(
     stream: StreamedProfiles, correction: Correction, out: str | os.PathLike[str]
 ) -> Path:
-    """Applies a fitted correction block by block and writes one parquet file.
+    """Apply a fitted correction block by block and write one parquet file.
 
     Batches that the correction lacks are fitted first, from their reference wells.
     """

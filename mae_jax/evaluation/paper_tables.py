@@ -47,8 +47,8 @@ def published(table: str | None = None) -> pd.DataFrame:
     Reactome and StringDB throughout.
     """
     with resources.files("mae_jax.evaluation").joinpath("published.csv").open() as file:
-        found = pd.read_csv(file, dtype={"table": str}).fillna({"dataset": ""})
-    return found if table is None else found[found["table"] == table].reset_index(drop=True)
+        rows = pd.read_csv(file, dtype={"table": str}).fillna({"dataset": ""})
+    return rows if table is None else rows[rows["table"] == table].reset_index(drop=True)
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Paper:
     notes: list[str] = field(default_factory=list)
 
     def add(self, table: str, ours: pd.DataFrame) -> None:
-        """Takes in our numbers: model, metric, value, and optionally spread and dataset."""
+        """Add our numbers: model, metric, value, and optionally spread and dataset."""
         full = ours.assign(table=table, source=OURS)
         for name in ("dataset", "spread"):
             if name not in full:
@@ -97,8 +97,8 @@ class Paper:
             ),
         )
         for number, column in (("8", "perturbation"), ("9", "siblings")):
-            found = table.dropna(subset=[column])
-            values = {"model": model, "metric": found["condition"], "value": found[column]}
+            rows = table.dropna(subset=[column])
+            values = {"model": model, "metric": rows["condition"], "value": rows[column]}
             self.add(number, pd.DataFrame(values))
         for condition, note in zip(table["condition"], table["note"], strict=True):
             if note:

@@ -62,7 +62,7 @@ class Profiles:
         rows, width = self.features.shape
         if len(self.metadata) != rows:
             raise InputError(
-                f"The profiles have {rows} rows of features but {len(self.metadata)} of metadata; "
+                f"the profiles have {rows} rows of features but {len(self.metadata)} of metadata; "
                 "give one row of metadata per embedding."
             )
         if len(self.names) != width:
@@ -207,7 +207,7 @@ class Profiles:
         """
         schema = schema or ColumnSchema()
         if not len(self):
-            raise InputError("The profiles have no rows; check the file they came from.")
+            raise InputError("the profiles have no rows; check the file they came from.")
         result = self.finite(nan, schema)
         keys = [c for c in (schema.experiment, schema.plate, schema.well) if c in self.metadata]
         if schema.plate in keys and schema.well in keys:
@@ -215,7 +215,7 @@ class Profiles:
             if again.any() and duplicates == "error":
                 which = " ".join(map(str, result.metadata.loc[int(np.argmax(again)), keys]))
                 raise InputError(
-                    f"Well {which} comes more than once ({int(again.sum())} surplus rows); keep "
+                    f"well {which} comes more than once ({int(again.sum())} surplus rows); keep "
                     "one row a well, or take the first of each with --duplicates first."
                 )
             if again.any():
@@ -247,7 +247,7 @@ class Profiles:
                 "finite); drop them with --nan rows or --nan features."
             )
         if not len(kept) or not kept.width:
-            raise InputError(f"Nothing is left without NaN or infinity (--nan {nan}).")
+            raise InputError(f"nothing is left without NaN or infinity (--nan {nan}).")
         return kept
 
 
@@ -269,7 +269,7 @@ def column(metadata: pd.DataFrame, name: str) -> "pd.Series[Any]":
     """One column of a metadata table, or an InputError that names the nearest one."""
     if name not in metadata.columns:
         known = [str(c) for c in metadata.columns]
-        raise InputError(f"The profiles have no column '{name}': {nearest(name, known)}")
+        raise InputError(f"the profiles have no column '{name}': {nearest(name, known)}")
     return metadata[name]
 
 
@@ -287,14 +287,14 @@ def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]
     name, equals, values = spec.partition("=")
     if not equals:
         raise InputError(
-            f"Controls are given as COLUMN=VALUE, such as {ColumnSchema.controls}, not {spec}."
+            f"controls are given as COLUMN=VALUE, such as {ColumnSchema.controls}, not {spec}."
         )
-    found = column(metadata, name)
-    mask = found.isin(values.split("|")).to_numpy(dtype=bool)
+    series = column(metadata, name)
+    mask = series.isin(values.split("|")).to_numpy(dtype=bool)
     if not mask.any():
-        some = ", ".join(repr(v) for v in found.value_counts().index[:5])
+        some = ", ".join(repr(v) for v in series.value_counts().index[:5])
         raise InputError(
-            f"No row is a negative control: column {name} never says {values} (it says {some}); "
+            f"no row is a negative control: column {name} never says {values} (it says {some}); "
             "name the controls with --controls COLUMN=VALUE."
         )
     return mask

@@ -61,7 +61,7 @@ def recall_tables(
     sweep: Sequence[float] = SWEEP,
     progress: Callable[[str], None] = lambda message: None,
 ) -> RecallTables:
-    """Corrects, aggregates and scores every embedding with every correction.
+    """Correct, aggregate and score every embedding with every correction.
 
     Args:
       embeddings: name -> wells.
@@ -77,7 +77,7 @@ def recall_tables(
       InputError: whatever the steps refuse, or nothing to score.
     """
     if not embeddings or not corrections:
-        raise InputError("Give at least one set of embeddings and one correction.")
+        raise InputError("give at least one set of embeddings and one correction.")
     schema = schema or ColumnSchema()
     rows, sweeps, results = [], [], {}
     best: tuple[float, str, str, Profiles] | None = None
@@ -87,32 +87,34 @@ def recall_tables(
             corrected = correct(profiles, method, fit_on=fit_on, batch=batch, schema=schema)
             genes = aggregate(corrected, by, levels=levels, controls=schema.origin_controls)
             genes = chromosome_arms(genes) if chromosome_arms else genes
-            found = recall(genes, databases, by=by, tails=tails, sweep=sweep)
-            results[name, method] = found
-            for one in found:
+            recalls = recall(genes, databases, by=by, tails=tails, sweep=sweep)
+            results[name, method] = recalls
+            for result in recalls:
                 rows.append(
                     {
                         "embeddings": name,
                         "correction": method,
                         "label": label(method),
-                        "database": one.database,
-                        "recall": one.recall,
-                        "low": one.low,
-                        "high": one.high,
-                        "pairs_used": one.pairs_used,
-                        "pairs_dropped": one.pairs_dropped,
-                        "self_pairs": one.self_pairs,
-                        "duplicates": one.duplicates,
-                        "genes": one.genes,
+                        "database": result.database,
+                        "recall": result.recall,
+                        "low": result.low,
+                        "high": result.high,
+                        "pairs_used": result.pairs_used,
+                        "pairs_dropped": result.pairs_dropped,
+                        "self_pairs": result.self_pairs,
+                        "duplicates": result.duplicates,
+                        "genes": result.genes,
                         "wells": len(profiles),
                         "features": corrected.width,
-                        "degenerate": one.degenerate,
+                        "degenerate": result.degenerate,
                     }
                 )
                 sweeps.append(
-                    one.sweep.assign(embeddings=name, correction=method, database=one.database)
+                    result.sweep.assign(
+                        embeddings=name, correction=method, database=result.database
+                    )
                 )
-            mean = float(np.mean([one.recall for one in found]))
+            mean = float(np.mean([result.recall for result in recalls]))
             if best is None or mean > best[0]:
                 best = (mean, name, method, genes)
     assert best is not None

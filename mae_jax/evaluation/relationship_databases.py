@@ -1,4 +1,4 @@
-"""Reads relationships from the databases' own downloads: CORUM, hu.MAP, Reactome, SIGNOR, STRING.
+"""Relationships from the databases' own downloads: CORUM, hu.MAP, Reactome, SIGNOR, STRING.
 
 Every reader gives `Relationships`. Complexes and pathways become all pairs of their members.
 """

@@ -84,40 +84,40 @@ def recall(
     """
     names = _gene_names(genes, by)
     if not databases:
-        raise InputError("Recall needs at least one database of relationships.")
-    found = [database.within(names) for database in databases]
-    for database, (at, _) in zip(databases, found, strict=True):
-        if not len(at):
+        raise InputError("recall needs at least one database of relationships.")
+    matches = [database.within(names) for database in databases]
+    for database, (ends, _) in zip(databases, matches, strict=True):
+        if not len(ends):
             raise InputError(
                 f"{database.name} shares no pair with the map's {len(names)} genes (such as "
                 f"{', '.join(names[:3])}); check that both name genes in the same way."
             )
     cosines, low_ranks, high_ranks, degenerate = pair_ranks(
-        genes.features, np.concatenate([at for at, _ in found])
+        genes.features, np.concatenate([ends for ends, _ in matches])
     )
     results, start = [], 0
-    for database, (at, kept) in zip(databases, found, strict=True):
-        part = slice(start, start + len(at))
-        start += len(at)
+    for database, (ends, numbers) in zip(databases, matches, strict=True):
+        part = slice(start, start + len(ends))
+        start += len(ends)
         less, up_to = low_ranks[part], high_ranks[part]
-        hit = np.zeros(len(at), bool) if degenerate else in_tails(less, up_to, *tails)
-        low, high = share_interval(hit.astype(np.float64), at, confidence)
+        hit = np.zeros(len(ends), bool) if degenerate else in_tails(less, up_to, *tails)
+        low, high = share_interval(hit.astype(np.float64), ends, confidence)
         results.append(
             Recall(
                 database=database.name,
                 recall=float(hit.mean()),
                 low=low,
                 high=high,
-                pairs_used=len(at),
-                pairs_dropped=len(database) - len(at),
+                pairs_used=len(ends),
+                pairs_dropped=len(database) - len(ends),
                 self_pairs=database.self_pairs,
                 duplicates=database.duplicates,
                 genes=len(names),
                 degenerate=degenerate,
                 pairs=pd.DataFrame(
                     {
-                        "entity1": database.pairs[kept, 0],
-                        "entity2": database.pairs[kept, 1],
+                        "entity1": database.pairs[numbers, 0],
+                        "entity2": database.pairs[numbers, 1],
                         "cosine": cosines[part],
                         "rank_low": less,
                         "rank_high": up_to,
@@ -181,8 +181,8 @@ def pair_ranks(
             stop = min(start + _ROWS, n)
             # Only columns from `start` on: the lower triangle is never computed.
             gram = rows[start:stop] @ columns[:, start:]
-            mine = order[np.searchsorted(first, start) : np.searchsorted(first, stop)]
-            cosines[mine] = gram[pairs[mine, 0] - start, pairs[mine, 1] - start]
+            in_block = order[np.searchsorted(first, start) : np.searchsorted(first, stop)]
+            cosines[in_block] = gram[pairs[in_block, 0] - start, pairs[in_block, 1] - start]
             block = np.concatenate([gram[i, i + 1 :] for i in range(stop - start)])
             blocks.append(block)
             sorting.append(pool.submit(block.sort))
@@ -203,27 +203,27 @@ def pair_ranks(
 def _sweep(
     less: np.ndarray, up_to: np.ndarray, widths: Sequence[float], degenerate: bool
 ) -> pd.DataFrame:
-    found = [
+    recalls = [
         0.0 if degenerate else float(in_tails(less, up_to, w / 100, 1 - w / 100).mean())
         for w in widths
     ]
-    return pd.DataFrame({"percentile": list(widths), "recall": found})
+    return pd.DataFrame({"percentile": list(widths), "recall": recalls})
 
 
 def _gene_names(genes: Profiles, by: str) -> list[str]:
     names = [str(v) for v in genes.column(by)]
     if len(names) < MIN_GENES:
         raise InputError(
-            f"Recall needs at least {MIN_GENES} genes, the map has {len(names)}: with fewer, "
+            f"recall needs at least {MIN_GENES} genes, the map has {len(names)}: with fewer, "
             "5 % of the pairs are too few to mean anything."
         )
     again = pd.Index(names).duplicated()
     if again.any():
         raise InputError(
-            f"Gene {names[int(np.argmax(again))]} comes more than once in {by}; aggregate the "
+            f"gene {names[int(np.argmax(again))]} comes more than once in {by}; aggregate the "
             "wells first, so that each gene has one row."
         )
     if not np.isfinite(genes.features).all():
         row = int(np.argmin(np.isfinite(genes.features).all(axis=1)))
-        raise InputError(f"Gene {names[row]} has NaN or infinity in its features; drop it.")
+        raise InputError(f"gene {names[row]} has NaN or infinity in its features; drop it.")
     return names

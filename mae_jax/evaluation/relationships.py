@@ -47,7 +47,7 @@ class Relationships:
         named = (raw != "").all(axis=1) if len(raw) else np.zeros(0, bool)
         if not named.all():
             row = int(np.argmin(named)) + 1
-            raise InputError(f"Relationship {row} of {name} lacks a gene name; remove that row.")
+            raise InputError(f"relationship {row} of {name} lacks a gene name; remove that row.")
         genes, codes = np.unique(raw.ravel().astype(str), return_inverse=True)
         ends = np.sort(codes.reshape(-1, 2), axis=1)
         ends = ends[ends[:, 0] != ends[:, 1]]
@@ -62,7 +62,7 @@ class Relationships:
 
     @staticmethod
     def read(path: str | os.PathLike[str], name: str | None = None) -> "Relationships":
-        """Reads a table with the columns `entity1` and `entity2` (EFAAR's files, CSV or TSV).
+        """Read a table with the columns `entity1` and `entity2` (EFAAR's files, CSV or TSV).
 
         Raises:
           InputError: no such file, or other columns.
@@ -84,9 +84,9 @@ class Relationships:
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Writes `entity1,entity2`."""
-        with replacing(path) as beside:
-            pd.DataFrame(self.pairs, columns=["entity1", "entity2"]).to_csv(beside, index=False)
+        """Write `entity1,entity2`."""
+        with replacing(path) as tmp_path:
+            pd.DataFrame(self.pairs, columns=["entity1", "entity2"]).to_csv(tmp_path, index=False)
         return Path(path)
 
     def within(self, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +97,8 @@ class Relationships:
           of those pairs in `self.pairs`.
         """
         index = pd.Index(genes)
-        at = np.stack([index.get_indexer(pd.Index(self.pairs[:, i])) for i in (0, 1)], axis=1)
-        kept = np.flatnonzero((at >= 0).all(axis=1))
-        return np.sort(at[kept], axis=1), kept
+        positions = np.stack(
+            [index.get_indexer(pd.Index(self.pairs[:, i])) for i in (0, 1)], axis=1
+        )
+        numbers = np.flatnonzero((positions >= 0).all(axis=1))
+        return np.sort(positions[numbers], axis=1), numbers

@@ -68,11 +68,11 @@ def perturbation_retrieval(
         own = rows[controls & (plates == plate)]
         if not len(own):
             raise InputError(
-                f"Plate {plate} has treated wells but no negative control; drop it or name the "
+                f"plate {plate} has treated wells but no negative control; drop it or name the "
                 "controls with --controls."
             )
         negatives[plate] = np.ascontiguousarray(own.T)
-    found = []
+    scores = []
     for wells in members.values():
         if len(wells) < 2:
             continue
@@ -80,8 +80,8 @@ def perturbation_retrieval(
         for i, well in enumerate(wells):
             against = np.sort(rows[well] @ negatives[plates[well]])
             ap = average_precision(np.delete(gram[i], i), against)
-            found.append((int(well), ap, len(wells) - 1, len(against)))
-    queries = pd.DataFrame(found, columns=["row", "ap", "positives", "negatives"])
+            scores.append((int(well), ap, len(wells) - 1, len(against)))
+    queries = pd.DataFrame(scores, columns=["row", "ap", "positives", "negatives"])
     queries[by] = labels[queries["row"].to_numpy(dtype=int)]
     if queries.empty:
         return _nothing(by, "no perturbation has two replicates")
@@ -95,7 +95,7 @@ def consensus(profiles: Profiles, by: str = "Metadata_Perturbation") -> Profiles
     kept = profiles.take(labels != "")
     codes, names = pd.factorize(kept.metadata[by].to_numpy(dtype=object), sort=True)
     if not len(names):
-        raise InputError(f"No row has a value in {by}: there is nothing to take the median of.")
+        raise InputError(f"no row has a value in {by}: there is nothing to take the median of.")
     order = np.argsort(codes, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
     features = np.stack([np.median(kept.features[p], axis=0) for p in parts])
@@ -165,7 +165,7 @@ def sibling_retrieval(
     if absolute:
         cosines = np.abs(cosines)
     related = (holds.astype(np.int64) @ holds.T.astype(np.int64)) > 0
-    found = []
+    scores = []
     for i in range(len(rows)):
         unrelated = ~related[i]
         unrelated[i] = False
@@ -177,8 +177,8 @@ def sibling_retrieval(
             mates[i] = False
             if mates.any():
                 ap = average_precision(cosines[i, mates], against)
-                found.append((str(names[i]), every[at], ap, int(mates.sum()), len(against)))
-    queries = pd.DataFrame(found, columns=[by, "label", "ap", "positives", "negatives"])
+                scores.append((str(names[i]), every[at], ap, int(mates.sum()), len(against)))
+    queries = pd.DataFrame(scores, columns=[by, "label", "ap", "positives", "negatives"])
     if queries.empty:
         why = f"none of the {len(rows)} retrieved perturbations has a sibling among them"
         return _nothing("label", why)

@@ -101,7 +101,7 @@ def test_recall_writes_its_tables(folder: Path) -> None:
     ("extra", "says"),
     [
         (["--corrections", "tnv"], "no correction 'tnv'"),
-        (["--controls", "Metadata_ControlType=none"], "No row is a negative control"),
+        (["--controls", "Metadata_ControlType=none"], "no row is a negative control"),
         (["--by", "Metadata_Genes"], "did you mean 'Metadata_Gene'"),
         (["--relationships", "absent.csv"], "absent.csv does not exist"),
         (["--embeddings", "absent"], "absent does not exist"),

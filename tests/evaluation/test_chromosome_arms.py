@@ -61,7 +61,7 @@ def test_arms_from_coordinates(tmp_path: Path) -> None:
 
 
 def test_foreign_names_are_refused() -> None:
-    with pytest.raises(InputError, match="None of the map's genes"):
+    with pytest.raises(InputError, match="none of the map's genes"):
         correct_chromosome_arms(gene_map(["a", "b"]), {"A": "chr1p"})
 
 

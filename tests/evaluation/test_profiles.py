@@ -76,7 +76,7 @@ def test_not_a_number_is_named_or_dropped(screen: Profiles) -> None:
 
 def test_duplicate_wells(screen: Profiles) -> None:
     twice = screen.take(np.r_[np.arange(len(screen)), 5])
-    with pytest.raises(InputError, match="Well E0 P0 A06 comes more than once"):
+    with pytest.raises(InputError, match="well E0 P0 A06 comes more than once"):
         twice.checked()
     same(twice.checked(duplicates="first"), screen)
     assert screen.checked() is screen
@@ -109,7 +109,7 @@ def test_controls(screen: Profiles) -> None:
     assert screen.controls("Metadata_Gene=G000|G001").sum() == 12
     with pytest.raises(InputError, match="COLUMN=VALUE"):
         screen.controls("negcon")
-    with pytest.raises(InputError, match="No row is a negative control"):
+    with pytest.raises(InputError, match="no row is a negative control"):
         screen.controls("Metadata_ControlType=poscon")
 
 

@@ -33,7 +33,7 @@ def test_round_trip_and_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs entity1"):
         Relationships.read(tmp_path / "odd.csv")
     (tmp_path / "hole.csv").write_text("entity1,entity2\nA,B\n,C\n")
-    with pytest.raises(InputError, match="Relationship 2 of hole lacks a gene"):
+    with pytest.raises(InputError, match="relationship 2 of hole lacks a gene"):
         Relationships.read(tmp_path / "hole.csv")
 
 

@@ -116,7 +116,7 @@ class ScoredWellsSpec(WellsSpec):
         return wells
 
     def settings(self) -> dict[str, object]:
-        """Adds which controls the scores used."""
+        """Add which controls the scores used."""
         return {**super().settings(), "controls_of_the_score": describe(self.holdout_controls)}
 
 

@@ -51,7 +51,7 @@ class PaperSpec(RecallSpec):
     shapes: Shapes | None = None
 
     def settings(self) -> dict[str, object]:
-        """Adds which controls the scores used."""
+        """Add which controls the scores used."""
         return {**super().settings(), "controls_of_the_score": describe(0.0)}
 
 
