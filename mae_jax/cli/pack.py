@@ -1,4 +1,4 @@
-"""`mae-jax pack`: turns any index into a store that training reads quickly."""
+"""`mae-jax pack`: converts any index into a store that training reads quickly."""
 
 import argparse
 import sys
@@ -29,24 +29,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[0.1, 99.9],
         metavar=("LOW", "HIGH"),
-        help="what becomes 0 and 255, of each plate and channel (0.1 99.9)",
+        help="percentiles of each plate and channel that become 0 and 255 (0.1 99.9)",
     )
     parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
     parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")
     parser.add_argument("--illumination", action="store_true", help="divide by illumination first")
-    parser.add_argument("--shard", default="0/1", help="this process's share, such as 3/8")
-    parser.add_argument("--threads", type=int, default=4, help="units worked on at once (4)")
+    parser.add_argument("--shard", default="0/1", help="this process's shard, from 0, such as 3/8 (0/1)")
+    parser.add_argument("--threads", type=int, default=4, help="units written concurrently (4)")
     parser.add_argument(
         "--max-unreadable-fraction",
         type=float,
         default=0.01,
-        help="stop above this share of unreadable sites (0.01)",
+        help="stop above this fraction of unreadable sites (0.01)",
     )
     removed_option(parser, "--max-broken", "--max-unreadable-fraction")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Packs this process's share of the screen."""
+    """Packs this process's shard of the screen."""
     from mae_jax.data.illumination import with_illumination
     from mae_jax.data.index import Index
     from mae_jax.data.pack import PackSettings, pack
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         percentiles=(args.percentiles[0], args.percentiles[1]),
         max_unreadable_fraction=args.max_unreadable_fraction,
     )
-    found = pack(
+    result = pack(
         index,
         args.out,
         settings,
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> None:
         threads=args.threads,
         progress=sys.stderr.isatty(),
     )
-    print(f"{found.done} of {found.units} units are done")
-    if not found.finished:
-        print("run the other shards; whichever comes last verifies and finishes the store")
+    print(f"{result.done} of {result.units} units are done")
+    if not result.finished:
+        print("run the other shards, unless they run: the last one verifies and finishes the store")
         return
-    if found.skipped:
-        print(f"{found.skipped} sites could not be read: see {args.out}/skipped.csv")
+    if result.skipped:
+        print(f"{result.skipped} sites could not be read: see {args.out}/skipped.csv")
     print(f"verified every checksum; wrote {args.out}/index.parquet")
 
 

@@ -1,8 +1,8 @@
-"""Illumination functions: the pattern of light that a microscope lays over every field.
+"""Illumination functions: the uneven illumination of a microscope's field of view.
 
 CellProfiler's Cell Painting pipelines write one per plate and channel as .npy, with values around
-1, and divide images by it. An image that is to be divided names its function in its locator,
-`image.tiff#illumination=illum%2FP1_IllumDNA.npy`, so that all that reads it divides alike.
+1, and divide images by it. The URI of an image to be divided names its function,
+`image.tiff#illumination=illum%2FP1_IllumDNA.npy`, so that every reader divides alike.
 """
 
 from dataclasses import replace
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.data import image_uri
+from mae_jax.data.image_headers import read_npy
 from mae_jax.data.index import Index
 from mae_jax.data.storage import read_bytes
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
 
 
 def with_illumination(index: Index) -> Index:
@@ -71,14 +72,13 @@ def divide(plane: np.ndarray, uri: image_uri.ImageURI) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _function(path: str) -> np.ndarray:
-    from io import BytesIO
-
+    shown = redact_credentials(path)
     try:
-        found = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
-    except ValueError as problem:
-        if isinstance(problem, InputError):
-            raise
-        raise InputError(f"{path} is no illumination function (.npy): {problem}.") from None
-    if found.ndim != 2 or not np.isfinite(found).all() or (found <= 0).any():
-        raise InputError(f"{path} is no illumination function: it is not positive everywhere.")
-    return np.asarray(found, np.float32)
+        function = read_npy(read_bytes(path), shown)
+    except InputError:
+        raise
+    except Exception as error:  # numpy raises exceptions of many types on damaged files
+        raise InputError(f"{shown} is no illumination function (.npy): {error}.") from None
+    if function.ndim != 2 or not np.isfinite(function).all() or (function <= 0).any():
+        raise InputError(f"{shown} is no illumination function: it is not positive everywhere.")
+    return np.asarray(function, np.float32)

@@ -91,7 +91,8 @@ def complete(
             tried = ", ".join((column, *SOURCES[column]))
             raise InputError(
                 f"row {row + 1} of {where} names no {column[9:].lower()}: none of the columns "
-                f"{tried} has a value; add one, or give it for all rows with --set {column}=NAME."
+                f"{tried} has a value; add one, or give it for all rows with --metadata-value "
+                f"{column}=NAME."
             )
     wells = {}
     for name in table["Metadata_Well"].unique():
@@ -136,7 +137,10 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     if "Metadata_Well" not in extra.columns:
         raise InputError(f"{where} names no wells; it needs a column Metadata_Well.")
     extra = extra.fillna("").astype(str)
-    extra["Metadata_Well"] = [normalize_well_name(name) for name in extra["Metadata_Well"]]
+    try:
+        extra["Metadata_Well"] = [normalize_well_name(name) for name in extra["Metadata_Well"]]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     order = ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
     # A well's plate as the images tell it counts only where the annotation names plates too.
     keys = [c for c in order if c in extra.columns and (extra[c] != "").any()]
@@ -144,7 +148,7 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     twice = extra[extra.duplicated(keys)]
     if len(twice):
         names = ", ".join(f"{k[9:].lower()} {twice.iloc[0][k]}" for k in keys)
-        raise InputError(f"{where} says two things of {names}; leave one.")
+        raise InputError(f"{where} has conflicting values for {names}; keep one.")
     joined = table.merge(extra, on=keys, how="left", suffixes=("", "\n"))
     for column in [c for c in joined.columns if c.endswith("\n")]:
         value = joined.pop(column).fillna("")

@@ -24,8 +24,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from mae_jax.data import array_record
 from mae_jax.data.image_headers import MAX_DECODED_BYTES
 from mae_jax.data.image_uri import parse
-from mae_jax.data.images import read_planes
+from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.index import METADATA, Index
+from mae_jax.data.readers.open_screen import open_screen
+from mae_jax.data.writers import write_ome_zarr_image, write_plate
 from mae_jax.data.zarr_reader import open_array
 from mae_jax.errors import InputError
 
@@ -144,6 +146,31 @@ def _index(folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
     return [seed], read
 
 
+def _plate(folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
+    plate = folder / "plate.zarr"
+    write_ome_zarr_image(plate / "A" / "1" / "0", PIXELS, ["DNA", "ER", "Mito"], 16, {})
+    write_plate(plate, "P1", {"A01": 1})
+    files = [plate / "zarr.json", plate / "A/1/zarr.json", plate / "A/1/0/zarr.json",
+             plate / "A/1/0/0/zarr.json"]  # fmt: skip
+    seeds = [file.read_bytes() for file in files]
+    number = 0
+
+    def read(raw: bytes) -> object:
+        nonlocal number
+        number += 1
+        file = files[(number - 1) % len(files)]
+        whole = file.read_bytes()
+        file.write_bytes(raw)
+        open_array.cache_clear()
+        try:
+            index = open_screen(str(plate), format="ome-zarr")
+            return [read_site(index, row) for row in range(len(index))]
+        finally:
+            file.write_bytes(whole)
+
+    return seeds, read
+
+
 def cases(name: str, folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
     """Whole files of a format, and a function that reads one."""
     if name == "tiff":
@@ -165,7 +192,7 @@ def cases(name: str, folder: Path) -> tuple[list[bytes], Callable[[bytes], objec
         return [_npy()], _file_cases(folder, "")
     if name.startswith("zarr"):
         return _zarr(folder, int(name[4:]))
-    return {"array_record": _array_record, "index": _index}[name](folder)
+    return {"array_record": _array_record, "index": _index, "plate": _plate}[name](folder)
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
-"""OME-Zarr plates (HCS), 0.4 on Zarr version 2 and 0.5 on version 3: indexes of what others wrote.
+"""OME-Zarr plates (HCS), 0.4 on Zarr version 2 and 0.5 on version 3.
 
 A plate's attributes list its wells, a well's its fields, a field's its resolutions, axes and the
 channels' labels (`omero.channels[].label`). The finest resolution is taken.
 """
 
 import json
+import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -15,7 +17,9 @@ import pandas as pd
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
 from mae_jax.data.storage import exists, list_remote, read_bytes
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
+
+Attributes = dict[str, Any]  # of a Zarr group, as JSON
 
 
 def is_plate(path: str) -> bool:
@@ -30,7 +34,7 @@ def is_array(path: str) -> bool:
     """Whether the path or URL is a Zarr array by itself."""
     try:
         return bool(_shape(path))
-    except (InputError, KeyError):
+    except InputError:
         return False
 
 
@@ -60,39 +64,59 @@ def read_ome_zarr(
     """
     rows: list[dict[str, Any]] = []
     for inside in plates or [""]:
-        place = posixpath.join(root, inside) if inside else root
-        attributes = _ome(place)
-        if "plate" not in attributes:
-            raise InputError(f"{place} is no OME-Zarr plate: its attributes name no plate.")
-        plate = attributes["plate"]
-        name = plate.get("name") or posixpath.basename(place.rstrip("/")).split(".")[0]
-        wells = [well["path"] for well in plate.get("wells", [])]
+        plate_path = posixpath.join(root, inside) if inside else root
+        with _standard(plate_path):
+            attributes = _ome(plate_path)
+            if "plate" not in attributes:
+                raise InputError(
+                    f"{redact_credentials(plate_path)} is no OME-Zarr plate: its attributes name "
+                    "no plate."
+                )
+            plate = attributes["plate"]
+            name = plate.get("name") or posixpath.basename(plate_path.rstrip("/")).split(".")[0]
+            wells = [str(well["path"]) for well in plate.get("wells", [])]
 
-        def fields(well: str, place: str = place) -> list[tuple[str, str, dict[str, Any]]]:
-            images = _ome(posixpath.join(place, well)).get("well", {}).get("images", [])
-            return [
-                (well, image["path"], _ome(posixpath.join(place, well, image["path"])))
-                for image in images
-            ]
+        def fields(well: str, plate_path: str = plate_path) -> list[tuple[str, str, Attributes]]:
+            well_path = posixpath.join(plate_path, well)
+            with _standard(well_path):
+                images = _ome(well_path).get("well", {}).get("images", [])
+                paths = [str(image["path"]) for image in images]
+            return [(well, path, _ome(posixpath.join(well_path, path))) for path in paths]
 
         with ThreadPoolExecutor(threads) as pool:
-            found = [field for of_well in pool.map(fields, wells) for field in of_well]
-        for well, path, image in found:
-            where = posixpath.join(inside, well, path)
-            names, images = _channels(root, where, image, channel_names, plane, time)
-            rows.append(
-                {
-                    "Metadata_Plate": str(name),
-                    "Metadata_Well": "".join(well.split("/")[-2:]),
-                    "Metadata_Site": str(int(path) + 1) if path.isdigit() else path,
-                    **image.get("mae_jax", {}).get("metadata", {}),
-                    "Channels": names,
-                    "Images": images,
-                }
-            )
+            images = [field for of_well in pool.map(fields, wells) for field in of_well]
+        for well, path, image in images:
+            image_path = posixpath.join(inside, well, path)
+            with _standard(posixpath.join(root, image_path)):
+                names, uris = _channels(root, image_path, image, channel_names, plane, time)
+                own = image.get("mae_jax", {}).get("metadata", {})
+                rows.append(
+                    {
+                        "Metadata_Plate": str(name),
+                        "Metadata_Well": "".join(well.split("/")[-2:]),
+                        "Metadata_Site": str(int(path) + 1) if path.isdecimal() else path,
+                        **{str(column): str(value) for column, value in own.items()},
+                        "Channels": names,
+                        "Images": uris,
+                    }
+                )
     if not rows:
-        raise InputError(f"{root} has no wells with images.")
-    return Index(metadata.complete(pd.DataFrame(rows), root, fixed), root)
+        raise InputError(f"{redact_credentials(root)} has no wells with images.")
+    return Index(metadata.complete(pd.DataFrame(rows), redact_credentials(root), fixed), root)
+
+
+@contextmanager
+def _standard(path: str) -> Iterator[None]:
+    """Turns errors of attributes that are not as the standard says into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise InputError(
+            f"{redact_credentials(path)} has attributes against the OME-Zarr standard ({reason})."
+        ) from None
 
 
 def find_plates(root: str) -> list[str]:
@@ -104,71 +128,84 @@ def find_plates(root: str) -> list[str]:
             path.partition(".zarr/")[0] + ".zarr" for path in list_remote(root) if ".zarr/" in path
         }
         return sorted(name for name in names if is_plate(posixpath.join(root, name)))
-    import os
-
-    found = []
+    plates = []
     for folder, folders, _ in os.walk(root):
         for name in [n for n in folders if n.endswith(".zarr")]:
             folders.remove(name)
-            if is_plate(os.path.join(folder, name)):
-                found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
-    return sorted(found)
+            path = os.path.join(folder, name)
+            if is_plate(path):
+                plates.append(os.path.relpath(path, root).replace(os.sep, "/"))
+    return sorted(plates)
 
 
-def _ome(path: str) -> dict[str, Any]:
-    """The OME attributes of the group at `path`, alike for 0.4 and 0.5."""
-    three = posixpath.join(path, "zarr.json")
-    two = posixpath.join(path, ".zattrs")
-    file = three if exists(three) else two
+def _ome(path: str) -> Attributes:
+    """The OME attributes of the group at `path`, in one form for 0.4 and 0.5."""
+    v3 = posixpath.join(path, "zarr.json")
+    file = v3 if exists(v3) else posixpath.join(path, ".zattrs")
+    shown = redact_credentials(path)
     try:
-        found = json.loads(read_bytes(file))
-    except ValueError as problem:
-        if isinstance(problem, InputError):
-            raise InputError(f"{path} has no OME-Zarr attributes ({problem})") from None
-        raise InputError(f"{file} is not valid JSON ({problem}); write it anew.") from None
-    attributes = found
-    if file == three:
-        inside = found.get("attributes", {})
-        attributes = {**inside.get("ome", {}), "mae_jax": inside.get("mae_jax", {})}
-    return attributes if isinstance(attributes, dict) else {}
+        attributes = _read_json(file)
+    except InputError as error:
+        raise InputError(f"{shown} has no OME-Zarr attributes ({error})") from None
+    if file == v3:
+        own = attributes.get("attributes")
+        own = own if isinstance(own, dict) else {}
+        ome = own.get("ome")
+        attributes = {**(ome if isinstance(ome, dict) else {}), "mae_jax": own.get("mae_jax", {})}
+    return attributes
+
+
+def _read_json(file: str) -> Attributes:
+    shown = redact_credentials(file)
+    try:
+        attributes = json.loads(read_bytes(file))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{shown} is not valid JSON ({error}); write it anew.") from None
+    if not isinstance(attributes, dict):
+        raise InputError(f"{shown} is not a JSON object; write it anew.")
+    return attributes
 
 
 def _channels(
     root: str,
-    where: str,
-    image: Mapping[str, Any],
+    image_path: str,
+    image: Attributes,
     channel_names: Sequence[str],
     plane: int | None,
     time: int | None,
 ) -> tuple[list[str], list[str]]:
+    shown = redact_credentials(posixpath.join(root, image_path))
     try:
         scale = image["multiscales"][0]
-        array = posixpath.join(where, scale["datasets"][0]["path"])
+        array = posixpath.join(image_path, scale["datasets"][0]["path"])
         axes = [axis["name"] if isinstance(axis, dict) else axis for axis in scale["axes"]]
     except (KeyError, IndexError, TypeError):
-        raise InputError(f"{posixpath.join(root, where)} names no multiscales with axes.") from None
+        raise InputError(f"{shown} names no multiscales with axes.") from None
     if axes[-2:] != ["y", "x"]:
-        raise InputError(f"{posixpath.join(root, where)} has the axes {axes}; y, x must be last.")
+        raise InputError(f"{shown} has the axes {axes}; y, x must be last.")
     shape = _shape(posixpath.join(root, array))
     sizes = dict(zip(axes, shape, strict=True))
     for axis, chosen, option in (("z", plane, "--plane"), ("t", time, "--time")):
         if sizes.get(axis, 1) > 1 and chosen is None:
             raise InputError(
-                f"{posixpath.join(root, where)} has {sizes[axis]} {axis} positions; "
-                f"choose one with {option}."
+                f"{shown} has {sizes[axis]} {axis} positions; choose one with {option}."
             )
     labels = [c.get("label") for c in image.get("omero", {}).get("channels", [])]
     count = sizes.get("c", 1)
     names = list(channel_names) or [str(label) for label in labels]
     if len(names) != count or not all(labels[: len(names)] or channel_names):
         raise InputError(
-            f"{posixpath.join(root, where)} has {count} channels and {len(names)} names; "
+            f"{shown} has {count} channels and {len(names)} names; "
             "give one each with --channel-names."
         )
-    at = {"z": plane or 0, "t": time or 0}
+    selected = {"z": plane or 0, "t": time or 0}
+    if count > 1000:
+        raise InputError(f"{shown} claims {count} channels.")
     images = []
     for channel in range(count):
-        cell = [channel if axis == "c" else at.get(axis, 0) for axis in axes[:-2]]
+        cell = [channel if axis == "c" else selected.get(axis, 0) for axis in axes[:-2]]
         images.append(f"{array}#index={','.join(map(str, cell))}")
     return names, images
 
@@ -177,5 +214,10 @@ def _shape(path: str) -> list[int]:
     for name in ("zarr.json", ".zarray"):
         file = posixpath.join(path, name)
         if exists(file):
-            return list(json.loads(read_bytes(file))["shape"])
-    raise InputError(f"{path} is no Zarr array: it has neither zarr.json nor .zarray.")
+            shape = _read_json(file).get("shape")
+            if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
+                raise InputError(f"{redact_credentials(path)} has no shape: it is no Zarr array.")
+            return shape
+    raise InputError(
+        f"{redact_credentials(path)} is no Zarr array: it has neither zarr.json nor .zarray."
+    )

@@ -49,28 +49,31 @@ def read_rxrx3_core(
         image_column(table.schema_arrow, path)
         if "__key__" not in table.schema_arrow.names:
             raise InputError(f"{path} has no column __key__ that names the images.")
-        keys = table.read(columns=["__key__"]).column(0).to_pylist()
+        try:
+            keys = table.read(columns=["__key__"]).column(0).to_pylist()
+        except Exception as error:  # arrow raises exceptions of many types on damaged files
+            raise InputError(f"{path} is broken ({error}); copy it again.") from None
         for number, key in enumerate(keys):
-            match = _KEY.match(key)
+            match = _KEY.match(str(key))
             if not match:
                 raise InputError(
                     f"row {number} of {path} has the key '{key}'; "
                     "expected one such as gene-001/Plate1/A01_s1_3."
                 )
-            rows.append({**match.groupdict(), "place": f"{file}#row={number}"})
+            rows.append({**match.groupdict(), "image": f"{file}#row={number}"})
     if not rows:
         raise InputError(f"{root} holds no parquet files with images.")
-    found = pd.DataFrame(rows)
-    order = sorted(found["channel"].unique(), key=int)
+    table_of_images = pd.DataFrame(rows)
+    order = sorted(table_of_images["channel"].unique(), key=int)
     if not channel_names and len(order) == len(RXRX_CHANNELS):
         channel_names = RXRX_CHANNELS
     names = name_channels(order, channel_names)
-    found = found.assign(
-        number=found["channel"].astype(int), channel=found["channel"].map(names)
+    table_of_images = table_of_images.assign(
+        number=table_of_images["channel"].astype(int), channel=table_of_images["channel"].map(names)
     ).sort_values("number", kind="stable")
     keys = ["experiment", "plate", "well", "site"]
-    sites = found.groupby(keys, sort=False, as_index=False).agg(
-        Channels=("channel", list), Images=("place", list)
+    sites = table_of_images.groupby(keys, sort=False, as_index=False).agg(
+        Channels=("channel", list), Images=("image", list)
     )
     sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
     fixed = {"Metadata_Source": "rxrx3-core", **(fixed or {})}

@@ -21,8 +21,8 @@ def read_zarr_array(
 
     Args:
       path: the array, local or URL.
-      sites: a CSV with one row per site: its columns are metadata, `idx` the site's place in the
-        array (without it, the row's number).
+      sites: a CSV with one row per site: its columns are metadata, `idx` the site's index in the
+        array (the row's number without it).
       channel_names: names of the channels in their order.
       fixed: metadata columns set to one value for all rows.
 
@@ -38,7 +38,10 @@ def read_zarr_array(
             f"{path} has {shape[1]} channels; name each with --channel-names, in their order."
         )
     table = read_csv(sites)
-    numbers = [int(n) for n in table.pop("idx")] if "idx" in table else list(range(len(table)))
+    try:
+        numbers = [int(n) for n in table.pop("idx")] if "idx" in table else [*range(len(table))]
+    except ValueError as error:
+        raise InputError(f"{sites} has an idx that is no whole number ({error}).") from None
     beyond = [number for number in numbers if not 0 <= number < shape[0]]
     if beyond:
         raise InputError(f"{sites} names site {beyond[0]}, but {path} holds {shape[0]} sites.")

@@ -68,7 +68,7 @@ def test_platemap_is_joined(tmp_path: Path) -> None:
     assert index.table["Metadata_ControlType"].tolist() == ["negcon", ""] * 2
     assert set(index.table["Metadata_Experiment"]) == {"E7"}
     platemap.write_text("well,gene\na2,A\nA02,B\n")
-    with pytest.raises(InputError, match="says two things of well A02"):
+    with pytest.raises(InputError, match="has conflicting values for well A02"):
         open_screen(str(root), annotation=str(platemap))
 
 
