@@ -9,6 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mae_jax._version import __version__
 from mae_jax.cli.launch import launch
@@ -88,6 +89,7 @@ def _run(argv: list[str]) -> int:
     else:
         args = parser.parse_args(argv[1:])
     _no_search_for_tpus()
+    logging.setLogRecordFactory(_redacted_record)
     logging.getLogger("tifffile").disabled = True  # broken files are reported by our own readers
     try:
         command.run(args)
@@ -106,6 +108,19 @@ def _run(argv: list[str]) -> int:
         print(redact_credentials(f"mae-jax {name}: {message}"), file=sys.stderr)
         return WRONG_INPUT if trouble is None else MACHINE
     return DONE
+
+
+def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A log record without the credentials of URLs, for `logging.setLogRecordFactory`."""
+    record = logging.LogRecord(*args, **kwargs)
+    try:
+        message = record.getMessage()
+    except (TypeError, ValueError):  # arguments that do not fit: logging reports them itself
+        return record
+    redacted = redact_credentials(message)
+    if redacted != message:
+        record.msg, record.args = redacted, ()
+    return record
 
 
 def _reader_left() -> bool:
