@@ -16,12 +16,12 @@ from mae_jax._version import __version__
 
 if TYPE_CHECKING:
     from mae_jax.data import Index, crop_batches, open_screen
+    from mae_jax.embeddings import read_embeddings
     from mae_jax.encoders import Encoder, from_pretrained, load_encoder
     from mae_jax.evaluation import Profiles, correct
     from mae_jax.evaluation import run as evaluate
     from mae_jax.finetune import AttentiveProbe, LinearProbe, freeze, lora_init, lora_merge
     from mae_jax.inference import embed_index as embed
-    from mae_jax.inference import read_embeddings
     from mae_jax.networks.mae import MAE, MAEConfig, mae_config, mae_loss
     from mae_jax.train import TrainConfig, Trainer
 
@@ -47,7 +47,7 @@ _PUBLIC = {
     "lora_merge": ("mae_jax.finetune", "lora_merge"),
     "mae_config": ("mae_jax.networks.mae", "mae_config"),
     "mae_loss": ("mae_jax.networks.mae", "mae_loss"),
-    "read_embeddings": ("mae_jax.inference", "read_embeddings"),
+    "read_embeddings": ("mae_jax.embeddings", "read_embeddings"),
     "open_screen": ("mae_jax.data", "open_screen"),
 }
 
