@@ -4,6 +4,8 @@ A shard of these outputs is one file, like a shard of the embeddings, so that it
 on any storage; `zarr.open_group(zarr.storage.ZipStore(path, mode="r"))` reads it.
 """
 
+import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,8 +19,8 @@ from jaxtyping import Float, Int
 
 from mae_jax.embeddings.manifest import read_manifest
 from mae_jax.embeddings.output_store import OutputStore
-from mae_jax.embeddings.shards import ShardFiles
-from mae_jax.errors import InputError
+from mae_jax.embeddings.shards import ShardFiles, ShardRun
+from mae_jax.errors import InputError, MachineError
 
 FOLDER = "arrays"
 
@@ -78,7 +80,7 @@ class CropArrayWriter:
         sites: Sequence[Sequence[str]],
         coordinates: Sequence[Int[np.ndarray, "crops 3"]],
         embeddings: Sequence[Float[np.ndarray, "crops features"]] | None,
-    ) -> None:
+    ) -> str:
         """Write the crops of all wells, and move the file to its name.
 
         Args:
@@ -86,6 +88,9 @@ class CropArrayWriter:
           sites: for each well the names of its sites.
           coordinates: for each well and crop the index of its site, the row and the column.
           embeddings: for each well the embeddings of its crops; None to leave them out.
+
+        Returns:
+          The hash of its content, which belongs in the shard (`ShardRun.arrays_sha256`).
         """
         lengths = [len(crops) for crops in coordinates]
         crops = np.concatenate([np.zeros((0, 3), np.int32), *coordinates]).astype(np.int32)
@@ -99,12 +104,40 @@ class CropArrayWriter:
         if embeddings:
             group.create_array("embedding", data=np.concatenate(list(embeddings)))
         self._zip.close()
+        sha256 = content_hash(self._path)
         self._store.commit(self._path, self._name)
+        return sha256
 
     def discard(self) -> None:
         """Remove the file of a shard that will not be finished."""
         self._zip.close()
         self._path.unlink(missing_ok=True)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of the names, sizes and CRCs of all members of a zip file.
+
+    Unlike a hash of the file it is the same for all tasks that write the same shard, and takes no
+    reading of the members, whose CRCs zipfile checks when they are read.
+    """
+    with zipfile.ZipFile(path) as file:
+        members = sorted((m.filename, m.file_size, m.CRC) for m in file.infolist())
+    return hashlib.sha256(json.dumps(members).encode()).hexdigest()
+
+
+def arrays_problem(files: ShardFiles, shard: int, run: ShardRun) -> str:
+    """The fault of a shard's Zarr file, "" for none; at URLs only whether it exists is checked."""
+    name = array_name(files, shard)
+    path = files.store.full_path(name)
+    if not files.store.exists(name):
+        return f"{path} is missing"
+    if files.store.local is None or not run.arrays_sha256:
+        return ""
+    try:
+        intact = content_hash(files.store.local / name) == run.arrays_sha256
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        intact = False
+    return "" if intact else f"{path} is damaged"
 
 
 def read_crops(
@@ -175,14 +208,17 @@ def _open(files: ShardFiles, shard: int) -> Iterator[Any]:
         if not local.exists():
             raise InputError(f"{path} does not exist; remove {files.name(shard)} and embed again.")
         try:
+            _, run = files.read(shard)
+            if run.arrays_sha256 and run.arrays_sha256 != content_hash(local):
+                raise ValueError("its content does not match its checksum")
             with ZipStore(local, mode="r") as archive:
                 group = zarr.open_group(archive, mode="r")
                 if group.attrs["job"] != files.manifest.job_hash:
                     raise InputError(f"{path} belongs to another job; remove it and embed again.")
                 yield group
-        except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (InputError, MachineError):
+            raise
+        except Exception as error:  # zipfile and zarr raise many types on damaged files
             raise InputError(
                 f"{path} is damaged ({type(error).__name__}: {error}); remove it and "
                 f"{files.name(shard)}, and embed again."

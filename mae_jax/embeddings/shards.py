@@ -50,17 +50,20 @@ class ShardRun:
       skipped: number of wells that could not be embedded.
       crops: number of crops.
       details: versions, per-device batch size, devices and time of writing.
+      arrays_sha256: hash of the shard's crops and tokens (`crop_arrays.content_hash`), or "".
     """
 
     wells: int
     skipped: int
     crops: int
     details: dict[str, Any]
+    arrays_sha256: str = ""
 
     def encode(self) -> str:
         """The record as JSON."""
         counts = {"wells": self.wells, "skipped": self.skipped, "crops": self.crops}
-        return json.dumps({**self.details, **counts})
+        arrays = {"arrays_sha256": self.arrays_sha256} if self.arrays_sha256 else {}
+        return json.dumps({**self.details, **counts, **arrays})
 
 
 def feature_names(width: int) -> list[str]:
@@ -191,7 +194,7 @@ class ShardFiles:
                 raise ValueError(f"the column '{field.name}' has the type {field.type}")
         if any(column.null_count for column in table.columns):
             raise ValueError("it has missing values")
-        return ShardRun(wells, skipped, crops, run)
+        return ShardRun(wells, skipped, crops, run, arrays_sha256=run.pop("arrays_sha256", ""))
 
     def quarantine(self, name: str) -> str:
         """Move a file out of the way, into `quarantine/`; returns its new name."""

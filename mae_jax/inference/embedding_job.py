@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 
 from mae_jax.data.index import Index
-from mae_jax.embeddings.crop_arrays import array_name
+from mae_jax.embeddings.crop_arrays import arrays_problem
 from mae_jax.embeddings.manifest import (
     NAME,
     Manifest,
@@ -215,8 +215,8 @@ def verify_shards(
             _, run = files.read(shard)
         except DamagedShardError as error:
             return error.reason
-        if outputs and not files.store.exists(array_name(files, shard)):
-            return f"{files.store.full_path(array_name(files, shard))} is missing"
+        if outputs and (reason := arrays_problem(files, shard, run)):
+            return reason
         return run
 
     shards = sorted(files.completed())

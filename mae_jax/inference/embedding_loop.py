@@ -218,10 +218,11 @@ class EmbeddingLoop:
 
     def _write(self, end: ShardEnd, arrays: CropArrayWriter | None) -> None:
         """Write all files of a shard, the Parquet file last: with it the shard is done."""
+        sha256 = ""
         if self.save_crops or self.save_tokens:
             arrays = arrays or self._open_arrays(end.shard)
             try:
-                arrays.finish(
+                sha256 = arrays.finish(
                     [well.well.metadata for well in end.wells],
                     [well.sites for well in end.wells],
                     [well.coordinates for well in end.wells],
@@ -237,7 +238,11 @@ class EmbeddingLoop:
         self.files.write(
             end.shard,
             run=ShardRun(
-                len(end.wells), len(skipped), num_crops, {**self.details, "written": utc_now()}
+                len(end.wells),
+                len(skipped),
+                num_crops,
+                {**self.details, "written": utc_now()},
+                sha256,
             ),
             columns=self.plan.columns,
             metadata=[well.well.metadata for well in end.wells],

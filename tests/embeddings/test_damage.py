@@ -9,7 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from mae_jax.embeddings import read_embeddings
+from mae_jax.embeddings import read_crops, read_embeddings, read_tokens
+from mae_jax.embeddings.crop_arrays import CropArrayWriter
+from mae_jax.embeddings.manifest import NAME, Manifest
+from mae_jax.embeddings.output_store import OutputStore
+from mae_jax.embeddings.shards import ShardFiles, ShardRun
 from mae_jax.errors import InputError
 
 SEEDS = [pytest.param(30, id="30"), pytest.param(300, id="300", marks=pytest.mark.slow)]
@@ -132,3 +136,53 @@ def test_manifests_with_other_values_are_refused_or_read_alike(make_folder, form
             assert after is None or same(before, after)
     path.write_text("[" * 100_000)
     assert read_or_refuse(folder) is None
+
+
+@pytest.mark.parametrize("count", SEEDS)
+def test_damaged_crops_and_tokens_are_refused_or_read_alike(tmp_path: Path, count: int) -> None:
+    folder = tmp_path / "out"
+    manifest = Manifest(
+        {"outputs": ["crops", "tokens"], "wells_per_shard": 2},
+        counts={"wells": 2, "sites": 2, "shards": 1},
+    )
+    store = OutputStore(folder)
+    store.write(NAME, manifest.encode())
+    files = ShardFiles(store, manifest)
+    numbers = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    columns, wells = ("Metadata_Plate", "Metadata_Well"), [("P", "A01"), ("P", "A02")]
+    writer = CropArrayWriter(files, 0, columns)
+    for well in range(2):
+        writer.add_tokens(well, wells[well], ("DNA",), numbers[well])
+    places = [np.zeros((3, 3), np.int32)] * 2
+    sha256 = writer.finish(wells, [["1"], ["1"]], places, list(numbers[:, :, 0]))
+    run = ShardRun(2, 0, 6, {}, sha256)
+    features = np.ones((2, 5), np.float32)
+    files.write(0, run=run, columns=columns, metadata=wells, features=features)
+
+    def load() -> list:
+        crops = [(table.to_csv(), vectors.tobytes()) for table, vectors in read_crops(folder)]
+        return crops + [(str(well), tokens.tobytes()) for well, _, tokens in read_tokens(folder)]
+
+    def load_or_refuse() -> tuple[list | None, str]:
+        try:
+            return load(), ""
+        except InputError as error:
+            return None, str(error)
+
+    path = folder / "arrays" / "shard-000000.zarr.zip"
+    content = path.read_bytes()
+    before = load()
+    rng = random.Random(0)
+    flips = [rng.randrange(8 * len(content)) for _ in range(count)]
+    flipped = [
+        content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+        for bit in flips
+    ]
+    refused = 0
+    for damaged in (*flipped, *mutations(content, count)):
+        path.write_bytes(damaged)
+        after, message = load_or_refuse()
+        assert after is None or after == before
+        assert "\n" not in message
+        refused += after is None
+    assert refused > 0.5 * count

@@ -16,7 +16,7 @@ from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError, MachineError
 from mae_jax.inference import embed_index as embed_on_all
-from mae_jax.inference import read_embeddings
+from mae_jax.inference import read_crops, read_embeddings
 
 embed_index = partial(
     embed_on_all,
@@ -102,6 +102,11 @@ def test_missing_arrays_are_done_again(index, tmp_path: Path) -> None:
     assert report.shards == 1
     assert "shard-000002.zarr.zip is missing" in report.quarantined[0]
     assert (out / "arrays" / "shard-000002.zarr.zip").exists()
+    path = out / "arrays" / "shard-000001.zarr.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    report = embed_index(index, out, save_crops=True)
+    assert "shard-000001.zarr.zip is damaged" in report.quarantined[0]
+    assert sum(len(table) for table, _ in read_crops(out)) == 7 * 4
 
 
 def as_format_1(out: Path) -> None:
