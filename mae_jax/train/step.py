@@ -1,4 +1,4 @@
-"""One optimiser step, and the state it carries."""
+"""One optimizer step, and the train state."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from mae_jax.networks.registry import make_task
 from mae_jax.networks.task import Batch, Scalars
@@ -18,16 +18,17 @@ StepFunction = Callable[..., tuple["TrainState", Scalars]]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a step changes: what is saved and restored (or its shapes and shardings).
+    """All that a step changes, as it is saved and restored (or its shapes or shardings).
 
     Attributes:
-      step: optimiser steps done.
-      params, opt_state: plain nested dicts and the optimiser's state, float32.
-      model_state: what the network changes itself (running statistics); {} where nothing.
-      ema: the running mean of the parameters, or None.
+      step: optimizer steps done.
+      params, opt_state: nested dicts of float32 arrays, and the optimizer's state.
+      model_state: running statistics of the network; {} if it has none.
+      ema: exponential moving average of the parameters, or None.
       divergence: statistics of the losses and the skipped steps.
     """
 
+    # Any: pytrees of arrays, of shapes or of shardings.
     step: Any
     params: Any
     opt_state: Any
@@ -37,21 +38,21 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def weights(self) -> Any:
-        """The parameters to evaluate and to save: their mean, where there is one."""
+        """The parameters to evaluate and to save: their moving average, if there is one."""
         return self.params if self.ema is None else self.ema
 
 
 def initial_state(
     config: TrainConfig, transform: optax.GradientTransformation, key: PRNGKeyArray
 ) -> TrainState:
-    """A fresh state; pure, so that it can run under `jax.eval_shape` and under `jax.jit`."""
+    """The state before the first step; pure, for `jax.eval_shape` and `jax.jit`."""
     params, model_state = make_task(config.model, config.data.crop).init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=transform.init(params),
         model_state=model_state,
-        # A copy: the state's buffers are donated, and none may be given away twice.
+        # A copy: the state's buffers are donated, and none may be donated twice.
         ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
         divergence=initial_divergence(config.divergence),
     )
@@ -61,18 +62,18 @@ def train_step(
     config: TrainConfig,
     transform: optax.GradientTransformation,
     key: PRNGKeyArray,
-    places: Any = None,
+    shardings: Any = None,
 ) -> StepFunction:
     """The step `(state, batch, channels=None) -> (state, scalars)` for a global batch.
 
-    `channels` is static: which of the network's channels the crops hold; None for all. `places`
-    are the parameters' shardings, which their gradients get as soon as they are there.
+    `channels` is static: those of the network's channels that the crops hold; None for all.
+    `shardings` are those of the parameters, to which their gradients are constrained.
 
-    All randomness comes from `key` and the step's number, so a run that is resumed draws the same
-    masks. A step that `divergence.check_step` finds bad leaves everything as it is and is counted.
+    All randomness follows from `key` and the step, so a run that resumes draws the same masks. A
+    step that `divergence.check_step` rejects changes nothing and is counted.
     """
     task = make_task(config.model, config.data.crop)
-    parts, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
+    num_micro, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
 
     def gradient(
         params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, channels: Any
@@ -84,22 +85,22 @@ def train_step(
             return total, ({"loss": total, **scalars}, changed)
 
         grads, (scalars, changed) = jax.grad(loss, has_aux=True)(params)
-        if places is not None:
-            grads = jax.lax.with_sharding_constraint(grads, places)
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, shardings)
         return (grads, scalars), changed
 
-    def in_parts(
+    def accumulated(
         state: TrainState, batch: Batch, key: PRNGKeyArray, channels: Any
     ) -> tuple[tuple[Any, Scalars], Any]:
-        # Every parts-th crop goes to one micro-batch, so that no crop changes its device.
-        split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), batch)
+        # A micro-batch takes every num_micro-th crop, so that no crop changes its device.
+        split = jax.tree.map(lambda a: a.reshape(-1, num_micro, *a.shape[1:]).swapaxes(0, 1), batch)
 
-        def add(carry: Any, part: Any) -> tuple[Any, None]:
-            (total, model_state), (number, crops) = carry, part
+        def add(carry: Any, micro_batch: Any) -> tuple[Any, None]:
+            (total, model_state), (number, crops) = carry, micro_batch
             new, model_state = gradient(
                 state.params, model_state, crops, jax.random.fold_in(key, number), channels
             )
-            total = jax.tree.map(lambda a, b: a + b / parts, total, new)
+            total = jax.tree.map(lambda a, b: a + b / num_micro, total, new)
             return (total, model_state), None
 
         first = jax.tree.map(lambda a: a[0], split)
@@ -108,30 +109,30 @@ def train_step(
         )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         carry = (zeros, state.model_state)
-        return jax.lax.scan(add, carry, (jnp.arange(parts), split))[0]
+        return jax.lax.scan(add, carry, (jnp.arange(num_micro), split))[0]
 
     def step(
         state: TrainState, batch: Batch, channels: Sequence[str] | None = None
     ) -> tuple[TrainState, Scalars]:
         step_key = jax.random.fold_in(key, state.step)
-        if parts == 1:
+        if num_micro == 1:
             (grads, scalars), model_state = gradient(
                 state.params, state.model_state, batch, step_key, channels
             )
         else:
-            (grads, scalars), model_state = in_parts(state, batch, step_key, channels)
+            (grads, scalars), model_state = accumulated(state, batch, step_key, channels)
 
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        reached = task.update_mask(state.params, channels)
-        if reached is not None:
-            params = jax.tree.map(jnp.where, reached, params, state.params)
+        mask = task.update_mask(state.params, channels)
+        if mask is not None:
+            params = jax.tree.map(jnp.where, mask, params, state.params)
             moments = optax.tree.map_params(
-                transform, lambda _, mask: mask, opt_state, reached,
+                transform, lambda _, leaf_mask: leaf_mask, opt_state, mask,
                 transform_non_params=lambda _: True,
             )  # fmt: skip
             opt_state = jax.tree.map(jnp.where, moments, opt_state, state.opt_state)
-        ema = state.ema and averaged(state.ema, params, decay, state.step)
+        ema = state.ema and moving_average(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
         good, divergence = check_step(
             state.divergence, state.step, scalars["loss"], norm, config.divergence
@@ -150,7 +151,7 @@ def train_step(
     return step
 
 
-def averaged(mean: Any, params: Any, decay: float, step: Any) -> Any:
-    """The running mean of the parameters after one more step; it forgets faster at first."""
+def moving_average(mean: Any, params: Any, decay: float, step: Int[Array, ""]) -> Any:
+    """The moving average of the parameters after one more step; its decay warms up."""
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, mean, params)
