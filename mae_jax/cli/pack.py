@@ -34,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
     parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")
     parser.add_argument("--illumination", action="store_true", help="divide by illumination first")
-    parser.add_argument("--shard", default="0/1", help="this process's shard, from 0, such as 3/8 (0/1)")
+    parser.add_argument(
+        "--shard", default="0/1", help="this process's shard, from 0, such as 3/8 (0/1)"
+    )
     parser.add_argument("--threads", type=int, default=4, help="units written concurrently (4)")
     parser.add_argument(
         "--max-unreadable-fraction",

@@ -1,6 +1,5 @@
 """FLOPs of a training step: the model's own, and those that are executed."""
 
-
 import jax
 from jaxtyping import PyTree
 

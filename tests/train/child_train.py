@@ -6,59 +6,72 @@ It is forked from a server that has imported everything, which saves most of a s
 import atexit
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from mae_jax.networks.tasks import task_of
 
+from mae_jax.cli.config_file import load_config
 from mae_jax.cli.main import main
-from mae_jax.train import train_data as batches
+from mae_jax.config import from_dict
+from mae_jax.distributed.initialize import initialize
+from mae_jax.distributed.mesh import make_mesh
+from mae_jax.train import TrainConfig, Trainer
+from mae_jax.train.train_data import DeviceBatch, TrainData
 
-JOB: dict[str, Any] = globals()["JOB"]  # given by the process that runs this file
+
+class RecordedData:
+    """The crops of a config; every batch becomes a line of a file: step, host, sums of pixels."""
+
+    def __init__(self, config: TrainConfig, path: str) -> None:
+        mesh = make_mesh(config.mesh)
+        self._data = TrainData(config, task_of(config.model, config.data.crop), mesh)
+        self._path = f"{path}.{jax.process_index()}"
+
+    def training(self, start: int) -> Generator[DeviceBatch, None, None]:
+        batches = self._data.training(start)
+        with open(self._path, "a", encoding="utf-8") as file:
+            try:
+                for step, ready in enumerate(batches, start):
+                    shards = ready.batch["pixels"].addressable_shards
+                    shards = sorted(shards, key=lambda shard: shard.index[0].start or 0)
+                    sums = [np.asarray(s.data).sum((1, 2, 3), dtype=int).tolist() for s in shards]
+                    line = {"step": step, "host": jax.process_index(), "sums": list(chain(*sums))}
+                    file.write(json.dumps(line) + "\n")
+                    file.flush()
+                    yield ready
+            finally:
+                batches.close()
+
+    def validation(self) -> list[DeviceBatch]:
+        return self._data.validation()
 
 
-def record(path: str) -> None:
-    """Every batch that is taken becomes a line of `path`: step, host, rows, sums of pixels."""
-    real = batches.crop_batches
-
-    class Recorded:
-        def __init__(self, start: int, found: Any) -> None:
-            self.step, self.found = start, found
-            self.file = open(f"{path}.{jax.process_index()}", "a", encoding="utf-8")  # noqa: SIM115
-
-        def __iter__(self) -> Iterator[dict[str, Any]]:
-            for batch in self.found:
-                line = {
-                    "step": self.step,
-                    "host": jax.process_index(),
-                    "rows": batch["row"].tolist(),
-                    "sums": batch["pixels"].sum((1, 2, 3), dtype=int).tolist(),
-                }
-                self.file.write(json.dumps(line) + "\n")
-                self.file.flush()
-                self.step += 1
-                yield batch
-
-        def close(self) -> None:
-            self.file.close()
-            self.found.close()
-
-    def crop_batches(*words: Any, start_step: int = 0, **options: Any) -> Recorded:
-        return Recorded(start_step, real(*words, start_step=start_step, **options))
-
-    batches.crop_batches = crop_batches  # type: ignore[assignment]
+def train_recorded(config: str, workdir: str, overrides: list[str], path: str) -> int:
+    """What `mae-jax train` does, with data that are recorded."""
+    values = from_dict(TrainConfig, load_config(config, overrides).to_dict())
+    initialize()
+    Trainer(values, workdir=Path(workdir), data=RecordedData(values, path)).fit()
+    return 0
 
 
 if __name__ == "__main__":
-    log = os.open(JOB["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    job: dict[str, Any] = globals()["JOB"]  # set by runpy
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.pop("XLA_FLAGS", None)
-    os.environ |= JOB["environment"]
-    for name, value in JOB["jax"].items():
+    os.environ |= job["environment"]
+    for name, value in job["jax"].items():
         jax.config.update(name, value)
-    if JOB["record"]:
-        record(JOB["record"])
-    status = main(["train", *JOB["words"]])
+    if job["record"]:
+        status = train_recorded(job["config"], job["workdir"], job["overrides"], job["record"])
+    else:
+        words = ["--config", job["config"], "--workdir", job["workdir"], *job["overrides"]]
+        status = main(["train", *words])
     atexit._run_exitfuncs()  # the processes take leave of each other, as at any other exit
     os._exit(status)

@@ -46,11 +46,7 @@ class Job:
         **changes: object,
     ) -> None:
         changed = {key.replace("__", "."): value for key, value in changes.items()}
-        words = [
-            "--config", str(HERE / "tiny_config.py"), "--workdir", str(workdir),
-            f"--config.data.index={index}",
-            *(f"--config.{key}={value}" for key, value in changed.items()),
-        ]  # fmt: skip
+        changed["data.index"] = index
         environment = {}
         if processes > 1:
             environment = {
@@ -67,7 +63,9 @@ class Job:
         self.processes = []
         for number, log in enumerate(self.logs):
             job = {
-                "words": words,
+                "config": str(HERE / "tiny_config.py"),
+                "workdir": str(workdir),
+                "overrides": [f"--config.{key}={value}" for key, value in changed.items()],
                 "environment": environment | {"JAX_PROCESS_ID": str(number)},
                 "jax": options,
                 "log": str(log),
@@ -177,12 +175,12 @@ def test_a_run_killed_at_random_ends_as_one_that_never_stopped(
 
 
 def taken(record: Path) -> dict[int, list]:
-    """Which crops each step took, over all hosts; the last time that it was taken."""
+    """The crops that each step took, by their sums, over all hosts; the last time it was taken."""
     found: dict[tuple[int, int], list] = {}
     for path in sorted(record.parent.glob(f"{record.name}.*")):
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            found[row["step"], row["host"]] = list(zip(row["rows"], row["sums"], strict=True))
+            found[row["step"], row["host"]] = row["sums"]
     steps = sorted({step for step, _ in found})
     return {s: [crop for k in sorted(found) if k[0] == s for crop in found[k]] for s in steps}
 
