@@ -73,10 +73,9 @@ def find_config(name: str) -> Path:
     if path.is_file():
         return path
     package = Path(mae_jax.__file__).parent
-    shipped: dict[str, Path] = {}
-    for folder in (package / "configs", package.parent / "configs"):
-        for file in sorted(folder.glob("[!_]*.py")):
-            shipped.setdefault(file.stem, file)
+    installed, checkout = package / "configs", package.parent / "configs"
+    folder = installed if installed.is_dir() else checkout
+    shipped = {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
     if path.parent in (Path(), Path("configs")) and path.stem in shipped:
         return shipped[path.stem]
     raise InputError(

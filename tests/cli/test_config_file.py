@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import mae_jax
 from mae_jax.cli.config_file import load_config
 from mae_jax.cli.main import main
 from mae_jax.config import from_dict
@@ -137,3 +138,17 @@ def test_shipped_configs_have_names_that_hold_in_any_folder(tmp_path, monkeypatc
     (tmp_path / "demo").write_text(f"{BASE}    c.steps = 1\n    return c\n")
     with pytest.raises(InputError, match=r"ends in \.py"):
         load_config("demo")  # a file of that name comes first
+
+
+def test_an_installed_package_has_its_configs_inside(tmp_path, monkeypatch):
+    """As in a wheel; a folder of that name beside the package belongs to somebody else."""
+    package = tmp_path / "site-packages" / "mae_jax"
+    (package / "configs").mkdir(parents=True)
+    (package / "configs" / "demo.py").write_text(f"{BASE}    c.steps = 11\n    return c\n")
+    (tmp_path / "site-packages" / "configs").mkdir()
+    (tmp_path / "site-packages" / "configs" / "foreign.py").write_text("1 / 0")
+    monkeypatch.setattr(mae_jax, "__file__", str(package / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    assert load_config("demo").steps == 11
+    with pytest.raises(InputError, match=r"foreign does not exist, .*: known: demo\."):
+        load_config("foreign")
