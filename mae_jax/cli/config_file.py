@@ -18,7 +18,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import mae_jax
-from mae_jax.config import current_path, nearest, renamed_keys
+from mae_jax.config import nearest
+from mae_jax.config_keys import current_path, renamed_keys
 from mae_jax.errors import InputError
 
 PREFIX = "--config."

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from mae_jax.config import has_key, nearest, with_key
+from mae_jax.config import nearest
+from mae_jax.config_keys import has_key, with_key
 from mae_jax.encoders.baselines import IntensityEncoder, RandomEncoder
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError

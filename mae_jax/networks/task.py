@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mae_jax.config import with_key
+from mae_jax.config_keys import with_key
 from mae_jax.flops import TRAINING_FACTOR
 from mae_jax.networks.flops import traced_flops
 from mae_jax.weights.preprocessing import Preprocessing

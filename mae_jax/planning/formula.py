@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import PyTree
 
-from mae_jax.config import with_key
+from mae_jax.config_keys import with_key
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import Slice
 from mae_jax.networks.registry import make_task

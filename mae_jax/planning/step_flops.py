@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import PyTree
 
-from mae_jax.config import with_key
+from mae_jax.config_keys import with_key
 from mae_jax.networks.flops import traced_flops
 from mae_jax.networks.registry import make_task
 from mae_jax.networks.task import Task

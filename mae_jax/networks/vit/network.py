@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mae_jax.config import with_key
+from mae_jax.config_keys import with_key
 from mae_jax.networks.flops import traced_flops
 from mae_jax.networks.registry import Network
 from mae_jax.networks.sharding_rules import TRANSFORMER
