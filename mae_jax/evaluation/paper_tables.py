@@ -38,6 +38,14 @@ FIGURES = {
 }
 COLUMNS = ["table", "model", "dataset", "metric", "value", "spread", "source"]
 OURS = "measured here"
+# What follows ± in our rows, by table.
+SPREADS = {
+    "2": "half of the 95 % interval, in which pairs that share a gene count as dependent",
+    "3": "half of the 95 % interval, in which pairs that share a gene count as dependent",
+    "4": "the standard deviation over conditions (ddof 1)",
+    "6": "half of the 95 % interval, in which pairs that share a gene count as dependent",
+    "7": "the median absolute deviation over features",
+}
 
 
 def published(table: str | None = None) -> pd.DataFrame:
@@ -82,6 +90,12 @@ class Paper:
         for table in ("3", "6"):
             chosen = rows[rows["correction"] == main]
             self.add(table, chosen.assign(metric=chosen["database"]))
+        used = rows.drop_duplicates(["embeddings", "database"])
+        for row in used.itertuples():
+            self.notes.append(
+                f"{row.embeddings}, {row.database}: {row.pairs_used:,} pairs among {row.genes:,} "
+                f"genes of the map; {row.pairs_dropped:,} pairs have a gene outside of it."
+            )
 
     def add_cpjump1(self, model: str, table: pd.DataFrame, summary: pd.DataFrame) -> None:
         """Tables 4, 8 and 9 from `cpjump1.benchmark` and `cpjump1.summary`."""
@@ -127,7 +141,10 @@ class Paper:
 
     def page(self, title: str = "The paper's evaluation") -> str:
         """One HTML page with all tables, figures and notes, which loads nothing from elsewhere."""
-        sections = [(f"Table {n}", TITLES[n], _wide(rows)) for n, rows in self.tables().items()]
+        sections = [
+            (f"Table {n}", TITLES[n], SPREADS.get(n, ""), _wide(rows))
+            for n, rows in self.tables().items()
+        ]
         images = []
         for name, figure in self.figures.items():
             buffer = io.BytesIO()
@@ -192,13 +209,16 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72re
 td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, td:nth-child(2), td:last-child { text-align: left }
 th:first-child, th:nth-child(2), th:last-child { text-align: left }
+@media print { body { max-width: none; margin: 0 } .wide { overflow: visible }
+  table { font-size: 8px } td, th { padding: .1rem .25rem } }
 tr.ours { background: #eef6ff; font-weight: 600 } img { max-width: 100% }
 </style>
 <h1>{{ title }}</h1>
 <p>Shaded rows were measured here; the others are the published numbers, with their source.
 Screens, genes and plates may differ, so compare the pattern before the figures.</p>
-{% for name, says, table in sections %}
-<h2>{{ name }}. {{ says }}</h2>
+{% for name, heading, spread, table in sections %}
+<h2>{{ name }}. {{ heading }}</h2>
+{% if spread %}<p>± in the shaded rows: {{ spread }}.</p>{% endif %}
 <div class="wide"><table><tr><th>model</th><th>trained on</th>
 {% for m in table.metrics %}<th>{{ m }}</th>{% endfor %}<th>source</th></tr>
 {% for line in table.lines %}<tr{% if line.ours %} class="ours"{% endif %}>

@@ -102,7 +102,7 @@ def recall_against_flops(table: pd.DataFrame, count: str = "paper_flops") -> "Fi
         flops, recall = rows[count].to_numpy(float), rows["recall"].to_numpy(float)
         spread = [recall - rows["low"], rows["high"] - recall]
         axes.errorbar(flops, recall, yerr=spread, fmt="o", capsize=2, color=PALETTE[0])
-        if len(np.unique(flops)) > 1:
+        if len(np.unique(flops)) > 2:  # two points always lie on a line
             slope, intercept = np.polyfit(np.log10(flops), recall, 1)
             axes.plot(flops, intercept + slope * np.log10(flops), color=FAINT, lw=1)
         for name, x, y in zip(rows["embeddings"], flops, recall, strict=True):
@@ -156,6 +156,7 @@ def feature_r2(tables: Mapping[str, pd.DataFrame]) -> "Figure":
             widths=0.8 * step,
             patch_artist=True,
             sym=".",
+            medianprops={"color": "black", "linewidth": 1.5},
         )
         for box in boxes["boxes"]:
             box.set_facecolor(color)

@@ -112,6 +112,9 @@ def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) ->
     assert "<td>MAE ViT-L/8+: TVN</td>" in text
     assert "<td>large: No transformation</td>" in text
     assert "0.500 ± 0.100" in text
+    assert "± in the shaded rows: the median absolute deviation over features." in text
+    assert "± in the shaded rows: half of the 95 % interval" in text
+    assert "large, CORUM: 20 pairs among 40 genes of the map; 0 pairs have a gene outside" in text
     found = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"table2.csv", "table3.csv", "table6.csv", "table7.csv", "fig5.png", "fig8.png"} <= found
     assert "table8.csv" not in found
