@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mae_jax.cli.removed_options import removed_option
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from mae_jax.data.index import Index
@@ -199,6 +199,8 @@ def _check(index: "Index", args: argparse.Namespace) -> None:
         print(f"{finding.level}: {finding.message}")
     if args.report:
         print(f"wrote {report.write_csv(args.report)}")
+    if report.errors and all(f.category == "out of reach" for f in report.errors):
+        raise MachineError(f"{len(report.errors)} images are out of reach, as listed above.")
     if report.errors:
         count = len(report.errors)
         many = f"{count} errors are" if count > 1 else "1 error is"

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[0.1, 99.9],
         metavar=("LOW", "HIGH"),
-        help="percentiles of each plate and channel that become 0 and 255 (0.1 99.9)",
+        help="percentiles (per plate and channel) that become 0 and 255 (0.1 99.9)",
     )
     parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
     parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")

@@ -34,7 +34,7 @@ SOURCES: Mapping[str, Sequence[str]] = {
     "Metadata_Gene": ("Metadata_gene", "Metadata_Symbol", "Metadata_gene_symbol"),
     "Metadata_ControlType": ("Metadata_control_type", "Metadata_controltype"),
 }
-# What RxRx1's well_type and RxRx3's treatment say in the words used here.
+# The words of RxRx1's well_type and RxRx3's treatment, and those used here.
 _CONTROLS = {
     "Metadata_well_type": {"negative_control": "negcon", "positive_control": "poscon"},
     "Metadata_treatment": {"EMPTY_control": "negcon", "CRISPR_control": "control"},
@@ -64,18 +64,18 @@ def complete(
     for column, others in SOURCES.items():
         if fixed and column in fixed:
             continue
-        found = table[column] if column in table.columns else pd.Series("", index=table.index)
+        values = table[column] if column in table.columns else pd.Series("", index=table.index)
         for other in others:
             if other in table.columns:
-                found = found.where(found != "", table[other])
-        table[column] = found
+                values = values.where(values != "", table[other])
+        table[column] = values
     for column, words in _CONTROLS.items():
         if column in table.columns and not (fixed and "Metadata_ControlType" in fixed):
-            said = table["Metadata_ControlType"]
-            table["Metadata_ControlType"] = said.where(
-                said != "", table[column].map(words).fillna("")
+            given = table["Metadata_ControlType"]
+            table["Metadata_ControlType"] = given.where(
+                given != "", table[column].map(words).fillna("")
             )
-            # RxRx3 writes the word for "nothing done" where a gene's name would stand.
+            # RxRx3 writes the name of the control in the column of genes.
             table["Metadata_Gene"] = table["Metadata_Gene"].where(
                 ~table["Metadata_Gene"].isin(words), ""
             )
@@ -98,9 +98,9 @@ def complete(
     for name in table["Metadata_Well"].unique():
         try:
             wells[name] = normalize_well_name(name)
-        except InputError as problem:
+        except InputError as error:
             row = int((table["Metadata_Well"] == name).to_numpy().argmax())
-            raise InputError(f"row {row + 1} of {where}: {problem}") from None
+            raise InputError(f"row {row + 1} of {where}: {error}") from None
     table["Metadata_Well"] = table["Metadata_Well"].map(wells)
     for column in ("Metadata_Site", "Metadata_Experiment"):
         table[column] = table[column].where(table[column] != "", "1")
@@ -114,10 +114,8 @@ def _from_row_column(row: str, column: str, where: str) -> str:
     try:
         number = int(row) if row.isdigit() else None
         return well_name(number, int(column)) if number else normalize_well_name(row + column)
-    except ValueError as problem:  # InputError is one too
-        raise InputError(
-            f"{where}: row '{row}', column '{column}' is no well ({problem})."
-        ) from None
+    except ValueError as error:  # InputError is one too
+        raise InputError(f"{where}: row '{row}', column '{column}' is no well ({error}).") from None
 
 
 def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:

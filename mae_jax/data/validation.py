@@ -1,4 +1,4 @@
-"""The crops that a run is validated on: fixed, in batches that all hosts have equally many of."""
+"""Validation crops: fixed, in equally many batches on all hosts."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def validation_crops(
     world: int = 1,
     rank: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The center crops of the validation sites, in batches that all hosts have equally many of.
+    """The center crops of the validation sites, in equally many batches on all hosts.
 
     Args:
       index, crop, batch, channels, world, rank: as for `crop_batches`.
@@ -34,8 +34,8 @@ def validation_crops(
       limit: take this many sites only, drawn once by `seed`; None for all, in order.
 
     Yields: {"pixels": (batch / world, channels, crop, crop), "row": (batch / world,), "mask":
-      (batch / world,) bool}; where `mask` is False a crop only fills the last batch up. A site that
-      cannot be read is logged and masked. Nothing at all where the split has no rows.
+      (batch / world,) bool}; where `mask` is False a crop is padding of the last batch. A site
+      that cannot be read is logged and masked. Nothing at all where the split has no rows.
 
     Raises:
       InputError: sizes that do not divide, a channel that sites lack, or no site can be read.
@@ -52,31 +52,31 @@ def validation_crops(
     local = batch // world
     blank: np.ndarray | None = None
     for start in range(0, len(rows), batch):
-        mine = rows[start + rank * local : min(start + (rank + 1) * local, start + batch)]
+        local_rows = rows[start + rank * local : min(start + (rank + 1) * local, start + batch)]
         mask = np.zeros(local, bool)
         crops: list[np.ndarray | None] = [None] * local
-        for place, row in enumerate(mine):
+        for position, row in enumerate(local_rows):
             try:
-                crops[place] = blank = reader.center(int(row))
-                mask[place] = True
-            except InputError as problem:
-                log.warning("left out of validation: %s", problem)
+                crops[position] = blank = reader.center(int(row))
+                mask[position] = True
+            except InputError as error:
+                log.warning("left out of validation: %s", error)
         if blank is None:
             blank = _first_readable(reader, rows)
         filler = np.zeros_like(blank)
         pixels = [filler if c is None else c for c in crops]
-        padded = np.concatenate([mine, np.full(local - len(mine), -1)]).astype(np.int64)
-        kinds = {c.dtype for c in pixels}
-        if len(kinds) > 1:
-            raise InputError(f"validation mixes images of types {sorted(map(str, kinds))}.")
+        padded = np.concatenate([local_rows, np.full(local - len(local_rows), -1)]).astype(np.int64)
+        dtypes = {c.dtype for c in pixels}
+        if len(dtypes) > 1:
+            raise InputError(f"validation mixes images of types {sorted(map(str, dtypes))}.")
         yield {"pixels": np.stack(pixels), "row": padded, "mask": mask}
 
 
 def _first_readable(reader: CropReader, rows: np.ndarray) -> np.ndarray:
-    problem: InputError | None = None
+    last_error: InputError | None = None
     for row in rows:
         try:
             return reader.center(int(row))
         except InputError as error:
-            problem = error
-    raise InputError(f"no validation site can be read, the last because: {problem}")
+            last_error = error
+    raise InputError(f"no validation site can be read, the last because: {last_error}")

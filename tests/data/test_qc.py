@@ -175,6 +175,21 @@ def test_values_that_no_network_can_use(screen: Callable[..., Path]) -> None:
     assert "1 images are uint32 with values from 4095 to 4095" in wide[0].message
 
 
+def test_images_out_of_reach_are_the_machines_trouble(
+    screen: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = screen(experiments=1, plates=1, wells=1)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table["URL_OrigDNA"] = "http://127.0.0.1:9/a.tiff"  # nobody listens there
+    monkeypatch.setenv("MAE_JAX_ATTEMPTS", "1")
+    table.to_csv(path, index=False)
+    assert main(["index", str(path), "--check"]) == 71
+    assert "a.tiff is out of reach after 1 attempts" in capsys.readouterr().out
+
+
 def test_one_plate_without_controls_is_no_error(
     screen: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,8 +105,8 @@ def _number_of_plane(plane: int | str | None) -> int | None:
 def _own_pattern(expression: str) -> Pattern:
     try:
         compiled = re.compile(expression)
-    except re.error as problem:
-        raise InputError(f"--pattern is no regular expression: {problem}.") from None
+    except re.error as error:
+        raise InputError(f"--pattern is not a regular expression: {error}.") from None
     groups = compiled.groupindex
     if "well" not in groups and not {"row", "column"} <= set(groups):
         raise InputError("--pattern must name the well: (?P<well>…), or (?P<row>…)(?P<column>…).")
