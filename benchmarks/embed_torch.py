@@ -11,7 +11,7 @@ from mae_jax.data.tiling import tile_offsets
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.nn.pos_embed import sincos_pos_embed
 
-# How PyTorch may compute in each type: as its manual says, and with all in bfloat16, norms and the
+# Ways in which PyTorch computes in each dtype: autocast, and all of it in bfloat16, norms and the
 # residual stream included, which is faster on CPUs and less exact.
 PRECISIONS = {"float32": ("float32",), "bfloat16": ("autocast", "bfloat16 throughout")}
 

@@ -90,7 +90,7 @@ def compare(args: argparse.Namespace, channels: int) -> list[tuple[str, ...]]:
                 name,
                 f"{speed:.2f}",
                 f"{statistics.median(ratios):.2f}",
-                f"{statistics.median(of(name, 'processor')) / args.batch:.2f}",
+                f"{statistics.median(of(name, 'cpu')) / args.batch:.2f}",
                 f"{flops:.0f}",
                 f"{max(of(name, 'product')):.0f}",
                 f"{max(of(name, 'gigabytes')):.2f}",
@@ -199,7 +199,7 @@ def work(args: argparse.Namespace) -> None:
         output = embed(batch)
         answer = {
             "seconds": time.perf_counter() - begun,
-            "processor": time.process_time() - worked,
+            "cpu": time.process_time() - worked,
             "product": product_speed(args),
         }
         if first:  # compiles

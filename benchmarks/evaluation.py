@@ -138,9 +138,9 @@ def tvn_plain(size: dict[str, int], batches: int, **_: Any) -> dict[str, Any]:
     done = np.unique(batch)[: min(batches, size["batches"])]
     with timed() as clock:
         for b in done:
-            mine = batch == b
-            cov = np.cov(x[mine & control], rowvar=False, ddof=1) + 0.5 * np.eye(x.shape[1])
-            x[mine] = x[mine] @ scipy.linalg.fractional_matrix_power(cov, -0.5)
+            in_batch = batch == b
+            cov = np.cov(x[in_batch & control], rowvar=False, ddof=1) + 0.5 * np.eye(x.shape[1])
+            x[in_batch] = x[in_batch] @ scipy.linalg.fractional_matrix_power(cov, -0.5)
     whole = {k: shared[k] + clock[k] * size["batches"] / len(done) for k in shared}
     return {**whole, "batches_timed": len(done), "batches": size["batches"]}
 
@@ -342,8 +342,8 @@ def table(folder: Path) -> str:
     lines = [
         "# Evaluation: speed and memory",
         "",
-        "Written by `python benchmarks/evaluation.py`; its docstring says what was measured, and",
-        "the JSON files beside this one hold every figure, the versions and the machine.",
+        "Written by `python benchmarks/evaluation.py`; its docstring describes them, and",
+        "the JSON files in this folder hold all figures, the versions and the machine.",
         "",
         "| part | side | seconds | CPU seconds | peak GiB | and |",
         "|---|---|---|---|---|---|",

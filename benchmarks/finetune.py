@@ -135,7 +135,7 @@ def run(
     head, _ = fit(entropy, head, ((features[i], labels[i]) for i in picks), optimizer)
     result = {"frozen probe": accuracy(head, unseen)}
 
-    # Fine-tuning: the same head goes on learning, and the encoder with it.
+    # Fine-tuning: the head continues to learn, together with the encoder.
     params = {"encoder": encoder.params, "head": head}
     depth = sum(name.startswith("block_") for name in encoder.params)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 10, steps)

@@ -116,7 +116,7 @@ class Kubernetes:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        template = "fleet" if not run.is_training else "jobset" if self.jobset else "job"
+        template = "tasks" if not run.is_training else "jobset" if self.jobset else "job"
         values = {
             "run": run,
             "max_restarts": args.max_restarts,

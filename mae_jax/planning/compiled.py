@@ -62,8 +62,8 @@ def tpu_devices(slice_: Slice) -> Sequence[jax.Device]:
         raise InputError(
             "libtpu is not installed, and compiles for TPUs; run pip install 'mae_jax[plan]'."
         )
-    # libtpu asks Google's metadata server for the machine's type, and locks the machine's TPU;
-    # here there is neither.
+    # Without these, libtpu queries Google's metadata server and locks the machine's TPU; a machine
+    # that only compiles has neither.
     settings = {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -87,7 +87,7 @@ def tpu_devices(slice_: Slice) -> Sequence[jax.Device]:
 
 
 def _required_bytes(message: str) -> float | None:
-    """The memory that a compiler's message says it needed."""
+    """Bytes of memory that the step needs, from the compiler's message."""
     match = re.search(r"temporaries \(([\d.]+)([KMG])\)|needs? ([\d.]+)([KMG])", message)
     match = match or re.search(r"Used ([\d.]+)([KMG]) of", message)
     if not match:

@@ -58,7 +58,9 @@ def format_operations(estimate: Estimate, top: int) -> str:
     """
     cost = estimate.cost
     if not cost.traffic.operations:
-        raise InputError(f"--top needs a compiled step; {estimate.slice.name} goes by formula.")
+        raise InputError(
+            f"{estimate.slice.name} is planned by formula, not compiled; leave --top out."
+        )
     rows = [("GB/crop", "share", "pass", "operation", "layer")]
     for operation in cost.traffic.operations[:top]:
         per_crop = operation.bytes * cost.devices / cost.batch / 1e9

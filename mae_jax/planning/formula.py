@@ -20,7 +20,7 @@ from mae_jax.train.config import TrainConfig
 
 
 def formula_cost(config: TrainConfig, slice_: Slice) -> StepCost:
-    """The cost of a step of `config` on a slice whose compiler is not at hand.
+    """The cost of a step of `config` on a slice without a compiler.
 
     State and batch are exact: their shapes and shardings are those of the run. Activations are the
     residuals that the trace of one device's micro-batch keeps for its backward pass, with an

@@ -8,7 +8,7 @@ from mae_jax.train.config import TrainConfig
 
 
 def estimate_run(config: TrainConfig, slice_: Slice) -> Estimate:
-    """The estimate of `config` on `slice_`, which need not be there.
+    """The estimate of `config` on `slice_`, which this machine need not have.
 
     Raises:
       InputError: the mesh or the batch does not fit the devices, or libtpu is not installed.

@@ -1,4 +1,4 @@
-"""What the tests of launching share: the command line, and programs that only note their use."""
+"""Fixtures of the launch tests: the command line, and fake programs that record their calls."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ sys.exit(int(status))
 
 @dataclass(frozen=True)
 class Programs:
-    """Programs on PATH that note how they were called.
+    """Programs on PATH that record their calls.
 
     `answer` sets the exit status and the output of a program's next calls, the last for all more.
     """
@@ -58,7 +58,7 @@ class Programs:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Fakes of all that a launch calls, first on PATH."""
+    """Fakes of all programs that a launch calls, first on PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in NAMES.split():
@@ -72,7 +72,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 @pytest.fixture
 def dry_run(tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
-    """What a command line prints with --dry-run, on a machine of the user ada."""
+    """The output of a command line with --dry-run, for the user ada."""
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setenv("PATH", "/nowhere")  # so nothing can be run
@@ -88,5 +88,5 @@ def dry_run(tmp_path, monkeypatch, capsys) -> Callable[[str], str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "write what launching prints to tests/launch/goldens instead of comparing"
+    text = "write the output to tests/launch/goldens instead of comparing it"
     parser.addoption("--update-goldens", action="store_true", help=text)

