@@ -22,6 +22,7 @@ from mae_jax.files import read_json
 from mae_jax.networks.registry import from_record, make_task
 from mae_jax.networks.saved_model import CONFIG, PretrainedModel
 from mae_jax.networks.task import Task
+from mae_jax.nn.standardize import DEFAULT_EPS
 from mae_jax.weights.checksum import mismatches, stacked_checksums
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import check_finite, flatten
@@ -80,7 +81,8 @@ def _task_of_run(folder: Path) -> tuple[Task, Preprocessing]:
     record = {"kind": values["network"], "architecture": values["model"]}
     config = from_record(record, str(path))
     data = values.get("data", {})
-    task = make_task(config, data.get("crop", 256))
+    scale, eps = data.get("scale"), data.get("eps", DEFAULT_EPS)  # not in version 0.1
+    task = make_task(config, data.get("crop", 256), scale=scale, eps=eps)
     return task, task.preprocessing()
 
 

@@ -21,6 +21,7 @@ from mae_jax.distributed.config import ShardingRule
 from mae_jax.errors import InputError
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.task import Task
+from mae_jax.nn.standardize import DEFAULT_EPS
 from mae_jax.weights.key_map import TorchFormat
 from mae_jax.weights.preprocessing import Preprocessing
 
@@ -134,11 +135,14 @@ def of_config(config: Any) -> Network:
     )
 
 
-def make_task(config: Any, crop: int = 256) -> Task:
+def make_task(
+    config: Any, crop: int = 256, *, scale: float | None = None, eps: float = DEFAULT_EPS
+) -> Task:
     """The task of a network's config.
 
     Args:
       crop: side of the training crops, for configs that do not state one.
+      scale, eps: of the preprocessing that the network is trained with (`Preprocessing`).
 
     Raises:
       InputError: the network cannot be trained.
@@ -148,7 +152,9 @@ def make_task(config: Any, crop: int = 256) -> Task:
         raise InputError(
             f"network '{network.name}' has no task; trainable: {', '.join(names(trainable=True))}."
         )
-    return network.task(config, crop)
+    task = network.task(config, crop)
+    task.scale, task.eps = scale, eps
+    return task
 
 
 def make_encoder(config: Any, params: Params, preprocessing: Preprocessing) -> Encoder:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mae_jax.config_keys import with_key
 from mae_jax.flops import TRAINING_FACTOR
 from mae_jax.networks.flops import traced_flops
+from mae_jax.nn.standardize import DEFAULT_EPS
 from mae_jax.weights.preprocessing import Preprocessing
 
 # "pixels": raw crops (batch, channels, height, width) in the files' type; "label": (batch,) int32,
@@ -29,12 +30,16 @@ class Task(ABC):
       crop: side of its crops, in pixels.
       labelled: True where batches hold a "label".
       has_reconstruction: True where `reconstruct` has pictures to show.
+      scale, eps: of the preprocessing of raw pixels (`Preprocessing`).
       reinit: names of parts that stay random when the rest starts from other weights.
     """
 
     labelled: ClassVar[bool] = False
     has_reconstruction: ClassVar[bool] = False
     reinit: ClassVar[tuple[str, ...]] = ()
+
+    scale: float | None = None
+    eps: float = DEFAULT_EPS
 
     def __init__(self, model: Any, crop: int = 256) -> None:
         self.model = model
@@ -136,7 +141,12 @@ class Task(ABC):
 
     def preprocessing(self) -> Preprocessing:
         """The preprocessing that the network is trained with: saved with its weights."""
-        return dataclasses.replace(self._network.default_preprocessing(self.model), crop=self.crop)
+        return dataclasses.replace(
+            self._network.default_preprocessing(self.model),
+            crop=self.crop,
+            scale=self.scale,
+            eps=self.eps,
+        )
 
     def batch(self, count: int, dtype: Any = jnp.uint16) -> Batch:
         """The shapes of a batch of `count` crops."""

@@ -54,7 +54,7 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     Raises:
       InputError: the micro-batch does not divide among the devices of the mesh.
     """
-    task = make_task(config.model, config.data.crop)
+    task = make_task(config.model, config.data.crop, scale=config.data.scale, eps=config.data.eps)
     micro_batch = config.data.batch // config.optimizer.grad_accum_steps
     num_shards = meshes.num_batch_shards(mesh)
     if micro_batch % num_shards:

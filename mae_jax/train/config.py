@@ -44,6 +44,10 @@ class DataConfig:
       crop: side of a crop in pixels, for networks whose config has none (DenseNet).
       sampling: "sites" visits every site once an epoch; "label" draws labels equally
         often; "plate" fills each batch from one plate (AdaBN).
+      scale: divisor of raw pixels before self-standardization, recorded with the model; None takes
+        that of a saved model in `init_from`, else 2^n - 1 for the n bits that the gray values
+        really use, which `mae-jax index` measures, else the maximum of the pixels' type.
+      eps: added to the variance of the scaled pixels, recorded with the model.
       label: the index's column with the classes of classifiers.
       workers: processes per host that decode images; 0 decodes in threads.
       cache_bytes: memory for decoded sites, in bytes.
@@ -56,6 +60,8 @@ class DataConfig:
     batch: int = setting(4096, ge=1)
     crop: int = setting(256, ge=1)
     sampling: Literal["sites", "label", "plate"] = "sites"
+    scale: float | None = setting(None, gt=0)
+    eps: float = setting(1e-5, gt=0)
     label: str = "Metadata_Perturbation"
     workers: int = setting(0, ge=0)
     cache_bytes: int = setting(2 * 1024**3, ge=0)

@@ -72,7 +72,7 @@ def train_step(
     All randomness follows from `key` and the step, so a run that resumes draws the same masks. A
     step that `divergence.check_step` rejects changes nothing and is counted.
     """
-    task = make_task(config.model, config.data.crop)
+    task = make_task(config.model, config.data.crop, scale=config.data.scale, eps=config.data.eps)
     num_micro, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
 
     def gradient(

@@ -25,6 +25,7 @@ from mae_jax.train.compiled import build
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.evaluators import VALIDATION_LOSS, Evaluator, ValidationLoss
 from mae_jax.train.metric_writers import MetricWriter, NoopWriter, make_writer, read_metrics
+from mae_jax.train.pixel_scale import resolve_scale
 from mae_jax.train.preemption import StopSignal
 from mae_jax.train.rollback import roll_back
 from mae_jax.train.step import TrainState
@@ -80,6 +81,7 @@ class Trainer:
         workdir: str | Path,
         data: DataSource | None = None,
     ) -> None:
+        config = resolve_scale(config, Path(workdir))
         self.config, self.workdir = config, Path(workdir)
         self.mesh = meshes.make_mesh(config.mesh) if mesh is None else mesh
         self.fns = build(config, self.mesh)

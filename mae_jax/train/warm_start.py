@@ -141,6 +141,13 @@ def _compare(path: str, model: PretrainedModel, task: Task) -> None:
             f"model has {', '.join(str(own[n]) for n in differing)}; give {options}, or set model "
             f"to mae_jax.from_pretrained('{path}').config."
         )
+    scale, own_scale = model.preprocessing.scale, task.preprocessing().scale
+    if scale != own_scale and scale is not None:
+        log.warning(
+            "init_from: %s was trained on pixels divided by %g, the run divides by %s; "
+            "--config.data.scale=%g keeps it.",
+            path, scale, own_scale or "the type's maximum", scale,
+        )  # fmt: skip
     names = model.preprocessing.channels
     missing = [name for name in task.channels if name not in names]
     if len(missing) == len(task.channels):

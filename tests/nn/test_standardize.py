@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from mae_jax.errors import InputError
 from mae_jax.nn.standardize import self_standardize
 
 
@@ -33,3 +34,26 @@ def test_runs_under_jit_and_vmap_on_raw_pixels():
     pixels = np.random.default_rng(3).integers(0, 60000, (4, 2, 8, 8)).astype(np.uint16)
     mapped = jax.jit(jax.vmap(self_standardize))(pixels)
     np.testing.assert_allclose(mapped, self_standardize(pixels), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
+def test_integers_of_more_than_16_bits_need_a_scale(dtype):
+    """Divided by their type's maximum, all images would become the same."""
+    pixels = np.random.default_rng(0).integers(0, 4000, (2, 1, 8, 8)).astype(dtype)
+    with pytest.raises(InputError, match=f"pixels of type {np.dtype(dtype)} have no default scale"):
+        self_standardize(pixels)
+    expected = self_standardize(pixels.astype(np.uint16), 4095.0)
+    np.testing.assert_allclose(self_standardize(pixels, 4095.0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_integers_and_floats_of_one_scale_agree():
+    pixels = np.random.default_rng(0).integers(0, 300, (2, 1, 8, 8)).astype(np.uint16)
+    as_floats = self_standardize(pixels.astype(np.float32), 65535.0)
+    np.testing.assert_allclose(self_standardize(pixels, 65535.0), as_floats, rtol=1e-5)
+
+
+def test_eps_acts_on_the_scaled_variance():
+    pixels = np.random.default_rng(0).integers(0, 200, (1, 16, 16)).astype(np.uint8)
+    x = pixels / 255
+    expected = (x - x.mean()) / np.sqrt(x.var() + 0.1)
+    np.testing.assert_allclose(self_standardize(pixels, 255.0, 0.1), expected, rtol=1e-4, atol=1e-6)
