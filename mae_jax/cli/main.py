@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mae_jax._version import __version__
+from mae_jax.cli.import_module import import_module
 from mae_jax.cli.launch import launch
 from mae_jax.cli.missing_packages import missing_package
 from mae_jax.config import nearest
@@ -82,6 +83,9 @@ def _run(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an option's name is whole, so that a renamed one is recognized
     )
+    parser.add_argument("--import", action="append", default=[], dest="modules", metavar="MODULE",
+                        help="import a module of your own first, such as one that registers a "
+                        "network; a name or a file.py")  # fmt: skip
     command.arguments(parser)
     if getattr(command, "TAKES_OVERRIDES", False):
         args, overrides = parser.parse_known_args(argv[1:])
@@ -92,6 +96,8 @@ def _run(argv: list[str]) -> int:
     logging.setLogRecordFactory(_redacted_record)
     logging.getLogger("tifffile").disabled = True  # broken files are reported by our own readers
     try:
+        for module in args.modules:
+            import_module(module)
         command.run(args)
     except KeyboardInterrupt:
         print(f"\nmae-jax {name}: interrupted; the same command resumes.", file=sys.stderr)

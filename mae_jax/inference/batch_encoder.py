@@ -1,15 +1,13 @@
 """The encoder on all local devices, each with a batch of its own and no communication."""
 
 from collections.abc import Sequence
-from typing import Any, cast
-from weakref import WeakKeyDictionary, ref
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
-from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.networks.encoder import Encoder
 
 # On the devices; for the CPU, as it was.
@@ -19,39 +17,21 @@ DeviceBatch = (
 )
 
 _CUT, _WHOLE = PartitionSpec("device"), PartitionSpec()
-# A second job in the same process, such as another screen, need not compile again.
-_programs: WeakKeyDictionary[Encoder, dict[Any, Any]] = WeakKeyDictionary()
-
-
-def _function(encoder: Encoder, pooling: str, block: int | None, tokens: bool) -> Any:
-    refer = ref(encoder)  # the program must not keep its own key in `_programs` alive
-
-    def forward(params: Any, pixels: Any) -> Any:
-        the = cast(Any, refer())
-        vectors = the.forward(params, pixels, pooling=pooling, block=block)
-        return vectors, the.tokens(params, pixels, block=block) if tokens else None
-
-    return forward
 
 
 def _compiled(encoder: Encoder, pooling: str, block: int | None, tokens: bool, mesh: Mesh) -> Any:
-    known = _programs.setdefault(encoder, {})
-    kind = (pooling, block, tokens, mesh)
-    if kind not in known:
-        forward = _function(encoder, pooling, block, tokens)
-        if _is_processor(mesh):
-            known[kind] = MicrobatchPool(forward)
-        else:
-            known[kind] = jax.jit(
-                jax.shard_map(
-                    forward,
-                    mesh=mesh,
-                    in_specs=(_WHOLE, _CUT),
-                    out_specs=_CUT,
-                    check_vma=False,
-                )
+    if _is_processor(mesh):
+        return encoder.microbatch_pool(pooling, block, tokens)
+
+    def build() -> Any:
+        forward = encoder.pure_forward(pooling, block, tokens)
+        return jax.jit(
+            jax.shard_map(
+                forward, mesh=mesh, in_specs=(_WHOLE, _CUT), out_specs=_CUT, check_vma=False
             )
-    return known[kind]
+        )
+
+    return encoder.compiled.get(("devices", pooling, block, tokens, mesh), build)
 
 
 def _is_processor(mesh: Mesh) -> bool:

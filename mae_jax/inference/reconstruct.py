@@ -9,7 +9,6 @@ from jaxtyping import Float, Shaped
 
 from mae_jax.networks.mae.model import MAE
 from mae_jax.networks.mae.reconstruction import Reconstruction, predict_channels, reconstruct
-from mae_jax.weights.preprocessing import Preprocessing
 
 
 def reconstruct_crops(
@@ -31,8 +30,15 @@ def reconstruct_crops(
     Raises:
       InputError: channels or sizes that do not fit the network.
     """
-    run = _reconstruct(MAE(encoder.config), tuple(channels), mask_ratio, encoder.preprocessing)
-    return run(encoder.mae_params, pixels, jax.random.key(seed))
+    model, preprocessing, names = MAE(encoder.config), encoder.preprocessing, tuple(channels)
+
+    # Parameters are arguments: constants of a program would be folded and kept for each size.
+    def run(params: Any, pixels: Any, key: Any) -> Reconstruction:
+        images = preprocessing.standardize(pixels)
+        return reconstruct(model, params, images, channels=names, rng=key, mask_ratio=mask_ratio)
+
+    compiled = encoder.compiled.get(("reconstruct", names, mask_ratio), lambda: jax.jit(run))
+    return compiled(encoder.mae_params, pixels, jax.random.key(seed))
 
 
 def predict_missing_channels(
@@ -52,30 +58,12 @@ def predict_missing_channels(
     Raises:
       InputError: a joint network, or a channel that it does not know.
     """
-    run = _predict(MAE(encoder.config), tuple(given), tuple(missing), encoder.preprocessing)
-    return np.asarray(run(encoder.mae_params, pixels))
+    model, preprocessing = MAE(encoder.config), encoder.preprocessing
+    given, missing = tuple(given), tuple(missing)
 
-
-# Jitted functions are kept by what is static, parameters are arguments: constants of a program
-# would be folded and kept again for each size.
-_kept: dict[Any, Any] = {}
-
-
-def _reconstruct(
-    model: MAE, channels: tuple[str, ...], ratio: float | None, preprocessing: Preprocessing
-) -> Any:
-    def run(params: Any, pixels: Any, key: Any) -> Reconstruction:
-        images = preprocessing.standardize(pixels)
-        return reconstruct(model, params, images, channels=channels, rng=key, mask_ratio=ratio)
-
-    return _kept.setdefault(("mask", model.config, channels, ratio, preprocessing), jax.jit(run))
-
-
-def _predict(
-    model: MAE, given: tuple[str, ...], missing: tuple[str, ...], preprocessing: Preprocessing
-) -> Any:
     def run(params: Any, pixels: Any) -> Any:
         images = preprocessing.standardize(pixels)
         return predict_channels(model, params, images, given=given, missing=missing)
 
-    return _kept.setdefault(("predict", model.config, given, missing, preprocessing), jax.jit(run))
+    compiled = encoder.compiled.get(("predict channels", given, missing), lambda: jax.jit(run))
+    return np.asarray(compiled(encoder.mae_params, pixels))

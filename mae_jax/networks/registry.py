@@ -62,7 +62,16 @@ class Network:
     @property
     def module(self) -> str:
         """The module that defines the config class: importing it registers the network."""
-        return self.config.__module__
+        # Config files may register a network too; they run under a name of their own.
+        return self.config.__module__.removeprefix("config_file_")
+
+    def has_config(self, config: Any) -> bool:
+        """Whether this is the network of a config; a module may have run more than once."""
+        own, other = self.config, type(config)
+        return own is other or (own.__module__, own.__qualname__) == (
+            other.__module__,
+            other.__qualname__,
+        )
 
     def default_preprocessing(self, config: Any) -> Preprocessing:
         """The preprocessing of a model that does not record its own, such as imported weights."""
@@ -127,7 +136,7 @@ def of_config(config: Any) -> Network:
       InputError: no registered network has a config of that class.
     """
     for network in _networks.values():
-        if type(config) is network.config:
+        if network.has_config(config):
             return network
     raise InputError(
         f"{type(config).__name__} is not the config of a registered network; "

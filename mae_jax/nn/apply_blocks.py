@@ -3,11 +3,23 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Params = Any
+
+
+def init_block(block: nn.Module, key: jax.Array, width: int) -> Params:
+    """Fresh parameters of a block, shaped by one token.
+
+    By plain attention, on which no parameter depends: a kernel would be split over the mesh that
+    the program is traced for, and one sample cannot be. Networks also trace this when they are
+    applied, to compare shapes.
+    """
+    example = jnp.zeros((1, 1, width))
+    return block.clone(attention="xla").init(key, example)["params"]
 
 
 def rematerialize(apply: Callable[..., Any], remat: str) -> Callable[..., Any]:

@@ -25,7 +25,13 @@ class Masking(NamedTuple):
 
 
 def num_keep(tokens: int, mask_ratio: float) -> int:
-    """How many of `tokens` are kept: int(tokens * (1 - mask_ratio))."""
+    """The number of tokens that are kept: int(tokens * (1 - mask_ratio)).
+
+    Raises:
+      InputError: a ratio outside [0, 1).
+    """
+    if not 0 <= mask_ratio < 1:
+        raise InputError(f"mask_ratio must be at least 0 and below 1, not {mask_ratio}.")
     return int(tokens * (1 - mask_ratio))
 
 
@@ -37,30 +43,47 @@ def random_masking(noise: Float[Array, "batch tokens"], kept: int) -> Masking:
 
 
 def noise_from_mask(
-    keep: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"],
+    keep_mask: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"],
+    tokens: int,
     mask_ratio: float | None = None,
 ) -> tuple[Float[Array, "batch tokens"], int]:
-    """A caller's own mask as noise: 0 where kept, 1 where masked; and the number kept.
+    """A given mask as noise, 0 where kept and 1 where masked; and the number of kept tokens.
 
-    Under `jax.jit` the number must be known from `mask_ratio`; otherwise it is counted.
+    Under `jax.jit` the number must be known from `mask_ratio`; otherwise it is counted, and must
+    be that of `mask_ratio` if it is given too.
+
+    Args:
+      keep_mask: True where a token is kept.
+      tokens: of each sample.
 
     Raises:
-      InputError: the samples keep different numbers of tokens, or the mask is traced and
-        `mask_ratio` is not given.
+      InputError: a mask of another number of tokens, samples that keep different numbers, a
+        number that contradicts `mask_ratio`, or a traced mask without `mask_ratio`.
     """
-    if mask_ratio is not None:
-        kept = num_keep(keep.shape[1], mask_ratio)
-    elif isinstance(keep, jax.core.Tracer):
-        raise InputError("inside jax.jit a keep mask needs mask_ratio, to know how many it keeps.")
+    if keep_mask.shape[1] != tokens:
+        raise InputError(
+            f"keep_mask must be of {tokens} tokens per sample, not {keep_mask.shape[1]}."
+        )
+    kept = None if mask_ratio is None else num_keep(tokens, mask_ratio)
+    if isinstance(keep_mask, jax.core.Tracer):
+        if kept is None:
+            raise InputError(
+                "inside jax.jit a keep_mask needs mask_ratio, to know how many tokens it keeps."
+            )
     else:
-        counts = np.asarray(keep).sum(axis=1)
+        counts = np.asarray(keep_mask).sum(axis=1)
         if counts.min() != counts.max():
             raise InputError(
-                f"keep must keep as many tokens in every sample, not {counts.min()} in one and "
-                f"{counts.max()} in another."
+                f"keep_mask must keep the same number of tokens in every sample, not "
+                f"{counts.min()} in one and {counts.max()} in another."
+            )
+        if kept is not None and kept != counts[0]:
+            raise InputError(
+                f"keep_mask keeps {counts[0]} of {tokens} tokens, but mask_ratio {mask_ratio} "
+                f"keeps {kept}; give one of the two."
             )
         kept = int(counts[0])
-    return 1.0 - jnp.asarray(keep).astype(jnp.float32), kept
+    return 1.0 - jnp.asarray(keep_mask).astype(jnp.float32), kept
 
 
 def take_tokens(

@@ -238,7 +238,7 @@ class TrainConfig:
     save_initial_model: bool = setting(False, renamed_from="keep_untrained")
 
     def __post_init__(self) -> None:
-        if type(self.model) is not registry.get(self.network).config:
+        if not registry.get(self.network).has_config(self.model):
             raise InputError(
                 f"network is '{self.network}', but model is that of "
                 f"'{registry.of_config(self.model).name}'; make them fit."

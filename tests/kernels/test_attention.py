@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mae_jax.distributed.sharding_context import activation_sharding
 from mae_jax.errors import InputError
 from mae_jax.kernels.attention import (
     _chunks,
@@ -17,6 +18,9 @@ from mae_jax.kernels.attention import (
     choose_backend,
     chunked_attention,
 )
+from mae_jax.networks.mae.config import ParallelViTConfig
+from mae_jax.networks.mae.parallel_vit import ParallelViT
+from mae_jax.networks.registry import init_params
 
 
 def inputs(batch=2, queries=7, keys=7, heads=3, dim=8, dtype=np.float32, seed=0):
@@ -157,3 +161,18 @@ def test_the_tpu_kernels_compile_for_a_sharded_tpu():
     for _, _, _, _, kernels, gathered in rows:
         assert int(kernels) >= 2  # forward and backward
         assert int(gathered) == 0  # split by batch, nothing collected
+
+
+@pytest.mark.parametrize("backend", ["tpu_flash", "tpu_splash"])
+def test_a_named_kernel_is_traced_for_a_mesh_of_several_devices(backend):
+    """Shaping the parameters, by one sample, must not be split over the mesh."""
+    config = ParallelViTConfig(
+        patch=8, width=32, depth=1, heads=2, crop=16, channels=("a", "b"), attention=backend
+    )
+    model = ParallelViT(config)
+    images = jax.ShapeDtypeStruct((8, 2, 16, 16), jnp.float32)
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    params = init_params(config, jax.random.key(0))
+    with activation_sharding(mesh, "data"):
+        tokens = jax.eval_shape(model.apply, {"params": params}, images)
+    assert tokens.shape == (8, 9, 32)

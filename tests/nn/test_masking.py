@@ -47,10 +47,25 @@ def test_restoring_and_its_gradient_equal_plain_indexing():
 
 def test_a_keep_mask_counts_itself_and_must_be_even():
     keep = np.array([[True, False, True], [False, True, True]])
-    noise, kept = noise_from_mask(keep)
+    noise, kept = noise_from_mask(keep, 3)
     assert kept == 2
     np.testing.assert_array_equal(random_masking(noise, kept).mask, 1 - keep)
-    with pytest.raises(InputError, match="as many tokens in every sample"):
-        noise_from_mask(np.array([[True, True], [True, False]]))
+    with pytest.raises(InputError, match="same number of tokens in every sample"):
+        noise_from_mask(np.array([[True, True], [True, False]]), 2)
     with pytest.raises(InputError, match="mask_ratio"):
-        jax.jit(lambda k: noise_from_mask(k)[0])(keep)
+        jax.jit(lambda k: noise_from_mask(k, 3)[0])(keep)
+
+
+def test_a_keep_mask_must_fit_the_tokens_and_the_ratio():
+    keep = np.array([[True, False, True, False]])
+    assert noise_from_mask(keep, 4, 0.5)[1] == 2
+    with pytest.raises(InputError, match=r"keeps 2 of 4 tokens, but mask_ratio 0\.75 keeps 1"):
+        noise_from_mask(keep, 4, 0.75)
+    with pytest.raises(InputError, match="must be of 16 tokens per sample, not 4"):
+        noise_from_mask(keep, 16)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 1.0, -0.1, float("nan")])
+def test_a_ratio_that_masks_all_or_less_than_nothing_is_refused(ratio):
+    with pytest.raises(InputError, match="mask_ratio must be at least 0 and below 1"):
+        num_keep(16, ratio)

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from mae_jax.networks.mae.config import DecoderConfig
-from mae_jax.nn.apply_blocks import apply_blocks
+from mae_jax.nn.apply_blocks import apply_blocks, init_block
 from mae_jax.nn.blocks import MLP, CrossAttention, LayerNorm, PreNormBlock
 from mae_jax.nn.masking import Masking, unshuffle
 
@@ -38,9 +38,8 @@ class JointDecoder(nn.Module):
             dtype=self.dtype,
             parent=None,
         )
-        example = jnp.zeros((1, 1, config.width))
         self.block_params = [
-            self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
+            self.param(f"block_{i:02d}", lambda key: init_block(self.block, key, config.width))
             for i in range(config.depth)
         ]
         self.norm = LayerNorm(config.norm_eps)
@@ -108,11 +107,10 @@ class ChannelDecoder(nn.Module):
             dtype=self.dtype,
             parent=None,
         )
-        example = jnp.zeros((1, 1, config.width))
 
         def init_all(rng: jax.Array) -> dict:
             rngs = jax.random.split(rng, self.channels)
-            return jax.vmap(lambda key: self.block.init(key, example)["params"])(rngs)
+            return jax.vmap(lambda key: init_block(self.block, key, config.width))(rngs)
 
         self.block_params = [self.param(f"block_{i:02d}", init_all) for i in range(config.depth)]
 

@@ -110,11 +110,16 @@ class MAE(nn.Module):
         patches, positions = self.encoder.patchify(images)
         batch, count = patches.shape[:2]
         if keep_mask is not None:
-            noise, kept = noise_from_mask(keep_mask, mask_ratio)
+            noise, kept = noise_from_mask(keep_mask, count, mask_ratio)
         else:
             kept = num_keep(count, ratio)
             if noise is None:
                 noise = jax.random.uniform(self.make_rng("mask"), (batch, count))
+            if noise.shape != (batch, count):
+                raise InputError(
+                    f"noise must be of shape {(batch, count)}, one number per token, "
+                    f"not {tuple(noise.shape)}."
+                )
         masking = random_masking(jnp.asarray(noise), kept)
         if self.config.encoder.channel_agnostic:
             prediction = self._forward_channel_agnostic(

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mae_jax.config import with_key
 from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.flops import embedding_flops, mae_forward_flops
@@ -19,13 +20,14 @@ from mae_jax.weights.preprocessing import Preprocessing
 
 def init_mae(config: MAEConfig, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of a masked autoencoder."""
-    images = _example_images(config.encoder)
-    return MAE(config).init({"params": key, "mask": key}, images)["params"]
+    model = MAE(with_key(config, "attention", "xla"))  # no parameter depends on the kernel
+    return model.init({"params": key, "mask": key}, _example_images(config.encoder))["params"]
 
 
 def init_parallel_vit(config: ParallelViTConfig, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of an encoder."""
-    return ParallelViT(config).init(key, _example_images(config))["params"]
+    model = ParallelViT(with_key(config, "attention", "xla"))
+    return model.init(key, _example_images(config))["params"]
 
 
 def _example_images(config: ParallelViTConfig) -> jax.Array:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from mae_jax.distributed.sharding_context import shard_batch
 from mae_jax.errors import InputError
 from mae_jax.networks.mae.config import ParallelViTConfig
-from mae_jax.nn.apply_blocks import apply_blocks
+from mae_jax.nn.apply_blocks import apply_blocks, init_block
 from mae_jax.nn.blocks import Dense, LayerNorm, ParallelBlock, patch_init
 from mae_jax.nn.patches import patch_grid, patchify
 from mae_jax.nn.pos_embed import sincos_pos_embed
@@ -43,9 +43,8 @@ class ParallelViT(nn.Module):
             dtype=config.dtype,
             parent=None,
         )
-        example = jnp.zeros((1, 1, config.width))
         self.block_params = [
-            self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
+            self.param(f"block_{i:02d}", lambda key: init_block(self.block, key, config.width))
             for i in range(config.depth)
         ]
         if config.final_norm:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from mae_jax.errors import InputError
 from mae_jax.networks.channels import check_num_channels
 from mae_jax.networks.vit.config import ViTConfig
-from mae_jax.nn.apply_blocks import apply_blocks
+from mae_jax.nn.apply_blocks import apply_blocks, init_block
 from mae_jax.nn.blocks import Dense, LayerNorm, PreNormBlock, backbone_init, patch_init
 from mae_jax.nn.patches import patch_grid, patchify
 from mae_jax.nn.pooling import pool
@@ -39,9 +39,8 @@ class ViT(nn.Module):
             kernel_init=backbone_init,
             parent=None,
         )
-        example = jnp.zeros((1, 1, config.width))
         self.block_params = [
-            self.param(f"block_{i:02d}", lambda rng: self.block.init(rng, example)["params"])
+            self.param(f"block_{i:02d}", lambda key: init_block(self.block, key, config.width))
             for i in range(config.depth)
         ]
         if config.fc_norm:

@@ -18,7 +18,8 @@ from mae_jax.networks.vit.torch_keys import TORCH_FORMAT
 
 def init_vit(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of a vision transformer."""
-    return ViT(config).init(key, _example_images(config))["params"]
+    model = ViT(with_key(config, "attention", "xla"))  # no parameter depends on the kernel
+    return model.init(key, _example_images(config))["params"]
 
 
 def forward_flops(config: ViTConfig, crop: int) -> float:
