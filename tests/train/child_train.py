@@ -13,13 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from mae_jax.networks.tasks import task_of
 
 from mae_jax.cli.config_file import load_config
 from mae_jax.cli.main import main
 from mae_jax.config import from_dict
 from mae_jax.distributed.initialize import initialize
 from mae_jax.distributed.mesh import make_mesh
+from mae_jax.networks.registry import make_task
 from mae_jax.train import TrainConfig, Trainer
 from mae_jax.train.train_data import DeviceBatch, TrainData
 
@@ -29,7 +29,7 @@ class RecordedData:
 
     def __init__(self, config: TrainConfig, path: str) -> None:
         mesh = make_mesh(config.mesh)
-        self._data = TrainData(config, task_of(config.model, config.data.crop), mesh)
+        self._data = TrainData(config, make_task(config.model, config.data.crop), mesh)
         self._path = f"{path}.{jax.process_index()}"
 
     def training(self, start: int) -> Generator[DeviceBatch, None, None]:
