@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mae_jax.config import with_key
+from mae_jax.config_keys import with_key
 from mae_jax.networks.mae.config import MAEConfig, ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.flops import embedding_flops, mae_forward_flops
