@@ -1,7 +1,9 @@
 """The reader of embeddings folders: complete, of one job and undamaged, or one sentence."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from jaxtyping import Float
 
 from mae_jax.embeddings.manifest import NAME, Manifest, read_manifest
 from mae_jax.embeddings.output_store import OutputStore
-from mae_jax.embeddings.shards import METADATA, ShardFiles
+from mae_jax.embeddings.shards import METADATA, ShardFiles, ShardRun
 from mae_jax.errors import InputError
 
+_READ_AHEAD = 4  # shards that are read at once
 # The columns that identify a well among all screens.
 WELL_COLUMNS = ("Metadata_Source", "Metadata_Experiment", "Metadata_Plate", "Metadata_Well")
 
@@ -69,8 +72,7 @@ class EmbeddingsReader:
         Raises:
           InputError: a shard is damaged, of another job, or has other columns than the first.
         """
-        for shard in self.shards:
-            table, _ = self._files.read(shard)
+        for shard, table in self._read_ahead():
             if not table.num_rows:
                 continue
             if self._names is None:
@@ -81,6 +83,23 @@ class EmbeddingsReader:
                     "shards before it; embed into another folder."
                 )
             yield table
+
+    def _read_ahead(self) -> Iterator[tuple[int, pa.Table]]:
+        """All shards in order, the next few being read in threads."""
+        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="shards") as pool:
+            reading: deque[tuple[int, Future[tuple[pa.Table, ShardRun]]]] = deque()
+            try:
+                for shard in self.shards:
+                    reading.append((shard, pool.submit(self._files.read, shard)))
+                    if len(reading) > _READ_AHEAD:
+                        number, table = reading.popleft()
+                        yield number, table.result()[0]
+                while reading:
+                    number, table = reading.popleft()
+                    yield number, table.result()[0]
+            finally:
+                for _, table in reading:
+                    table.cancel()
 
     def blocks(self) -> Iterator[tuple[pd.DataFrame, Float[np.ndarray, "wells features"]]]:
         """Metadata and features shard by shard, in the order of the index; raises as `tables`."""
