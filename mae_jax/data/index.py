@@ -109,6 +109,8 @@ class Index:
           InputError: the file is missing, is no parquet file or no index.
         """
         name = os.fspath(path)
+        if not name:
+            raise InputError("the path of the index is empty; name one made with `mae-jax index`.")
         if os.path.isdir(name) or (image_uri.is_url(name) and not name.endswith(".parquet")):
             name = posixpath.join(name, "index.parquet")  # of a store
         table, record = read_index_table(name)

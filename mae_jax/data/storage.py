@@ -205,8 +205,10 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
             time.sleep(remote.pause * 2 ** (attempt - 1))
         try:
             return _within(remote.timeout, work)
-        except FileNotFoundError:
-            raise InputError(f"{shown} does not exist.") from None
+        except FileNotFoundError as error:
+            if not _out_of_reach(error.__cause__ or error.__context__):
+                raise InputError(f"{shown} does not exist.") from None
+            last = error.__cause__ or error.__context__
         except PermissionError as error:
             raise InputError(f"{shown} may not be read ({_reason(error)}).") from None
         except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
@@ -222,6 +224,14 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
     raise MachineError(
         f"{shown} is out of reach after {remote.attempts} attempts ({_reason(last)})."
     )
+
+
+def _out_of_reach(cause: BaseException | None) -> bool:
+    """Whether the cause of fsspec's FileNotFoundError is a connection that failed, not the file."""
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return status >= 500 or status in (408, 425, 429)
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
 
 
 def list_remote(root: str) -> list[str]:

@@ -46,6 +46,8 @@ def test_select_and_wells(screen: Callable[..., Path]) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Index.read(tmp_path / "none.parquet")
+    with pytest.raises(InputError, match="path of the index is empty"):
+        Index.read("")
     (tmp_path / "junk.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match="is no index or damaged"):
         Index.read(tmp_path / "junk.parquet")
