@@ -63,7 +63,8 @@ def machine_trouble(error: BaseException) -> str | None:
         if isinstance(current, MachineError):
             return str(current)
         if isinstance(current, OSError) and current.errno in _MACHINE:
-            return f"{current.filename or 'input or output'}: {_MACHINE[current.errno]}."
+            name = f"{current.filename}: " if current.filename else ""
+            return f"{name}{_MACHINE[current.errno]}."
         if isinstance(current, ConnectionError | TimeoutError):
             return f"{current}: storage or another process is out of reach.".lstrip(": ")
         if isinstance(current, BrokenExecutor):
