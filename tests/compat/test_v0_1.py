@@ -69,9 +69,8 @@ def test_a_store_gives_the_crops_of_its_screen(old):
 def test_embeddings_are_corrected_by_a_saved_fit(old):
     words = ["--embeddings", "embeddings", "--fitted", "fit.npz", "--out", "again.parquet"]
     assert main(["correct", *words]) == 0
-    pd.testing.assert_frame_equal(
-        pd.read_parquet("again.parquet"), pd.read_parquet("corrected.parquet"), rtol=1e-5
-    )
+    before, after = pd.read_parquet("corrected.parquet"), pd.read_parquet("again.parquet")
+    pd.testing.assert_frame_equal(after[before.columns], before, rtol=1e-5)
 
 
 def test_a_run_resumes(old):
