@@ -220,10 +220,20 @@ def _retrieval(parser: argparse.ArgumentParser) -> None:
     _correction(parser)
     _holdout(parser)
     _rule(parser, "copairs")
+    parser.add_argument(
+        "--holdout-splits",
+        type=int,
+        default=1,
+        metavar="N",
+        help="score N random splits of the controls, with mean and standard deviation (1)",
+    )
 
 
 def _siblings(parser: argparse.ArgumentParser) -> None:
-    _retrieval(parser)
+    _embeddings(parser)
+    _correction(parser)
+    _holdout(parser)
+    _rule(parser, "copairs")
     parser.add_argument(
         "--siblings",
         default="Metadata_Gene",

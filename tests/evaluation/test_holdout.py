@@ -114,3 +114,19 @@ def test_scores_warn_of_controls_that_the_correction_saw(
     streamed, whole = (Profiles.read(tmp_path / f"{n}.parquet") for n in ("stream", "tvn0.5"))
     np.testing.assert_allclose(streamed.features, whole.features, atol=1e-4)
     pd.testing.assert_frame_equal(streamed.metadata, whole.metadata)
+
+
+def test_several_splits_give_a_spread(screen: Profiles) -> None:
+    options = {"embeddings": {"a": screen}, "null_size": 500, "correction": "center-plate"}
+    one = run(RetrievalSpec(**options))
+    several = run(RetrievalSpec(holdout_splits=3, **options))
+    pd.testing.assert_frame_equal(one.tables["retrieval"], several.tables["retrieval"])
+    splits = several.tables["splits"]
+    assert splits["seed"].tolist() == [0, 1, 2]
+    assert splits["fraction"].iloc[0] == one.tables["retrieval"]["retrieved"].mean()
+    second = run(RetrievalSpec(seed=1, **options)).tables["retrieval"]["retrieved"].mean()
+    assert splits["fraction"].iloc[1] == second
+    assert "over 3 splits of the controls" in several.summary[1]
+    assert "splits" not in one.tables
+    with pytest.raises(InputError, match="1 where no controls are held out"):
+        run(RetrievalSpec(holdout_splits=2, holdout_controls=0.0, **options))

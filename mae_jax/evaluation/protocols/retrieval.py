@@ -1,11 +1,12 @@
 """Retrieval of perturbations and siblings, and the CPJUMP1 benchmark (Tables 4, 8 and 9)."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pandas as pd
 
+from mae_jax.errors import InputError
 from mae_jax.evaluation import cpjump1
 from mae_jax.evaluation.holdout import correct_with_holdout, describe
 from mae_jax.evaluation.profiles import Profiles
@@ -15,20 +16,32 @@ from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retriev
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalSpec(ScoredWellsSpec):
-    """Retrieval of each perturbation's replicates among the controls of their plates.
+class RankingSpec(ScoredWellsSpec):
+    """What the retrievals share.
 
     Attributes:
       rule, null_size: see `group_significance`.
     """
 
-    name: ClassVar[str] = "retrieval"
     rule: str = "copairs"
     null_size: int = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiblingsSpec(RetrievalSpec):
+class RetrievalSpec(RankingSpec):
+    """Retrieval of each perturbation's replicates among the controls of their plates.
+
+    Attributes:
+      holdout_splits: how many random splits of the controls to score, with the seeds `seed`,
+        `seed` + 1, …; the table `splits` has the fraction retrieved in each.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    holdout_splits: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiblingsSpec(RankingSpec):
     """Retrieval of siblings among the perturbations that were retrieved themselves.
 
     Attributes:
@@ -42,7 +55,7 @@ class SiblingsSpec(RetrievalSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CPJUMP1Spec(RetrievalSpec):
+class CPJUMP1Spec(RankingSpec):
     """Both retrievals on CPJUMP1's own plates.
 
     Attributes:
@@ -55,25 +68,40 @@ class CPJUMP1Spec(RetrievalSpec):
 
 
 def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
-    """Table `retrieval`: one row per perturbation and embeddings."""
+    """Tables `retrieval` (one row per perturbation and embeddings) and, of several, `splits`."""
+    if spec.holdout_splits < 1 or (spec.holdout_splits > 1 and spec.holdout_controls == 0):
+        raise InputError(
+            f"holdout_splits must be 1 or more, and 1 where no controls are held out, not "
+            f"{spec.holdout_splits}."
+        )
     result = Result(settings=spec.settings(), main="retrieval.csv")
-    rows = []
+    rows, splits = [], []
     for name, profiles in spec.load(progress).items():
         progress(name)
-        scores = perturbation_retrieval(
-            spec.corrected(profiles, progress),
-            by=spec.schema.perturbation,
-            schema=spec.schema,
-            rule=spec.rule,
-            null_size=spec.null_size,
-            seed=spec.seed,
-        )
-        rows.append(scores.groups.assign(embeddings=name))
-        result.summary.append(
-            f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
-            f"{scores.note}".rstrip()
-        )
+        for seed in range(spec.seed, spec.seed + spec.holdout_splits):
+            scores = perturbation_retrieval(
+                replace(spec, seed=seed).corrected(profiles, progress),
+                by=spec.schema.perturbation,
+                schema=spec.schema,
+                rule=spec.rule,
+                null_size=spec.null_size,
+                seed=seed,
+            )
+            splits.append({"embeddings": name, "seed": seed, "fraction": scores.fraction})
+            if seed == spec.seed:
+                rows.append(scores.groups.assign(embeddings=name))
+                result.summary.append(
+                    f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
+                    f"{scores.note}".rstrip()
+                )
     result.tables["retrieval"] = pd.concat(rows)
+    if spec.holdout_splits > 1:
+        table = result.tables["splits"] = pd.DataFrame(splits)
+        for label, fractions in table.groupby("embeddings", sort=False)["fraction"]:
+            result.summary.append(
+                f"{label}: {fractions.mean():.3f} ± {fractions.std():.3f} (standard deviation, "
+                f"ddof 1) over {len(fractions)} splits of the controls"
+            )
     result.summary.append(describe(spec.holdout_controls))
     return result
 
