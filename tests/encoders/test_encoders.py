@@ -215,3 +215,25 @@ def test_pixels_that_are_no_batch_of_crops_are_refused(encoder, params):
         MAEEncoder(CONFIG, params, fixed).embed(crops(channels=2))
     baseline = IntensityEncoder()
     assert baseline.embed(np.ones((1, 2, 1080, 1080), np.uint16)).shape[0] == 1
+
+
+def test_named_channels_are_compared_with_those_of_training(encoder, params):
+    fixed = MAEEncoder(CONFIG, params, dataclasses.replace(PREPROCESSING, any_channels=False))
+    np.testing.assert_array_equal(
+        fixed.embed(crops(), channels=("a", "b", "c")), fixed.embed(crops())
+    )
+    with pytest.raises(InputError, match="takes the channels a, b, c in that order, not b, a, c"):
+        fixed.embed(crops(), channels=("b", "a", "c"))
+    with pytest.raises(InputError, match="have 3 channels, but 2 are named"):
+        encoder.embed(crops(), channels=("a", "b"))
+    with pytest.raises(InputError, match="named twice: a, a, b"):
+        encoder.embed(crops(), channels=("a", "a", "b"))
+    assert encoder.embed(crops(), channels=("x", "y", "z")).shape[0] == len(crops())
+
+
+def test_an_encoder_tells_channels_crop_width_and_parameters(encoder):
+    text = repr(encoder)
+    count = sum(leaf.size for leaf in jax.tree.leaves(encoder.params))
+    for part in ("MAEEncoder('CA-MAE 16/8'", "(a, b, c)", "crop=16", f"{count:,} parameters"):
+        assert part in text
+    assert "any channels" in repr(IntensityEncoder())

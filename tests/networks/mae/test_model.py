@@ -236,6 +236,28 @@ def test_a_part_of_the_channels_in_another_order():
     assert two.prediction.shape == (3, 32, 64)
 
 
+def predicted_plainly(model, params, given):
+    """Channel b from whole images of a and c: no mask, no shuffling, one decoder."""
+
+    def forward(mae):
+        tokens = mae.encoder_decoder_proj(mae.encoder(given))[:, 1:]
+        decoder = mae.decoder
+        missing = jnp.broadcast_to(decoder.mask_token, (len(given), 16, 32))
+        x = jnp.concatenate([tokens[:, :16], missing, tokens[:, 16:]], axis=1)
+        x = x + sincos_pos_embed(4, 4, 32, channels=3)
+        x = x + jnp.repeat(decoder.channel_tokens, 16, axis=0)
+        own = decoder.query_norm(x[:, 16:32])
+        u = decoder.cross_attention(own, decoder.context_norm(x))
+        u = u + decoder.mlp(decoder.out_norm(u))
+        for block in decoder.block_params:
+            own_block = jax.tree.map(lambda leaf: leaf[1], block)
+            u = decoder.block.apply({"params": own_block}, u)
+        return mae.decoder_pred(u)
+
+    patches = np.asarray(model.apply({"params": params}, method=forward))
+    return patches.reshape(3, 4, 4, 8, 8).transpose(0, 1, 3, 2, 4).reshape(3, 1, 32, 32)
+
+
 def test_missing_stains_are_predicted_from_the_given_ones_alone():
     config = tiny(True)
     model = MAE(config)
@@ -244,16 +266,14 @@ def test_missing_stains_are_predicted_from_the_given_ones_alone():
     params = jittered(jax.jit(model.init)({"params": rng, "mask": rng}, x)["params"])
     predicted = predict_channels(model, params, x[:, :2], given=("a", "c"))
     assert predicted.shape == (3, 1, 32, 32)
+    np.testing.assert_allclose(predicted, predicted_plainly(model, params, x[:, :2]), atol=2e-5)
+    # The pixels of a channel that is masked as a whole have no influence.
     keep = np.repeat([[True, False, True]], 3, axis=0).repeat(16, axis=1)
-    whole = reconstruct(model, params, x[:, jnp.array([0, 2, 1])], keep_mask=keep)
-    by_keep = reconstruct(
-        model, params, jnp.stack([x[:, 0], x[:, 2], x[:, 1]], axis=1), keep_mask=keep
-    )
-    np.testing.assert_array_equal(whole.mask[:, 1], 1)
-    np.testing.assert_array_equal(whole.prediction, by_keep.prediction)
-    filled = jnp.stack([x[:, 0], jnp.zeros_like(x[:, 0]), x[:, 1]], axis=1)
-    same = reconstruct(model, params, filled, keep_mask=keep).prediction[:, 1:2]
-    np.testing.assert_allclose(predicted, same, atol=2e-5)
+    for fill in (jnp.zeros_like(x[:, 2]), x[:, 2]):
+        filled = jnp.stack([x[:, 0], fill, x[:, 1]], axis=1)
+        result = reconstruct(model, params, filled, keep_mask=keep)
+        np.testing.assert_array_equal(result.mask[:, 1], 1)
+        np.testing.assert_allclose(predicted, result.prediction[:, 1:2], atol=2e-5)
     with pytest.raises(InputError, match="did you mean"):
         predict_channels(model, params, x[:, :1], given=("a",), missing=("bb",))
     joint = MAE(tiny(False))
@@ -269,3 +289,21 @@ def test_wrong_channels_are_named(built):
     known = "'z'" if config.encoder.channel_agnostic else "a, b, z"
     with pytest.raises(InputError, match=known):
         model.apply({"params": params}, images(), noise=noise, channels=("a", "b", "z"))
+
+
+def test_masks_that_mean_nothing_are_refused(built):
+    config, model, params = built
+    tokens = noise_for(config).shape[1]
+
+    def loss(**options):
+        return mae_loss(model.apply({"params": params}, images(), **options), config)[0]
+
+    with pytest.raises(InputError, match="mask_ratio must be at least 0 and below 1"):
+        loss(noise=noise_for(config), mask_ratio=1.5)
+    with pytest.raises(InputError, match=f"must be of {tokens} tokens per sample, not 5"):
+        loss(keep_mask=np.ones((3, 5), bool))
+    half = np.arange(tokens) < tokens // 2
+    with pytest.raises(InputError, match="give one of the two"):
+        loss(keep_mask=np.repeat(half[None], 3, axis=0), mask_ratio=0.75)
+    with pytest.raises(InputError, match="one number per token"):
+        loss(noise=noise_for(config)[:, :5])
