@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from mae_jax.config import distinct, nearest, schema, setting
 from mae_jax.errors import InputError
+from mae_jax.flops import VIT_SIZES
 from mae_jax.networks.channels import CELL_PAINTING
 from mae_jax.networks.compute_options import Attention, Dtype, Remat
 
@@ -125,21 +126,12 @@ class MAEConfig:
     fourier_scale: Literal["equation_2", "released"] = "equation_2"
 
 
-# width, depth, heads, mlp_ratio, drop_path. S to L: Section 4.2; H, g, G: Zhai et al. 2022,
-# with g's and G's MLP widths rounded as published (6,144 and 8,192).
-_SIZES: dict[str, tuple[int, int, int, float, float]] = {
-    "ti": (192, 12, 3, 4.0, 0.1),
-    "s": (384, 12, 6, 4.0, 0.1),
-    "b": (768, 12, 12, 4.0, 0.1),
-    "l": (1024, 24, 16, 4.0, 0.3),
-    "h": (1280, 32, 16, 4.0, 0.3),
-    "g": (1408, 40, 16, 6144 / 1408, 0.3),
-    "gg": (1664, 48, 16, 8192 / 1664, 0.3),
-}
+# Stochastic depth by size. S to L: Section 4.2; larger sizes as L.
+_DROP_PATH = {"ti": 0.1, "s": 0.1, "b": 0.1, "l": 0.3, "h": 0.3, "g": 0.3, "gg": 0.3}
 _PATCHES = {"ti": (16, 8), "s": (16, 8), "b": (16, 8), "l": (16, 8), "h": (16, 14, 8)}
 ENCODERS = {
     f"vit_{size}{patch}": (size, patch)
-    for size in _SIZES
+    for size in VIT_SIZES
     for patch in _PATCHES.get(size, (16, 14, 8))
 }
 
@@ -158,14 +150,14 @@ def parallel_vit_config(name: str, **changes: Any) -> ParallelViTConfig:
     if name not in ENCODERS:
         raise InputError(f"no encoder is called '{name}': {nearest(name, list(ENCODERS))}")
     size, patch = ENCODERS[name]
-    width, depth, heads, mlp_ratio, drop_path = _SIZES[size]
+    width, depth, heads, mlp_ratio = VIT_SIZES[size]
     values: dict[str, Any] = {
         "patch": patch,
         "width": width,
         "depth": depth,
         "heads": heads,
         "mlp_ratio": mlp_ratio,
-        "drop_path": drop_path,
+        "drop_path": _DROP_PATH[size],
         "crop": 256 // patch * patch,
     }
     known = [field.name for field in dataclasses.fields(ParallelViTConfig)]
