@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 
 from mae_jax.data.image_headers import check_size, read_npy
 from mae_jax.data.image_uri import ImageURI
+from mae_jax.data.storage import reason
 from mae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _read_tile(path: str, number: int) -> Shaped[np.ndarray, "channels height wi
     except InputError:
         raise
     except Exception as error:  # of any type on damaged files
-        raise InputError(f"{path} is broken at record {number} ({error}).") from None
+        raise InputError(f"{path} is broken at record {number} ({reason(error)}).") from None
     check_size(path, tile.shape[1], tile.shape[2], tile.nbytes)
     return tile
 
@@ -85,5 +86,5 @@ def _reader(path: str) -> "ArrayRecordReader":
         try:
             opened[path] = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
         except Exception as error:  # of any type on damaged files
-            raise InputError(f"{path} cannot be opened as ArrayRecord ({error}).") from None
+            raise InputError(f"{path} cannot be opened as ArrayRecord ({reason(error)}).") from None
     return opened[path]

@@ -15,7 +15,7 @@ import pandas as pd
 from mae_jax.data import image_uri
 from mae_jax.data.image_headers import read_npy
 from mae_jax.data.index import Index
-from mae_jax.data.storage import read_bytes
+from mae_jax.data.storage import read_bytes, reason
 from mae_jax.errors import InputError, redact_credentials
 
 
@@ -78,7 +78,7 @@ def _function(path: str) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # numpy raises exceptions of many types on damaged files
-        raise InputError(f"{shown} is no illumination function (.npy): {error}.") from None
+        raise InputError(f"{shown} is no illumination function (.npy): {reason(error)}.") from None
     if function.ndim != 2 or not np.isfinite(function).all() or (function <= 0).any():
         raise InputError(f"{shown} is no illumination function: it is not positive everywhere.")
     return np.asarray(function, np.float32)

@@ -17,7 +17,7 @@ from mae_jax.data.image_headers import (
 from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.index import Index
 from mae_jax.data.readers import parquet_images
-from mae_jax.data.storage import read_bytes
+from mae_jax.data.storage import read_bytes, reason
 from mae_jax.data.tiff_planes import read_tiff_planes
 from mae_jax.errors import InputError, MachineError, redact_credentials
 
@@ -132,8 +132,9 @@ def _decode(raw: bytes, name: str, uris: Sequence[ImageURI]) -> list[np.ndarray]
     except MemoryError:  # sizes were checked: the machine is short of it
         raise MachineError(f"memory ran out while {name} was decoded.") from None
     except Exception as error:  # decoders raise exceptions of any type on damaged files
-        reason = redact_credentials(f"{type(error).__name__}: {error}")
-        raise InputError(f"{name} is broken or truncated ({reason}); copy it again.") from None
+        raise InputError(
+            f"{name} is broken or truncated ({reason(error)}); copy it again."
+        ) from None
 
 
 def _check(name: str, header: ImageHeader) -> None:

@@ -92,8 +92,8 @@ def check_protocol(path: str) -> None:
         if "://" in link and _ALIASES.get(name, name) not in allowed:
             raise InputError(
                 f"{redact_credentials(path)} has the protocol {name}, which is not allowed "
-                f"(allowed are {', '.join(sorted(allowed))}); allow it with --allow-protocols "
-                f"{name} or MAE_JAX_PROTOCOLS={name} if you trust the index."
+                f"(allowed are {', '.join(sorted(allowed))}); set MAE_JAX_PROTOCOLS={name} "
+                f"(or `mae-jax index --allow-protocols {name}`) if you trust the index."
             )
 
 
@@ -117,12 +117,12 @@ def read_bytes(path: str) -> bytes:
             number = error.errno or errno.EIO
             if number not in _TRANSIENT and not (number == errno.ENOENT and _folder_vanished(path)):
                 raise _local_error(path, number) from None
-            reason = os.strerror(number)
-            log.info("attempt %d at %s failed: %s", attempt + 1, path, reason)
+            cause = os.strerror(number)
+            log.info("attempt %d at %s failed: %s", attempt + 1, path, cause)
         else:
             _remember_folder(os.path.dirname(path))
             return content
-    raise MachineError(f"{path} is out of reach after {remote.attempts} attempts ({reason}).")
+    raise MachineError(f"{path} is out of reach after {remote.attempts} attempts ({cause}).")
 
 
 def _read_local(path: str) -> bytes:
@@ -210,7 +210,7 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
                 raise InputError(f"{shown} does not exist.") from None
             last = error.__cause__ or error.__context__
         except PermissionError as error:
-            raise InputError(f"{shown} may not be read ({_reason(error)}).") from None
+            raise InputError(f"{shown} may not be read ({reason(error)}).") from None
         except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
             raise InputError(
                 f"{shown} cannot be opened: {redact_credentials(str(error))}"
@@ -220,9 +220,9 @@ def with_retries(work: Callable[[], Value], name: str, remote: Remote) -> Value:
             if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
                 raise InputError(f"{shown} may not be read (HTTP status {status}).") from None
             last = error
-            log.info("attempt %d at %s failed: %s", attempt + 1, shown, _reason(error))
+            log.info("attempt %d at %s failed: %s", attempt + 1, shown, reason(error))
     raise MachineError(
-        f"{shown} is out of reach after {remote.attempts} attempts ({_reason(last)})."
+        f"{shown} is out of reach after {remote.attempts} attempts ({reason(last)})."
     )
 
 
@@ -300,13 +300,12 @@ def _within(seconds: float, work: Callable[[], Value]) -> Value:
     return value
 
 
-def _reason(error: BaseException | None) -> str:
-    """An exception in a few words, without credentials."""
+def reason(error: BaseException | None) -> str:
+    """An exception in a few words on one line, without credentials, for a sentence about it."""
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return f"HTTP status {status}"
-    lines = str(error).splitlines() or [""]
-    return redact_credentials(f"{type(error).__name__}: {lines[0]}"[:300])
+    return redact_credentials(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
 
 
 def _key(url: str) -> str:

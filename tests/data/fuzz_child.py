@@ -17,6 +17,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as parquet
 import tensorstore
 import tifffile
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -171,6 +173,43 @@ def _plate(folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
     return seeds, read
 
 
+def _parquet(folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
+    path = folder / "images.parquet"
+    encoded = imagecodecs.png_encode(PIXELS[0])
+    rows = [
+        {"__key__": f"gene-001/Plate1/A01_s1_{n}", "jp2": {"bytes": encoded, "path": None}}
+        for n in range(1, 7)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
+    number = 0
+
+    def read(raw: bytes) -> object:
+        nonlocal number
+        number += 1
+        file = folder / f"{number}.parquet"  # tables stay open by name
+        file.write_bytes(raw)
+        try:
+            index = open_screen(str(file), format="rxrx3-core")
+            return [read_site(index, row) for row in range(len(index))]
+        finally:
+            file.unlink()
+
+    return [path.read_bytes()], read
+
+
+def _csv(folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
+    path = folder / "load_data.csv"
+    text = "Metadata_Plate,Metadata_Well,FileName_OrigDNA,PathName_OrigDNA,URL_OrigER\n"
+    text += "".join(f"P{n},A0{n},a{n}.tif,images,file:///x/{n}.tif#page={n}\n" for n in range(1, 9))
+
+    def read(raw: bytes) -> object:
+        path.write_bytes(raw)
+        index = open_screen(str(path))
+        return [index.image_uris(row) for row in range(len(index))]
+
+    return [text.encode()], read
+
+
 def cases(name: str, folder: Path) -> tuple[list[bytes], Callable[[bytes], object]]:
     """Whole files of a format, and a function that reads one."""
     if name == "tiff":
@@ -192,7 +231,9 @@ def cases(name: str, folder: Path) -> tuple[list[bytes], Callable[[bytes], objec
         return [_npy()], _file_cases(folder, "")
     if name.startswith("zarr"):
         return _zarr(folder, int(name[4:]))
-    return {"array_record": _array_record, "index": _index, "plate": _plate}[name](folder)
+    makers = {"array_record": _array_record, "index": _index, "plate": _plate,
+              "parquet": _parquet, "csv": _csv}  # fmt: skip
+    return makers[name](folder)
 
 
 def main() -> None:

@@ -332,7 +332,7 @@ def test_own_pattern(tmp_path: Path) -> None:
     assert index.table["Metadata_Well"].tolist() == ["B03"] * 2
     with pytest.raises(InputError, match="must name the well"):
         open_screen(str(tmp_path), pattern="(?P<plate>x)")
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="not a regular expression"):
         open_screen(str(tmp_path), pattern="(")
 
 

@@ -11,18 +11,8 @@ from pathlib import Path
 
 import pytest
 
-FORMATS = [
-    "tiff",
-    "tiff pages",
-    "png",
-    "jp2",
-    "npy",
-    "zarr2",
-    "zarr3",
-    "array_record",
-    "index",
-    "plate",
-]
+FORMATS = ["tiff", "tiff pages", "png", "jp2", "npy", "zarr2", "zarr3", "plate", "array_record",
+           "parquet", "csv", "index"]  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,7 +35,7 @@ def _fuzz(name: str, count: int, folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutated_files(name: str, tmp_path: Path) -> None:
     result = _fuzz(name, 1000, tmp_path)
-    assert result["refused"] > 600  # the mutations do harm
+    assert result["refused"] > (100 if name == "csv" else 600)  # the mutations do harm
     assert result["longest"] < 5
 
 

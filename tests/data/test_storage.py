@@ -136,7 +136,7 @@ def test_settings_come_from_the_environment() -> None:
 
 def test_protocols_must_be_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for url in ("nonsense://x", "zip://a.png::https://example.com/x.zip", "https://a::ftp://b"):
-        with pytest.raises(InputError, match=r"which is not allowed.*--allow-protocols"):
+        with pytest.raises(InputError, match=r"which is not allowed.*MAE_JAX_PROTOCOLS"):
             read_bytes(url)
         with pytest.raises(InputError, match="which is not allowed"):
             open_array(url)

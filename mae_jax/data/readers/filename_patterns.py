@@ -18,7 +18,7 @@ import pandas as pd
 from mae_jax.data import metadata
 from mae_jax.data.image_uri import is_url, resolve
 from mae_jax.data.index import Index
-from mae_jax.data.storage import list_remote, read_bytes
+from mae_jax.data.storage import list_remote, read_bytes, reason
 from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError, redact_credentials
 
@@ -270,7 +270,7 @@ def _stack_channels(root: str, path: str) -> list[str]:
             names = [e.get("Name") or "" for e in pixels if _tag(e) == "Channel"]
     except Exception as error:  # tifffile raises exceptions of many types on damaged files
         name = redact_credentials(resolve(root, path))
-        raise InputError(f"{name} is no TIFF or damaged ({error}).") from None
+        raise InputError(f"{name} is no TIFF or damaged ({reason(error)}).") from None
     count = int(sizes.get("C", 1))
     if count > _MAX_CHANNELS:
         raise InputError(f"{redact_credentials(resolve(root, path))} claims {count} channels.")

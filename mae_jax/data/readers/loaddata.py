@@ -19,7 +19,7 @@ import pandas as pd
 
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
-from mae_jax.data.storage import read_bytes
+from mae_jax.data.storage import read_bytes, reason
 from mae_jax.errors import InputError, redact_credentials
 
 _MAX_CSV_BYTES = 2**32
@@ -55,7 +55,9 @@ def read_csv(path: str) -> pd.DataFrame:
         raise
     except (ValueError, OSError, EOFError, zlib.error) as error:
         shown = redact_credentials(path)
-        raise InputError(f"{shown} is no table of comma-separated values ({error}).") from None
+        raise InputError(
+            f"{shown} is no table of comma-separated values ({reason(error)})."
+        ) from None
 
 
 def read_loaddata(

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from mae_jax.data.image_uri import ImageURI, is_url
-from mae_jax.data.storage import Remote, check_protocol, with_retries
+from mae_jax.data.storage import Remote, check_protocol, reason, with_retries
 from mae_jax.errors import InputError, MachineError, redact_credentials
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_table(path: str) -> "parquet.ParquetFile":
     try:
         return parquet.ParquetFile(path)
     except Exception as error:  # arrow raises exceptions of many types on damaged files
-        raise InputError(f"{path} is no parquet file ({error}).") from None
+        raise InputError(f"{path} is no parquet file ({reason(error)}).") from None
 
 
 def image_column(schema: "pyarrow.Schema", path: str) -> str:
@@ -110,7 +110,7 @@ def _read_group(file: "parquet.ParquetFile", path: str, row: int) -> None:
             except MemoryError:
                 raise MachineError(f"memory ran out while {name} was read.") from None
             except Exception as error:  # arrow raises exceptions of many types on damaged files
-                raise InputError(f"{name} is broken ({error}); copy it again.") from None
+                raise InputError(f"{name} is broken ({reason(error)}); copy it again.") from None
             _local.first, _local.images = first, images
             return
         first += rows

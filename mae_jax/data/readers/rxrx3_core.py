@@ -11,7 +11,7 @@ from mae_jax.data.image_uri import is_url
 from mae_jax.data.index import Index
 from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS, list_files, name_channels
 from mae_jax.data.readers.parquet_images import image_column, open_table
-from mae_jax.data.storage import list_remote
+from mae_jax.data.storage import list_remote, reason
 from mae_jax.errors import InputError
 
 # gene-001/Plate1/A01_s1_3: experiment, plate, well, site, channel
@@ -52,7 +52,7 @@ def read_rxrx3_core(
         try:
             keys = table.read(columns=["__key__"]).column(0).to_pylist()
         except Exception as error:  # arrow raises exceptions of many types on damaged files
-            raise InputError(f"{path} is broken ({error}); copy it again.") from None
+            raise InputError(f"{path} is broken ({reason(error)}); copy it again.") from None
         for number, key in enumerate(keys):
             match = _KEY.match(str(key))
             if not match:
