@@ -76,11 +76,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
-      InputError: the file is missing or is not JSON.
+      InputError: the file is missing, is not a regular file (a pipe could be endless) or is not
+        JSON.
     """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a regular file; check the path.")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    # Also text that is not UTF-8, numbers of too many digits, and endless nesting.
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"{path} is not valid JSON ({problem}); replace it.") from None

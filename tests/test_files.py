@@ -1,6 +1,7 @@
 """Files are whole or absent."""
 
 import json
+import os
 
 import pytest
 
@@ -46,3 +47,18 @@ def test_unreadable_json_is_named(tmp_path, text):
         path.write_text(text)
     with pytest.raises(InputError, match=r"settings\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 200_000, "1" * 10_000, '"\\ud800'])
+def test_malformed_json_is_one_sentence(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"a\.json is not valid JSON") as problem:
+        read_json(path)
+    assert "\n" not in str(problem.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_json(tmp_path / "a.json")
