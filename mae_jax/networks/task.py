@@ -1,4 +1,4 @@
-"""The interface of a task: all that the training loop knows of a network."""
+"""The interface between the training loop and a network: the task."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -16,22 +16,22 @@ from mae_jax.nn.standardize import DEFAULT_EPS
 from mae_jax.weights.preprocessing import Preprocessing
 
 # "pixels": raw crops (batch, channels, height, width) in the files' type; "label": (batch,) int32,
-# the number of each crop's class, -1 for one that is none, where the task is `labelled`.
+# the number of each crop's class or -1 for none, if the task is `labelled`.
 Batch = dict[str, Any]
 Scalars = dict[str, Float[Array, ""]]
 
 
 class Task(ABC):
-    """A network with what it is trained for; made of pure functions, so that any of it jits.
+    """A network and its training objective; its methods are pure functions and can be jitted.
 
     Attributes:
       model: the network's config, which is saved with its weights.
       channels: names of the channels it is trained on.
       crop: side of its crops, in pixels.
-      labelled: True where batches hold a "label".
-      has_reconstruction: True where `reconstruct` has pictures to show.
+      labelled: whether batches hold a "label".
+      has_reconstruction: whether `reconstruct` is implemented.
       scale, eps: of the preprocessing of raw pixels (`Preprocessing`).
-      reinit: names of parts that stay random when the rest starts from other weights.
+      reinit: top-level names of parameters that keep their initial values in a warm start.
     """
 
     labelled: ClassVar[bool] = False
@@ -105,10 +105,10 @@ class Task(ABC):
         """The loss of a batch of raw crops, its parts by name, and the new model state.
 
         Args:
-          key: of all that is random: masks, dropped paths.
-          train: whether this is a step, or a look at crops held out.
-          channels: which of the network's channels the crops hold, in their order (static); None
-            for all of them.
+          key: for masks and dropped paths.
+          train: True in a training step, False in validation.
+          channels: names of the crops' channels, in their order (static); None for all of the
+            network's.
         """
 
     def reconstruct(
@@ -120,19 +120,19 @@ class Task(ABC):
         *,
         channels: Sequence[str] | None = None,
     ) -> tuple[Array, Array, Array]:
-        """The crops masked, reconstructed and as they are, all standardised."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to draw.")
+        """The masked, the reconstructed and the original crops, all standardized."""
+        raise NotImplementedError(f"{type(self).__name__} has no reconstruction.")
 
     def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
-        """Which parameters a batch of these channels has gradients for, or None if all.
+        """A mask of the parameters that a batch of these channels updates, or None for all.
 
-        A tree like `params` of arrays of bool that broadcast to them: what a batch does not reach
-        must not be moved by momentum or decay either.
+        A tree like `params` of bool arrays that broadcast to them: parameters without gradients in
+        a batch must not be changed by momentum or decay either.
         """
         return None
 
     def to_saved(self, params: Any, model_state: Any) -> Any:
-        """The tree that `mae_jax.weights.save_model` takes."""
+        """The parameters as a saved model holds them (`networks.saved_model`)."""
         return params
 
     def from_saved(self, saved: Any) -> tuple[Any, Any]:
@@ -149,9 +149,9 @@ class Task(ABC):
         )
 
     def batch(self, count: int, dtype: Any = jnp.uint16) -> Batch:
-        """The shapes of a batch of `count` crops."""
+        """Shapes and types of a batch of `count` crops."""
         shape = (count, len(self.channels), self.crop, self.crop)
-        found: Batch = {"pixels": jax.ShapeDtypeStruct(shape, dtype)}
+        batch: Batch = {"pixels": jax.ShapeDtypeStruct(shape, dtype)}
         if self.labelled:
-            found["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
-        return found
+            batch["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
+        return batch

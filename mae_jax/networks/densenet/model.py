@@ -1,4 +1,4 @@
-"""DenseNet-161 with a two-layer neck: the weakly supervised classifiers of Section 4.1."""
+"""DenseNet-161 with two layers after pooling: the weakly supervised classifiers of Section 4.1."""
 
 import dataclasses
 from typing import Any, Literal
@@ -70,7 +70,7 @@ class DenseNet(nn.Module):
         train: bool = False,
         output: Literal["features", "embedding", "logits"] = "embedding",
     ) -> Float[Array, "batch outputs"]:
-        """Pooled features of the backbone, the neck's embedding, or logits.
+        """Pooled features of the backbone, the embedding, or logits.
 
         With `train`, pass `mutable=["batch_stats"]` and keep what it returns.
 
@@ -139,8 +139,8 @@ def domain_statistics(
     """
     fresh = DenseNet(dataclasses.replace(model.config, momentum=0.0))
 
-    def one(images: jax.Array) -> Any:
+    def batch_statistics(images: jax.Array) -> Any:
         return fresh.apply(variables, images, train=True, mutable=["batch_stats"])[1]
 
-    found = jax.lax.map(one, batches)["batch_stats"]
-    return jax.tree.map(lambda leaf: leaf.mean(0), found)
+    statistics = jax.lax.map(batch_statistics, batches)["batch_stats"]
+    return jax.tree.map(lambda leaf: leaf.mean(0), statistics)

@@ -18,7 +18,7 @@ class JointDecoder(nn.Module):
     """The decoder of He et al.: ordinary blocks over the class token and all patches.
 
     It works in the order of the mask (kept first, then masked): attention does not care, and
-    nothing has to be put back into place.
+    no token has to be moved back.
     """
 
     config: DecoderConfig
@@ -126,7 +126,7 @@ class ChannelDecoder(nn.Module):
         Args:
           kept: the kept patches, projected to the decoder's width (no class token).
           positions: the table of one channel.
-          channels: the place of each given channel among the config's.
+          channels: the index of each given channel among the config's.
         """
         batch, count = kept.shape[0], len(channels)
         x = unshuffle(kept.astype(jnp.float32), self.mask_token[0, 0], masking)

@@ -27,7 +27,7 @@ from mae_jax.nn.pos_embed import sincos_pos_embed
 
 
 class MAEOutput(NamedTuple):
-    """What a masked autoencoder predicts, and what it should have.
+    """The output of a masked autoencoder: predictions and targets.
 
     Attributes:
       prediction: predicted patches.
@@ -106,7 +106,7 @@ class MAE(nn.Module):
           InputError: sizes, channels or a keep mask that do not fit.
         """
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        places = self._channel_indices(channels, images.shape[1])
+        indices = self._channel_indices(channels, images.shape[1])
         patches, positions = self.encoder.patchify(images)
         batch, count = patches.shape[:2]
         if keep_mask is not None:
@@ -123,7 +123,7 @@ class MAE(nn.Module):
         masking = random_masking(jnp.asarray(noise), kept)
         if self.config.encoder.channel_agnostic:
             prediction = self._forward_channel_agnostic(
-                images, patches, positions, masking, kept, places, train
+                images, patches, positions, masking, kept, indices, train
             )
             ids = jnp.broadcast_to(jnp.arange(count), (batch, count))
             return MAEOutput(prediction, patches, masking.mask, masking.mask, ids)
@@ -165,7 +165,7 @@ class MAE(nn.Module):
         positions: np.ndarray,
         masking: Masking,
         kept: int,
-        places: tuple[int, ...],
+        indices: tuple[int, ...],
         train: bool,
     ) -> Float[Array, "batch predicted pixels"]:
         ids = masking.ids_shuffle[:, :kept]
@@ -174,7 +174,7 @@ class MAE(nn.Module):
         rows, columns = patch_grid(images.shape[2], images.shape[3], self.config.encoder.patch)
         table = jnp.asarray(sincos_pos_embed(rows, columns, self.config.decoder.width))
         projected = self.encoder_decoder_proj(tokens[:, 1:])
-        return self.decoder_pred(self.decoder(projected, masking, table, places)).astype(
+        return self.decoder_pred(self.decoder(projected, masking, table, indices)).astype(
             jnp.float32
         )
 

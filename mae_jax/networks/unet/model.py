@@ -80,7 +80,7 @@ class MUNet(nn.Module):
     def embed(
         self, images: Float[Array, "batch channels height width"]
     ) -> Float[Array, "batch features"]:
-        """The mean over places of the deepest level: `widths[-1]` features."""
+        """The spatial mean of the deepest level: `widths[-1]` features."""
         return self._encode(self._checked(images))[-1].astype(jnp.float32).mean((1, 2))
 
     def _encode(self, images: jax.Array) -> list[jax.Array]:
