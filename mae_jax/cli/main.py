@@ -96,7 +96,7 @@ def _run(argv: list[str]) -> int:
     logging.setLogRecordFactory(_redacted_record)
     logging.getLogger("tifffile").disabled = True  # broken files are reported by our own readers
     try:
-        for module in args.modules:
+        for module in vars(args).pop("modules"):  # no option of the command itself
             import_module(module)
         command.run(args)
     except KeyboardInterrupt:

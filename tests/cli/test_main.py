@@ -100,3 +100,11 @@ def test_options_are_not_abbreviated(capsys):
 def test_the_overview_explains_the_exit_status(capsys):
     main([])
     assert "71 trouble of the machine" in capsys.readouterr().out
+
+
+def test_commands_do_not_see_the_options_of_the_frame(tmp_path, capsys):
+    """`synth` takes its options for the keys of the screen: --import must not be among them."""
+    assert main(["synth", "--out", str(tmp_path / "screen"), "--genes", "0", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "genes" in error
+    assert "modules" not in error
