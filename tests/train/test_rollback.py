@@ -71,9 +71,9 @@ class BadData:
         for number, ready in enumerate(self._data.training(start), start):
             self.taken.append(number)
             # float for all of them, so that one program is compiled
-            pixels = ready.batch["pixels"].astype(jnp.float32) / 65535
+            pixels = ready.batch["pixels"].astype(jnp.float32)
             is_bad = number in self._bad
-            pixels *= (1.0 if is_bad else 1e-3) if self._spikes else (np.nan if is_bad else 1.0)
+            pixels *= (1.0 if is_bad else 1e-8) if self._spikes else (np.nan if is_bad else 1.0)
             yield ready._replace(batch={"pixels": pixels})
 
     def validation(self):
