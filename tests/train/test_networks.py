@@ -105,7 +105,7 @@ def test_bfloat16_early_stopping_profile_and_a_warm_start(index, train, tmp_path
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
 
     again = config_for(index, init_from=str(tmp_path / "first" / "model"), save_initial_model=True)
-    again = replace(again, steps=1, optimizer=OptimizerConfig(lr=0.0))
+    again = replace(again, steps=1, optimizer=OptimizerConfig(lr=1e-9))
     train(again, tmp_path / "second")
     _, warmed, _ = load_model(tmp_path / "second" / "untrained")
     jax.tree.map(np.testing.assert_array_equal, params, warmed)
