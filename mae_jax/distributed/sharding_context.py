@@ -8,7 +8,7 @@ parts and sum activations, which are far larger, over all devices.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -53,3 +53,25 @@ def shard_batch(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, " batch *rest
     if context is None or not context[1] or not isinstance(context[0], Mesh):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(context[0], PartitionSpec(context[1])))
+
+
+def map_batch_shards(
+    kernel: Callable[..., jax.Array], *args: Shaped[Array, "batch ..."]
+) -> Shaped[Array, "batch ..."]:
+    """`kernel(*args)` on each device's samples: for kernels that the compiler cannot shard.
+
+    Outside `activation_sharding` the kernel is called as it is.
+
+    Raises:
+      ValueError: the batch is no multiple of the size of its axes.
+    """
+    context = _context.get()
+    if context is None:
+        return kernel(*args)
+    mesh, axes = context
+    spec = PartitionSpec(axes)
+    # Kernels do not tell how their outputs vary over the mesh, so that check is off.
+    mapped = jax.shard_map(
+        kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
+    )
+    return mapped(*args)

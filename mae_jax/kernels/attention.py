@@ -3,7 +3,8 @@
 "xla"         plain products and softmax; every platform, every derivative.
 "chunked"     blocks of heads or queries one after another, recomputed in the backward pass: memory
               linear in the sequence, and on CPUs faster: a block of scores stays in the cache.
-"cudnn"       the fused flash attention of cuDNN (NVIDIA; float16 and bfloat16).
+"cudnn"       the fused flash attention of cuDNN (NVIDIA; float16 and bfloat16); odd lengths are padded
+              in training.
 "tpu_flash"   Pallas flash attention (TPU).
 "tpu_splash"  Pallas splash attention (TPU).
 "auto"        on CPUs chunked where scores are large, else xla; on GPUs cudnn where it can; on TPUs
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from mae_jax.config import nearest
 from mae_jax.distributed.sharding_context import platform
 from mae_jax.errors import InputError
+from mae_jax.kernels.attention_cudnn import cudnn_attention
 from mae_jax.kernels.attention_tpu import flash_attention, splash_attention
 
 BACKENDS = ("auto", "xla", "cudnn", "tpu_flash", "tpu_splash", "chunked")
@@ -57,7 +59,7 @@ def attention(
                 f"attention 'cudnn' computes bfloat16, not {query.dtype}; set dtype to 'bfloat16' "
                 "or attention to 'auto'."
             )
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+        return cudnn_attention(query, key, value)
     raise InputError(f"there is no attention '{backend}': {nearest(backend, BACKENDS)}")
 
 

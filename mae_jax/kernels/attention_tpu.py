@@ -1,29 +1,12 @@
-"""The Pallas attention kernels of TPUs, padded to their blocks and split over the batch."""
-
-from collections.abc import Callable
+"""The Pallas attention kernels of TPUs, padded to their blocks and sharded over the batch."""
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from mae_jax.distributed import sharding_context as placement
+from mae_jax.distributed.sharding_context import map_batch_shards
 
 _LANES = 128
-
-
-def _split(kernel: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
-    """The kernel on each device's samples: the compiler cannot look into it to divide it."""
-    context = placement.current()
-    if context is None:
-        return kernel(*args)
-    mesh, axes = context
-    spec = PartitionSpec(axes)
-    # The kernels do not say how their outputs vary over the mesh, so that check is off.
-    split = jax.shard_map(
-        kernel, mesh=mesh, in_specs=(spec,) * len(args), out_specs=spec, check_vma=False
-    )
-    return split(*args)
 
 
 def flash_attention(
@@ -32,7 +15,7 @@ def flash_attention(
     value: Float[Array, "batch keys heads head_dim"],
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Pallas flash attention, forward and backward; only for TPUs."""
-    return _split(_flash_kernel, query, key, value)
+    return map_batch_shards(_flash_kernel, query, key, value)
 
 
 def splash_attention(
@@ -41,7 +24,7 @@ def splash_attention(
     value: Float[Array, "batch keys heads head_dim"],
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Pallas splash attention, forward and backward; only for TPUs."""
-    return _split(_splash_kernel, query, key, value)
+    return map_batch_shards(_splash_kernel, query, key, value)
 
 
 def _padded(x: jax.Array, multiple: int = _LANES) -> jax.Array:

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mae_jax.distributed.sharding_context import activation_sharding, platform, shard_batch
+from mae_jax.distributed.sharding_context import (
+    activation_sharding,
+    map_batch_shards,
+    platform,
+    shard_batch,
+)
 from mae_jax.networks.mae import ParallelViT, ParallelViTConfig
 
 
@@ -33,6 +38,26 @@ def test_what_columns_would_divide_is_divided_by_samples():
     y = jax.jit(doubled)(x)
     assert y.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec(("data", "fsdp"))), ndim=2)
     np.testing.assert_array_equal(y, 2 * np.asarray(x))
+
+
+def test_a_kernel_gets_the_samples_of_its_device():
+    """Also where another axis holds copies of the batch: gradients are not counted twice."""
+    mesh = jax.make_mesh((2, 4), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    x, y = (np.random.default_rng(seed).normal(size=(8, 3)) for seed in (0, 1))
+    sizes = []
+
+    def product(x, y):
+        sizes.append(len(x))
+        return x * y
+
+    def total(x, y):
+        return (map_batch_shards(product, x, y) ** 2).sum()
+
+    plain = jax.value_and_grad(total, argnums=(0, 1))(x, y)
+    with activation_sharding(mesh, "data"):
+        mapped = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(x, y)
+    assert set(sizes) == {4, 8}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mapped, plain)
 
 
 def test_every_block_says_so():

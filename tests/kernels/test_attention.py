@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import os
 import subprocess
@@ -18,6 +19,7 @@ from mae_jax.kernels.attention import (
     choose_backend,
     chunked_attention,
 )
+from mae_jax.kernels.attention_cudnn import padded_attention
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.registry import init_params
@@ -117,6 +119,64 @@ def test_wrong_names_and_types_are_told():
         attention(*inputs(), backend="chunky")
     with pytest.raises(InputError, match="bfloat16"):
         attention(*inputs(), backend="cudnn")
+
+
+@pytest.fixture
+def cudnn_without_a_gpu(monkeypatch):
+    """cuDNN is asked for its version while tracing; without it nothing can be traced."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+
+
+def squares(q, k, v):
+    return (attention(q, k, v, backend="cudnn").astype(jnp.float32) ** 2).sum()
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(65, 65), (257, 257), (64, 64), (64, 65), (65, 64)])
+@pytest.mark.parametrize("mapped", [False, True], ids=["batch", "vmap"])
+def test_cudnn_is_traced_for_every_length(cudnn_without_a_gpu, queries, keys, mapped):
+    args = inputs(queries=queries, keys=keys, dim=16, dtype=jnp.bfloat16)
+    forward, backward = squares, jax.grad(squares, argnums=(0, 1, 2))
+    if mapped:  # as in the decoder of several channels
+        args = [jnp.stack([x] * 3) for x in args]
+        forward, backward = jax.vmap(forward), jax.vmap(backward)
+    text = str(jax.make_jaxpr(forward)(*args))
+    assert "dot_product_attention_fwd" in text
+    assert "= pad" not in text  # no derivative, no copies
+    grads = jax.make_jaxpr(backward)(*args)
+    assert "dot_product_attention_bwd" in str(grads)
+    assert ("= pad" in str(grads)) == (queries % 2 == 1 or keys % 2 == 1)
+    assert [x.shape for x in grads.out_avals] == [x.shape for x in args]
+
+
+def test_cudnn_is_traced_for_the_shards_of_a_batch(cudnn_without_a_gpu):
+    """A device's kernel must get the lengths of its own samples, not those of all."""
+    args = inputs(batch=8, queries=65, keys=65, dim=16, dtype=jnp.bfloat16)
+    mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))
+    with activation_sharding(mesh, "data"):
+        text = str(jax.make_jaxpr(jax.grad(squares, argnums=(0, 1, 2)))(*args))
+    assert "bf16[2,66,3,16]" in text
+    assert "i32[2]" in text
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(65, 65), (257, 257), (64, 65)])
+def test_padding_to_even_lengths_changes_nothing(queries, keys):
+    args = inputs(queries=queries, keys=keys)
+    readout = inputs(queries=queries, keys=keys, seed=1)[0]
+
+    def value_and_grad(function):
+        return jax.jit(
+            jax.value_and_grad(lambda *a: (function(*a) * readout).sum(), argnums=(0, 1, 2))
+        )(*args)
+
+    padded = value_and_grad(functools.partial(padded_attention, implementation="xla"))
+    plain = value_and_grad(functools.partial(attention, backend="xla"))
+    np.testing.assert_allclose(padded[0], plain[0], rtol=2e-5)
+    for a, b in zip(padded[1], plain[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    out = padded_attention(*args, implementation="xla")
+    np.testing.assert_allclose(out, by_definition(*args), atol=2e-6)
 
 
 TPU_PROGRAM = """
