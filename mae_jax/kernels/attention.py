@@ -3,8 +3,8 @@
 "xla"         plain products and softmax; every platform, every derivative.
 "chunked"     blocks of heads or queries one after another, recomputed in the backward pass: memory
               linear in the sequence, and on CPUs faster: a block of scores stays in the cache.
-"cudnn"       the fused flash attention of cuDNN (NVIDIA; float16 and bfloat16); odd lengths are padded
-              in training.
+"cudnn"       the fused flash attention of cuDNN (NVIDIA; float16 and bfloat16); in training odd
+              lengths are padded.
 "tpu_flash"   Pallas flash attention (TPU).
 "tpu_splash"  Pallas splash attention (TPU).
 "auto"        on CPUs chunked where scores are large, else xla; on GPUs cudnn where it can; on TPUs
