@@ -93,7 +93,7 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
             lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding),
             task.batch(config.data.batch),
         ),
-        lr_schedule=schedule(config.optimizer, config.steps),
+        lr_schedule=schedule(config.optimizer, config.steps).rate,
         init=lambda: init(init_key),
         step=jax.jit(
             _with_mesh(step_fn, mesh, *meshes.BATCH_AXES),

@@ -11,6 +11,7 @@ from mae_jax.distributed.config import MeshConfig
 from mae_jax.errors import InputError
 from mae_jax.networks import registry
 from mae_jax.networks.mae.config import MAEConfig
+from mae_jax.train.schedules import SCHEDULES
 
 
 @schema
@@ -69,6 +70,12 @@ class DataConfig:
     max_unreadable_fraction: float = setting(0.01, ge=0, le=1, renamed_from="max_broken")
 
 
+def _schedule(name: str) -> str | None:
+    if name in SCHEDULES:
+        return None
+    return f"must be a schedule, but there is no '{name}': {nearest(name, list(SCHEDULES))}"
+
+
 @schema
 class OptimizerConfig:
     """The recipe of section A.2: Lion, one cycle with warm-up and cosine decay, no clipping.
@@ -92,7 +99,7 @@ class OptimizerConfig:
     """
 
     name: Literal["lion", "adamw", "sgd"] = "lion"
-    schedule: Literal["one_cycle", "one_cycle_torch"] = "one_cycle"
+    schedule: str = setting("one_cycle", check=_schedule)
     lr: float = setting(1e-4, gt=0)
     b1: float = setting(0.9, ge=0, lt=1)
     b2: float = setting(0.95, ge=0, lt=1)

@@ -1,67 +1,20 @@
-"""Optimizer and learning-rate schedule of section A.2."""
+"""The optimizers of section A.2."""
 
-import math
 import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from mae_jax.train.config import OptimizerConfig
-
-# Of torch.optim.lr_scheduler.OneCycleLR: where the rate starts and ends, and the range of beta1.
-DIV_FACTOR, FINAL_DIV_FACTOR = 25.0, 1e4
-BASE_MOMENTUM, MAX_MOMENTUM = 0.85, 0.95
+from mae_jax.train.schedules import SCHEDULES, Schedule
 
 
-def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate of every step, counted from 0.
-
-    "one_cycle", in the paper's words: linear from 0 to `lr` in `warmup` of the steps, then a
-    cosine to `final_lr`.
-
-    "one_cycle_torch", as PyTorch's OneCycleLR with its defaults: a cosine from `lr` / 25 to `lr`,
-    then a cosine to `lr` / 250,000. With 10 % of warm-up in 1,000 steps the cosine starts 0.04 `lr`
-    above the line, is up to 0.07 `lr` below it in the first half of the warm-up and up to 0.12 `lr`
-    above it in the second; afterwards the two differ by less than 0.002 `lr`.
-    """
-    if config.schedule == "one_cycle_torch":
-        low = config.lr / DIV_FACTOR
-        return _one_cycle_torch(config, steps, low, config.lr, low / FINAL_DIV_FACTOR)
-    warmup = max(1, round(config.warmup * steps))
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.lr,
-        warmup_steps=warmup,
-        decay_steps=max(steps, warmup + 1),
-        end_value=config.final_lr * config.lr,
-    )
-
-
-def momentum_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """beta1 (or SGD's momentum) of "one_cycle_torch": from 0.95 to 0.85 and back, as the rate."""
-    return _one_cycle_torch(config, steps, MAX_MOMENTUM, BASE_MOMENTUM, MAX_MOMENTUM)
-
-
-def _one_cycle_torch(
-    config: OptimizerConfig, steps: int, start: float, middle: float, end: float
-) -> optax.Schedule:
-    """A cosine from `start` to `middle`, and one to `end`, with the phases of OneCycleLR."""
-    turn = config.warmup * steps - 1.0  # not a whole number in general
-    last = max(steps - 1.0, turn + 1e-6)
-
-    def value(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        rise = jnp.clip(step / max(turn, 1e-6), 0, 1)
-        fall = jnp.clip((step - turn) / (last - turn), 0, 1)
-        first = middle + (start - middle) * (1 + jnp.cos(math.pi * rise)) / 2
-        second = end + (middle - end) * (1 + jnp.cos(math.pi * fall)) / 2
-        return jnp.where(step <= turn, first, second)
-
-    return value
+def schedule(config: OptimizerConfig, steps: int) -> Schedule:
+    """The schedule of a run of `steps` steps, as `config.schedule` names it."""
+    return SCHEDULES[config.schedule](config.lr, config.warmup, config.final_lr, steps)
 
 
 def decayed(params: Any, no_decay: Sequence[str]) -> Any:
@@ -77,10 +30,10 @@ def decayed(params: Any, no_decay: Sequence[str]) -> Any:
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer for a run of `steps` steps; gradients are not clipped."""
-    rate = schedule(config, steps)
-    if config.schedule == "one_cycle_torch":
+    rate, beta1 = schedule(config, steps)
+    if beta1 is not None:
         make = optax.inject_hyperparams(partial(_transformation, config))
-        return make(rate=rate, b1=momentum_schedule(config, steps))
+        return make(rate=rate, b1=beta1)
     return _transformation(config, rate, config.b1)
 
 

@@ -127,7 +127,7 @@ class Trainer:
             # ---- callbacks
             checkpoints = Checkpoints(self.workdir, config.checkpoint, config.divergence)
             stack.callback(checkpoints.close)
-            stack.callback(self._close)
+            stack.callback(self._close_data_and_writer)
             stop = StopSignal()
             stack.callback(stop.restore)
             self.callbacks = [
@@ -145,19 +145,19 @@ class Trainer:
 
             # ---- state: initialize sharded, or restore the latest checkpoint; data from there on
             self.validation_batches = self.data.validation()
-            batches = self._start(*self._initial_state(checkpoints))
+            batches = self._reset_to(*self._initial_state(checkpoints))
 
             # ---- loop: the scalars of a step are read after the next step has been dispatched
             pending: tuple[int, Scalars] | None = None
             while self.step < self.num_steps and not self._stop_reason:
-                self._call("on_step_start")
+                self._notify("on_step_start")
                 with self.throughput.time("data"):
                     batch, channels = next(batches)
                 self.state, scalars = self.fns.step(self.state, batch, channels)
                 self.step += 1
-                diverged_at = self._read(pending)
+                diverged_at = self._log_and_check(pending)
                 pending = (self.step, scalars)
-                self._call("on_step_end")
+                self._notify("on_step_end")
                 if self._lease is not None:
                     self._lease.check()
 
@@ -170,22 +170,22 @@ class Trainer:
                             self.evaluate(evaluator.name)
                     for callback in self.callbacks:
                         if callback.should_run(self):
-                            self._run(callback)
+                            self._run_callback(callback)
 
                     # ---- the end, which no diverged state may reach
                     if self.step == self.num_steps or self._stop_reason:
-                        diverged_at, pending = self._read(pending, check=True), None
+                        diverged_at, pending = self._log_and_check(pending, check=True), None
 
                 if diverged_at is not None:
                     self._stop_reason, pending = "", None
                     restored = roll_back(
                         self.state, diverged_at, self.fns.state, checkpoints, config.divergence
                     )
-                    batches = self._start(*restored)
+                    batches = self._reset_to(*restored)
                 elif stop.received:
                     break
-            self._read(pending)
-            self._call("on_fit_end")
+            self._log_and_check(pending)
+            self._notify("on_fit_end")
 
         # ---- the model is written last, which marks the run as finished
         if self.step < self.num_steps and not self._stop_reason:
@@ -216,7 +216,7 @@ class Trainer:
             with self.throughput.time("evaluation"):
                 self._evaluated[name] = dict(evaluator.evaluate(self))
             if self._evaluated[name]:
-                self._call("on_metrics", self.step, self._evaluated[name])
+                self._notify("on_metrics", self.step, self._evaluated[name])
         return self._evaluated[name]
 
     @property
@@ -236,11 +236,11 @@ class Trainer:
             self._save_model(self.workdir / "untrained")
         return self.state, {}
 
-    def _start(
+    def _reset_to(
         self, state: TrainState, callback_states: CallbackStates
     ) -> Generator[DeviceBatch, None, None]:
         """Sets everything to the step of `state`, and returns the batches from there on."""
-        self._close()
+        self._close_data_and_writer()
         self.state, self.step = state, int(state.step)
         self._evaluated = {}
         history = read_metrics(self.workdir, until=self.step)
@@ -257,11 +257,13 @@ class Trainer:
         )
         for callback in self.callbacks:
             callback.load_state_dict(callback_states.get(callback.name, {}))
-        self._call("on_fit_start")
+        self._notify("on_fit_start")
         self._batches = self.data.training(self.step + int(state.divergence.skipped_batches))
         return self._batches
 
-    def _read(self, pending: tuple[int, Scalars] | None, check: bool = False) -> int | None:
+    def _log_and_check(
+        self, pending: tuple[int, Scalars] | None, check: bool = False
+    ) -> int | None:
         """Reads the scalars of a step from the device and logs them, if it is due.
 
         Returns the step if the run has diverged, which is checked on a schedule of its own, or
@@ -273,22 +275,22 @@ class Trainer:
         if cb.is_due(step, self.num_steps, self.config.log.scalars):
             metrics = {f"train/{name}": float(value) for name, value in scalars.items()}
             metrics["train/learning_rate"] = float(self.fns.lr_schedule(step - 1))
-            self._call("on_metrics", step, metrics | self.throughput.read(step))
+            self._notify("on_metrics", step, metrics | self.throughput.read(step))
         check = check or step % self.config.divergence.check_every == 0
         return step if check and int(scalars["rollback_step"]) >= 0 else None
 
-    def _run(self, callback: cb.Callback) -> None:
+    def _run_callback(self, callback: cb.Callback) -> None:
         if not callback.blocking:
             return callback.run(self)
         jax.block_until_ready(self.state.step)  # else the time of the step would be counted here
         with self.throughput.time(callback.name):
             callback.run(self)
 
-    def _call(self, hook: str, *arguments: Any) -> None:
+    def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
-    def _close(self) -> None:
+    def _close_data_and_writer(self) -> None:
         if self._batches is not None:
             self._batches.close()
         self.writer.close()

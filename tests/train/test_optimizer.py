@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mae_jax.train.config import OptimizerConfig
-from mae_jax.train.optimizer import decayed, momentum_schedule, optimizer, schedule
+from mae_jax.train.optimizer import decayed, optimizer, schedule
 
 
 def test_one_cycle_rises_to_the_maximum_and_falls_as_a_cosine():
-    rate = schedule(OptimizerConfig(lr=0.5, warmup=0.1), steps=100)
+    rate = schedule(OptimizerConfig(lr=0.5, warmup=0.1), steps=100).rate
     assert rate(0) == 0
     assert rate(5) == pytest.approx(0.25)
     assert rate(10) == pytest.approx(0.5)
@@ -56,7 +56,7 @@ def test_lion_by_hand():
     for step, gradient in enumerate((np.array([[0.3, -0.1]]), np.array([[-0.02, -5.0]]))):
         updates, state = transform.update({"kernel": jnp.asarray(gradient)}, state, params)
         params = {"kernel": params["kernel"] + updates["kernel"]}
-        lr = float(schedule(config, 1000)(step))
+        lr = float(schedule(config, 1000).rate(step))
         x = x - lr * (np.sign(0.9 * momentum + 0.1 * gradient) + 0.5 * x)
         momentum = 0.95 * momentum + 0.05 * gradient
         np.testing.assert_allclose(params["kernel"], x, rtol=1e-6)
@@ -77,14 +77,14 @@ def test_one_cycle_torch_is_pytorchs(steps, warmup):
         reference.step()
         if step < steps - 1:
             cycle.step()
-    rates, moments = schedule(config, steps), momentum_schedule(config, steps)
+    rates, moments = schedule(config, steps)
     got = np.array([(float(rates(step)), float(moments(step))) for step in range(steps)])
     np.testing.assert_allclose(got, np.array(wanted), rtol=1e-4, atol=1e-6)
 
 
 def test_the_two_schedules_part_as_the_docstring_says():
     paper, torchs = (
-        np.array([float(schedule(OptimizerConfig(lr=1.0, schedule=name), 1000)(step))
+        np.array([float(schedule(OptimizerConfig(lr=1.0, schedule=name), 1000).rate(step))
                   for step in range(1000)])
         for name in ("one_cycle", "one_cycle_torch")
     )  # fmt: skip
@@ -101,7 +101,7 @@ def test_lion_with_a_cycled_beta1_by_hand():
     x, momentum = np.array([[1.0, -2.0]]), np.zeros((1, 2))
     params = {"kernel": jnp.asarray(x, jnp.float32)}
     state = transform.init(params)
-    rates, moments = schedule(config, 20), momentum_schedule(config, 20)
+    rates, moments = schedule(config, 20)
     for step in range(20):
         gradient = np.array([[0.3 * (-1) ** step, 0.1 * (step - 7.5)]])
         updates, state = transform.update({"kernel": jnp.asarray(gradient)}, state, params)
