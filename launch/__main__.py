@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, runtime_checkable
 
-from mae_jax.errors import InputError, redact_credentials
+from mae_jax.errors import DONE, INTERRUPTED, WRONG_INPUT, InputError, redact_credentials
 
 from .commands import Command
 from .kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
@@ -23,7 +23,8 @@ class Target(Protocol):
 
     Attributes:
       help, example: for the command line.
-      preempted_exit_code: whether a preempted training must end with a status of its own there.
+      uses_preempted_exit_code: whether a preempted training ends with the status `PREEMPTED`
+        there, rather than 0.
     """
 
     @property
@@ -31,13 +32,44 @@ class Target(Protocol):
     @property
     def example(self) -> str: ...
     @property
-    def preempted_exit_code(self) -> bool: ...
-    def add_location_args(self, parser: argparse.ArgumentParser) -> None: ...
-    def add_submit_args(self, parser: argparse.ArgumentParser) -> None: ...
-    def submit(self, run: Run, args: argparse.Namespace) -> list[Command]: ...
-    def status(self, args: argparse.Namespace) -> list[Command]: ...
-    def logs(self, args: argparse.Namespace) -> list[Command]: ...
-    def stop(self, args: argparse.Namespace) -> list[Command]: ...
+    def uses_preempted_exit_code(self) -> bool: ...
+
+    def add_location_args(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options that say where the machines are, which every verb takes."""
+
+    def add_submit_args(self, parser: argparse.ArgumentParser) -> None:
+        """Add the further options of `submit`."""
+
+    def submit(self, run: Run, args: argparse.Namespace) -> list[Command]:
+        """The commands that start the run, or resume it.
+
+        Raises:
+          InputError: the target cannot run it, or an option is wrong.
+        """
+
+    def status(self, args: argparse.Namespace) -> list[Command]:
+        """The commands that show whether the run waits, runs or has ended."""
+
+    def logs(self, args: argparse.Namespace) -> list[Command]:
+        """The commands that follow the output of host, pod or task `args.process`."""
+
+    def stop(self, args: argparse.Namespace) -> list[Command]:
+        """The commands that let the run save its state, and end it."""
+
+
+@runtime_checkable
+class WatchedTarget(Target, Protocol):
+    """A target that does not restart runs after a preemption: `submit --watch` does."""
+
+    def watch(self, run: Run, args: argparse.Namespace) -> None:
+        """Submit the run, and again after each preemption, until it is finished or stopped.
+
+        Raises:
+          InputError: the run has failed.
+        """
+
+    def describe_watch(self, args: argparse.Namespace) -> str:
+        """The further commands of `watch` as a script, for --dry-run."""
 
 
 TARGETS: dict[str, Target] = {
@@ -72,7 +104,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit status (0 success, 2 wrong input)."""
+    """Runs a command line; returns the exit status (see `mae_jax.errors`)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options, words = argv, []
     if "--" in argv:  # the command of mae-jax follows
@@ -82,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(options)
         check_name(args.name)
         target = TARGETS[args.target]
+        wants_watch = getattr(args, "watch", False)
+        watched = target if wants_watch and isinstance(target, WatchedTarget) else None
         if args.verb != "submit":
             if words:
                 raise InputError(f"{args.verb} takes no command after --.")
@@ -93,27 +127,27 @@ def main(argv: Sequence[str] | None = None) -> int:
                 words,
                 num_tasks=args.num_tasks,
                 environment=args.env,
-                preempted_exit_code=target.preempted_exit_code,
+                uses_preempted_exit_code=target.uses_preempted_exit_code,
             )
             commands = target.submit(run, args)
-            if getattr(args, "watch", False) and not args.dry_run:
-                TPU_QUEUED_RESOURCE.watch(run, args)
-                return 0
+            if watched and not args.dry_run:
+                watched.watch(run, args)
+                return DONE
         for command in commands:
             if args.dry_run:
                 print(redact_credentials(str(command)))
             else:
                 command.run()
-        if args.verb == "submit" and getattr(args, "watch", False):
-            print(TPU_QUEUED_RESOURCE.describe_watch(args))
+        if watched:
+            print(watched.describe_watch(args))
     except InputError as error:
         print(redact_credentials(f"launch: {error}"), file=sys.stderr)
-        return 2
+        return WRONG_INPUT
     except KeyboardInterrupt:  # the end of `logs`
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `… --dry-run | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return DONE
 
 
 def build_parser() -> argparse.ArgumentParser:

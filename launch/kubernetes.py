@@ -7,10 +7,10 @@ from pathlib import Path
 
 import jinja2
 
-from mae_jax.errors import InputError
+from mae_jax.errors import FINAL, PREEMPTED, InputError
 
 from .commands import Command, command
-from .runs import FINAL, PREEMPTED, Run, check_shared, positive_int
+from .runs import Run, check_shared, positive_int
 from .tpus import tpu_slice
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,7 +36,7 @@ class Kubernetes:
     jobset: bool
     help: str
     example: str
-    preempted_exit_code: bool = True
+    uses_preempted_exit_code: bool = True
 
     def add_location_args(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options that name the cluster; kubectl's configuration is the default."""

@@ -5,14 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mae_jax.errors import INTERRUPTED, WRONG_INPUT, InputError
-
-# Exit status of a training that saved its state after a signal: launchers must start it again, and
-# would take 0 for the end of the run.
-PREEMPTED = 75
-# Statuses after which the same command would fail in the same way, or was ended by the user. All
-# others (trouble of the machine, a crash, a kill) are worth a restart.
-FINAL = (WRONG_INPUT, INTERRUPTED)
+from mae_jax.errors import PREEMPTED, InputError
 
 # Options of mae-jax that the launcher sets.
 _LAUNCHER_OPTIONS = {
@@ -72,7 +65,7 @@ def make_run(
     *,
     num_tasks: int | None,
     environment: Sequence[str],
-    preempted_exit_code: bool,
+    uses_preempted_exit_code: bool,
 ) -> Run:
     """The run that the command line asks for.
 
@@ -81,7 +74,8 @@ def make_run(
       argv: the command, `train …` or `embed …`.
       num_tasks: tasks of an embedding.
       environment: NAME=VALUE, as given.
-      preempted_exit_code: whether a preempted training ends with the status `PREEMPTED`.
+      uses_preempted_exit_code: whether a preempted training ends with the status `PREEMPTED`,
+        rather than 0, which would mean that the run is finished.
 
     Raises:
       InputError: the command cannot be launched, or sets what the launcher sets.
@@ -112,7 +106,7 @@ def make_run(
         if num_tasks is not None:
             raise InputError("--num-tasks is for embed; a training is sharded by its config.mesh.")
         words += ["--workdir", folder, "--distributed"]
-        words += ["--preempted-exit-code", str(PREEMPTED)] * preempted_exit_code
+        words += ["--preempted-exit-code", str(PREEMPTED)] * uses_preempted_exit_code
     else:
         if num_tasks is None:
             raise InputError("--num-tasks is missing; embed needs the number of its tasks.")

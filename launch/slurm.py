@@ -27,7 +27,7 @@ class Slurm:
       --index /data/index.parquet"""
     # srun kills all processes when one of them fails, so a preempted one must end with status 0.
     # The saved model shows whether a training is finished.
-    preempted_exit_code = False
+    uses_preempted_exit_code = False
 
     def add_location_args(self, parser: argparse.ArgumentParser) -> None:
         """Adds no option: SLURM's commands know their cluster."""

@@ -29,7 +29,7 @@ class TpuVM:
     queued: bool
     help: str
     example: str
-    preempted_exit_code: bool = True
+    uses_preempted_exit_code: bool = True
 
     def add_location_args(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options that name zone and project; gcloud's configuration is the default."""

@@ -1,23 +1,28 @@
 """The exceptions that a user is meant to read, and the exit statuses of the command line.
 
-| status | meaning | would the same command help? |
+| status | meaning | launchers run the command again |
 |---|---|---|
-| 0 | done | – |
-| 2 | `InputError`: wrong input; a file, row, key or option is named | no |
-| 70 | a hang or an error of the program itself | yes for a hang: it resumes |
-| 71 | `MachineError`: trouble of the machine: memory, disk, storage, a killed process | yes |
-| 130 | interrupted by Ctrl-C; work done is kept | yes |
+| 0 | done | no |
+| 1 | a defect of the program, with its traceback | yes |
+| 2 | wrong input (`InputError`): a file, row, key or option is named | no |
+| 70 | a training step hung (EX_SOFTWARE); the same command resumes | yes |
+| 71 | machine failure (`MachineError`): memory, disk, storage, a killed process | yes |
+| 75 | preempted: a launched training saved its state after SIGTERM (EX_TEMPFAIL) | yes |
+| 130 | interrupted by Ctrl-C; the same command resumes | no, the user ended it |
 | 141 | the reader of the output went away (SIGPIPE) | yes |
 
-A training that SIGTERM stops early exits with `--preempted-exit-code` (0 by default). Launchers
-restart on every status but 0, 2 and 130.
+Launchers set status 75 with `train --preempted-exit-code`; without it, a preempted training ends
+with 0.
 """
 
 import errno
 import re
 from concurrent.futures import BrokenExecutor
 
-DONE, WRONG_INPUT, SOFTWARE, MACHINE, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 71, 130, 141
+DONE, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+HANG, MACHINE, PREEMPTED = 70, 71, 75
+# Launchers restart after all statuses but `DONE` and these.
+FINAL = (WRONG_INPUT, INTERRUPTED)
 
 
 class InputError(ValueError):
@@ -54,8 +59,8 @@ _MACHINE = {
 }
 
 
-def machine_trouble(error: BaseException) -> str | None:
-    """One sentence if `error`, or an error that it came from, is trouble of the machine."""
+def machine_failure_message(error: BaseException) -> str | None:
+    """One sentence if `error`, or an error that it came from, is a machine failure."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mae_jax.errors import InputError, machine_trouble
+from mae_jax.errors import InputError, machine_failure_message
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def writable(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if machine_trouble(error) is not None:
+        if machine_failure_message(error) is not None:
             raise
         raise InputError(
             f"{os.fspath(path)} cannot be written ({error.strerror or error}); choose a path that "

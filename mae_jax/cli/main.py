@@ -23,7 +23,7 @@ from mae_jax.errors import (
     MACHINE,
     WRONG_INPUT,
     InputError,
-    machine_trouble,
+    machine_failure_message,
     redact_credentials,
 )
 
@@ -38,7 +38,7 @@ COMMANDS = {
     "correct": "remove batch effects from embeddings",
     "evaluate": "evaluate embeddings: recall of known relationships and more",
     "report": "write one HTML page about a run",
-    "view": "browse embeddings: plates, a map of all wells, images, neighbours",
+    "view": "browse embeddings: plates, a map of all wells, images, neighbors",
     "plan": "estimate the memory, FLOPs and time of a run",
     "convert": "read and write the weights of other implementations",
     "launch": "start runs on TPU VMs, GKE, Kubernetes and SLURM",
@@ -105,14 +105,14 @@ def _run(argv: list[str]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             return BROKEN_PIPE
-        trouble = machine_trouble(error)
-        message = str(error) if isinstance(error, InputError) else trouble
+        failure = machine_failure_message(error)
+        message = str(error) if isinstance(error, InputError) else failure
         if isinstance(error, ModuleNotFoundError):
             message = missing_package(error, name)
         if message is None:
             raise  # a defect: the traceback is what helps
         print(redact_credentials(f"mae-jax {name}: {message}"), file=sys.stderr)
-        return WRONG_INPUT if trouble is None else MACHINE
+        return WRONG_INPUT if failure is None else MACHINE
     return DONE
 
 
@@ -162,8 +162,9 @@ def _overview() -> str:
         f"mae-jax {__version__}: masked autoencoders for microscopy\n\n"
         f"usage: mae-jax COMMAND [options]\n\n{rows}\n\n"
         "`mae-jax COMMAND --help` shows the options and an example.\n\n"
-        "exit status: 0 done; 2 wrong input; 71 trouble of the machine (memory, disk, storage, a\n"
-        "killed process), run the command again; 130 interrupted, the same command resumes."
+        "exit status: 0 done; 2 wrong input; 70 a training step hung; 71 machine failure (memory,\n"
+        "disk, storage, a killed process); 130 interrupted. After 70, 71 and 130 the same command\n"
+        "resumes."
     )
 
 

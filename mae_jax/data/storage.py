@@ -1,8 +1,8 @@
 """Bytes of files, from the local disk or a URL of an allowed protocol.
 
 Reading over a network fails now and then: every read has a time limit and is retried with
-back-off, and remote files can be cached on the local disk. What stays out of reach is the machine's
-trouble (`MachineError`), not a fault of the file. Environment variables configure it all, since
+back-off, and remote files can be cached on the local disk. What stays out of reach is a machine
+failure (`MachineError`), not a fault of the file. Environment variables configure it all, since
 worker processes and the jobs of a fleet inherit them:
 
   MAE_JAX_CACHE        folder of the cache of remote files (none: no cache)

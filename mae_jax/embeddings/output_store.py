@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mae_jax.errors import InputError, MachineError, machine_trouble
+from mae_jax.errors import InputError, MachineError, machine_failure_message
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _TMP = ".partial"
@@ -209,7 +209,7 @@ class OutputStore:
 
     @contextmanager
     def _errors(self, name: str, verb: str) -> Iterator[None]:
-        """Turn an OSError into one sentence: the caller's folder or the machine's trouble."""
+        """Turn an OSError into one sentence: the caller's folder or a machine failure."""
         try:
             yield
         except FileNotFoundError:
@@ -221,9 +221,9 @@ class OutputStore:
                 raise InputError(f"{self} cannot be created; choose another folder.") from None
             raise InputError(f"{self.full_path(name)} does not exist.") from None
         except OSError as error:
-            trouble = machine_trouble(error)
-            reason = error.strerror or trouble or str(error) or type(error).__name__
+            failure = machine_failure_message(error)
+            reason = error.strerror or failure or str(error) or type(error).__name__
             message = f"{self.full_path(name)} cannot be {verb}: {reason.rstrip('.')}"
-            if trouble is None and error.errno is not None:  # local: the path or its permissions
+            if failure is None and error.errno is not None:  # local: the path or its permissions
                 raise InputError(f"{message}; check its permissions or choose another.") from None
             raise MachineError(f"{message}; run the same command again later.") from None

@@ -99,7 +99,7 @@ def test_options_are_not_abbreviated(capsys):
 
 def test_the_overview_explains_the_exit_status(capsys):
     main([])
-    assert "71 trouble of the machine" in capsys.readouterr().out
+    assert "71 machine failure" in capsys.readouterr().out
 
 
 def test_commands_do_not_see_the_options_of_the_frame(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Trouble in worker processes: whose fault it is."""
+"""Failures in worker processes: wrong input or machine failure."""
 
 import itertools
 import multiprocessing

@@ -175,7 +175,7 @@ def test_values_that_no_network_can_use(screen: Callable[..., Path]) -> None:
     assert "1 images are uint32 with values from 4095 to 4095" in wide[0].message
 
 
-def test_images_out_of_reach_are_the_machines_trouble(
+def test_images_out_of_reach_are_a_machine_failure(
     screen: Callable[..., Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

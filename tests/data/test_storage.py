@@ -159,7 +159,7 @@ def test_credentials_are_never_shown(server: _Server, caplog: pytest.LogCaptureF
     assert "a.bin?X-Amz-Signature=***" in shown
 
 
-def test_a_folder_that_vanishes_is_the_machines_trouble(
+def test_a_folder_that_vanishes_is_a_machine_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAE_JAX_ATTEMPTS", "2")

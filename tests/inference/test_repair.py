@@ -186,7 +186,7 @@ def test_a_read_only_folder(index, tmp_path: Path) -> None:
         embed_index(index, tmp_path / "closed" / "out")
 
 
-def test_a_full_disk_is_the_machines_trouble(index, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_a_machine_failure(index, tmp_path: Path, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

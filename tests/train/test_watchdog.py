@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mae_jax.train.callbacks.watchdog import EXIT_STATUS, HangWatchdog
+from mae_jax.errors import HANG
+from mae_jax.train.callbacks.watchdog import HangWatchdog
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def test_the_process_ends_though_its_main_thread_hangs():
         "for seconds in (0, 600): watchdog.on_step_start(); time.sleep(seconds)"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, timeout=120)
-    assert done.returncode == EXIT_STATUS
+    assert done.returncode == HANG
 
 
 def test_steps_in_time_and_what_lies_between_them_pass():

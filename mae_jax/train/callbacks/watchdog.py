@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from mae_jax.errors import HANG
 from mae_jax.train.callbacks.base import Callback
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EXIT_STATUS = 70  # EX_SOFTWARE: neither wrong input nor a signal
-
 
 def end_process() -> None:
     """Ends at once: what hangs would also hang an orderly exit."""
-    os._exit(EXIT_STATUS)
+    os._exit(HANG)
 
 
 class HangWatchdog(Callback):
@@ -32,7 +31,7 @@ class HangWatchdog(Callback):
 
     The first step is not watched, since it holds the compilation; neither is anything between two
     steps (validation, saving). The stacks of all threads are written to stderr, and the process
-    exits with status 70.
+    exits with the status `HANG`.
 
     Args:
       seconds: the limit; 0 watches nothing.
