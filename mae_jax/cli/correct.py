@@ -1,11 +1,11 @@
 """`mae-jax correct`: removes batch effects from embeddings."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mae_jax.evaluation.columns import ReadOptions
-    from mae_jax.evaluation.profiles import ColumnSchema
+from mae_jax.cli.field_options import add_field_options, default_text
+from mae_jax.evaluation.columns import ReadOptions
+from mae_jax.evaluation.profiles import ColumnSchema
+from mae_jax.evaluation.protocols.base import WellsSpec
 
 HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
 EXAMPLE = """\
@@ -14,19 +14,25 @@ EXAMPLE = """\
   mae-jax correct --embeddings new_plates --fitted tvn.npz --out new_corrected.parquet"""
 
 
-def add_column_options(parser: argparse.ArgumentParser) -> None:
+def add_schema_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which metadata column is which."""
-    group = parser.add_argument_group("columns")
+    group = parser.add_argument_group("metadata columns")
+    default = ColumnSchema()
     group.add_argument(
         "--controls",
-        default="Metadata_ControlType=negcon",
+        default=default.controls,
         metavar="COLUMN=VALUE",
-        help="which rows are negative controls (Metadata_ControlType=negcon), or none",
+        help="which rows are negative controls, or none" + default_text(default.controls),
     )
     for name in ("plate", "experiment", "well", "perturbation"):
-        usual = f"Metadata_{name.capitalize()}"
-        says = f"which column names the {name} ({usual})"
-        group.add_argument(f"--{name}", default=usual, metavar="COLUMN", help=says)
+        column = getattr(default, name)
+        help_text = f"which column names the {name}" + default_text(column)
+        group.add_argument(f"--{name}", default=column, metavar="COLUMN", help=help_text)
+
+
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """The options of reading profiles."""
+    group = parser.add_argument_group("reading")
     group.add_argument(
         "--feature-columns",
         nargs="+",
@@ -49,41 +55,10 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         help="read the finished shards of embeddings that are not complete",
     )
     group.add_argument("--obsm", metavar="KEY", help="a matrix of AnnData's obsm instead of X")
-    group.add_argument(
-        "--nan",
-        choices=("error", "rows", "features"),
-        default="error",
-        help="what to do about values that are not finite: stop, drop the rows, the features",
-    )
-    group.add_argument(
-        "--duplicates",
-        choices=("error", "first"),
-        default="error",
-        help="what to do about wells that come twice: stop, or keep the first",
-    )
 
 
-def add_correction_options(parser: argparse.ArgumentParser) -> None:
-    """The options of fitting a correction."""
-    parser.add_argument(
-        "--fit-on",
-        choices=("controls", "all"),
-        default="controls",
-        help="the wells to fit on; controls by default, since they alone are the same in all "
-        "batches",
-    )
-    parser.add_argument(
-        "--batch",
-        metavar="COLUMN",
-        help="group by this column (or plate, experiment) and not as the method says; TVN groups "
-        "by experiment by default",
-    )
-
-
-def column_schema(args: argparse.Namespace) -> "ColumnSchema":
-    """The ColumnSchema that the options say."""
-    from mae_jax.evaluation.profiles import ColumnSchema
-
+def column_schema(args: argparse.Namespace) -> ColumnSchema:
+    """The ColumnSchema that the options describe."""
     return ColumnSchema(
         experiment=args.experiment,
         plate=args.plate,
@@ -93,10 +68,8 @@ def column_schema(args: argparse.Namespace) -> "ColumnSchema":
     )
 
 
-def read_options(args: argparse.Namespace) -> "ReadOptions":
+def read_options(args: argparse.Namespace) -> ReadOptions:
     """The ReadOptions that the options describe."""
-    from mae_jax.evaluation.columns import ReadOptions
-
     return ReadOptions(
         feature_columns=tuple(args.feature_columns),
         metadata=args.metadata,
@@ -129,8 +102,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read and write block by block, for parquet larger than memory; stops at NaN",
     )
-    add_correction_options(parser)
-    add_column_options(parser)
+    add_field_options(parser, WellsSpec, ("fit_on", "batch", "nan", "duplicates"))
+    add_schema_options(parser)
+    add_read_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ class _Removed(argparse.Action):
 
 
 def removed_option(
-    parser: argparse.ArgumentParser, old: str, new: str | None = None, reason: str = ""
+    parser: argparse._ActionsContainer, old: str, new: str | None = None, reason: str = ""
 ) -> None:
     """Declare that option `old` is now `new`, or is gone for a `reason`: using it is an error."""
     reason = reason or f"is now called {new}"

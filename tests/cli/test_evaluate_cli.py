@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ from mae_jax.evaluation import (
     correct,
     run,
 )
-from mae_jax.evaluation.protocols import RUNNERS
+from mae_jax.evaluation.protocols import EVALUATIONS, Evaluation, Option
+from mae_jax.evaluation.protocols.base import Progress, Spec
+from mae_jax.evaluation.results import Result
 
 
 @pytest.fixture
@@ -130,23 +133,58 @@ def _parse(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-@pytest.mark.parametrize("name", evaluate.EVALUATIONS)
+@pytest.mark.parametrize("name", EVALUATIONS)
 def test_every_example_makes_the_specification_of_its_evaluation(name: str) -> None:
-    words = shlex.split(evaluate.EXAMPLES[name].replace("\\\n", " "))
+    words = shlex.split(EVALUATIONS[name].example.replace("\\\n", " "))
     spec = evaluate.specification(_parse([name, *words]))
     assert spec.name == name
-    assert type(spec) in RUNNERS
+    assert type(spec) is EVALUATIONS[name].spec
     given = [word.removeprefix("--").replace("-", "_") for word in words if word[:2] == "--"]
     known = {f.name for f in dataclasses.fields(spec)}
     assert known >= set(given) - {"out", "size", "patch"}
 
 
-@pytest.mark.parametrize("name", evaluate.EVALUATIONS)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_defaults_are_those_of_the_specification(name: str) -> None:
+    """Options that are not given leave every field as the specification has it."""
+    spec = evaluate.specification(
+        _parse([name, *shlex.split(EVALUATIONS[name].example.replace("\\\n", " "))])
+    )
+    given = EVALUATIONS[name].example.replace("-", "_")
+    for field in dataclasses.fields(spec):
+        if field.default is not dataclasses.MISSING and f"__{field.name} " not in given:
+            assert getattr(spec, field.name) == field.default, field.name
+
+
+def test_one_entry_adds_an_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class DrawsSpec(Spec):
+        name: ClassVar[str] = "draws"
+        number: Annotated[int, Option("how many to draw", old_flags=("--n",))] = 3
+
+    def run_draws(spec: DrawsSpec, progress: Progress) -> Result:
+        return Result(settings=spec.settings(), summary=[f"{spec.number} draws"])
+
+    entry = Evaluation(DrawsSpec, run_draws, "random draws", "--number 5", needs_out=False)
+    monkeypatch.setitem(EVALUATIONS, "draws", entry)
+    assert main(["evaluate", "draws", "--number", "7"]) == 0
+    assert capsys.readouterr().out == "7 draws\n"
+    with pytest.raises(SystemExit, match="0"):
+        _parse(["draws", "--help"])
+    assert "how many to draw (default: 3)" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        _parse(["draws", "--n", "4"])
+    assert "--n is now called --number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
 def test_help_is_plain(capsys: pytest.CaptureFixture[str], name: str) -> None:
     with pytest.raises(SystemExit, match="0"):
         _parse([name, "--help"])
     text = capsys.readouterr().out
-    assert f"mae-jax evaluate {name} {evaluate.EXAMPLES[name].split()[0]}" in text
+    assert f"mae-jax evaluate {name} {EVALUATIONS[name].example.split()[0]}" in text
     assert "%%" not in text
 
 

@@ -1,16 +1,17 @@
 """Evaluations as specifications: `run(RecallSpec(…)).save(folder)`.
 
-Each file holds the specifications of one family and the functions that run them. The command line
-(`mae-jax evaluate NAME`) only builds a specification from its options.
+Each file holds the specifications of one family and the functions that run them. `EVALUATIONS` has
+one entry per evaluation; the command line (`mae-jax evaluate NAME`) is made from it: the options
+are the fields of the specification that are annotated with `Option`, with the fields' defaults.
+
+To add an evaluation, write its specification and its function in a file here, and add its entry.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-from mae_jax.evaluation.protocols.base import Progress, Spec
+from mae_jax.evaluation.protocols.base import Evaluation, Progress, Spec
 from mae_jax.evaluation.protocols.features import FeaturesSpec, run_features
 from mae_jax.evaluation.protocols.flops import FlopsSpec, run_flops
 from mae_jax.evaluation.protocols.gene_sets import GeneSetsSpec, run_gene_sets
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.protocols.paper import PaperSpec, run_paper
 from mae_jax.evaluation.protocols.recall import (
     BlocksSpec,
@@ -32,13 +33,15 @@ from mae_jax.evaluation.protocols.retrieval import (
 from mae_jax.evaluation.results import Result
 
 __all__ = [
-    "RUNNERS",
+    "EVALUATIONS",
     "BlocksSpec",
     "CPJUMP1Spec",
     "CompareSpec",
+    "Evaluation",
     "FeaturesSpec",
     "FlopsSpec",
     "GeneSetsSpec",
+    "Option",
     "PaperSpec",
     "RecallSpec",
     "ReplicatesSpec",
@@ -48,19 +51,82 @@ __all__ = [
     "run",
 ]
 
-# Any: each runner takes its own type of specification.
-RUNNERS: dict[type[Spec], Callable[[Any, Progress], Result]] = {
-    RecallSpec: run_recall,
-    RetrievalSpec: run_retrieval,
-    SiblingsSpec: run_siblings,
-    CPJUMP1Spec: run_cpjump1,
-    GeneSetsSpec: run_gene_sets,
-    FeaturesSpec: run_features,
-    ReplicatesSpec: run_replicates,
-    CompareSpec: run_compare,
-    BlocksSpec: run_blocks,
-    FlopsSpec: run_flops,
-    PaperSpec: run_paper,
+# The order is that of the overview, `mae-jax evaluate --help`.
+EVALUATIONS: dict[str, Evaluation] = {
+    evaluation.spec.name: evaluation
+    for evaluation in (
+        Evaluation(
+            RecallSpec,
+            run_recall,
+            "recall of known relationships (Tables 2, 3 and 6, Fig. 5)",
+            "--embeddings MAE=emb/mae WSL=emb/wsl --corrections none tvn \\\n"
+            "      --relationships corum:allComplexes.txt reactome.csv --out evaluation",
+        ),
+        Evaluation(
+            RetrievalSpec,
+            run_retrieval,
+            "perturbation retrieval: replicates among the controls of their plate",
+            "--embeddings emb/mae --correction tvn --batch plate --out retrieval",
+        ),
+        Evaluation(
+            SiblingsSpec,
+            run_siblings,
+            "sibling retrieval among the perturbations that were retrieved",
+            "--embeddings emb/mae --siblings Metadata_Gene --out siblings",
+        ),
+        Evaluation(
+            CPJUMP1Spec,
+            run_cpjump1,
+            "both retrievals on CPJUMP1's own plates (Tables 4, 8 and 9)",
+            "--embeddings emb/mae --design cpjump1_design --out cpjump1",
+        ),
+        Evaluation(
+            GeneSetsSpec,
+            run_gene_sets,
+            "recall at 5 % false positives on gene sets (Table 5)",
+            "--embeddings emb/mae --relationships string:links.txt.gz,info.txt.gz \\\n"
+            "      --sets sets.json --out genesets",
+        ),
+        Evaluation(
+            FeaturesSpec,
+            run_features,
+            "prediction of CellProfiler features (Table 7, Fig. 6 and 9)",
+            "--train emb/exp1 exp1_features.csv.gz --test emb/exp2 exp2_features.csv.gz \\\n"
+            "      --out features",
+        ),
+        Evaluation(
+            ReplicatesSpec,
+            run_replicates,
+            "replicate consistency and perturbation strength, with p-values",
+            "--embeddings emb/mae --out replicates",
+        ),
+        Evaluation(
+            CompareSpec,
+            run_compare,
+            "which model recalls more, with intervals and p-values",
+            "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out compare",
+        ),
+        Evaluation(
+            BlocksSpec,
+            run_blocks,
+            "which block of an encoder makes the best map",
+            "--embeddings 4=emb/block4 8=emb/block8 12=emb/block12 \\\n"
+            "      --relationships corum.csv --out blocks",
+        ),
+        Evaluation(
+            FlopsSpec,
+            run_flops,
+            "training compute, as the paper counts it and the true count",
+            "--size L --patch 8 --crops 3.5e9",
+            needs_out=False,
+        ),
+        Evaluation(
+            PaperSpec,
+            run_paper,
+            "the paper's tables and figures, next to the published numbers",
+            "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out paper",
+        ),
+    )
 }
 
 
@@ -77,4 +143,4 @@ def run(spec: Spec, progress: Progress = lambda message: None) -> Result:
     Raises:
       InputError: whatever the evaluation refuses.
     """
-    return RUNNERS[type(spec)](spec, progress)
+    return EVALUATIONS[spec.name].run(spec, progress)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import aggregate
@@ -18,8 +18,10 @@ from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.holdout import correct_with_holdout, describe, seen_controls
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.relationship_databases import read_database
 from mae_jax.evaluation.relationships import Relationships
+from mae_jax.evaluation.results import Result
 
 Source = Profiles | str | os.PathLike[str]
 Progress = Callable[[str], None]
@@ -38,6 +40,26 @@ class Spec:
         return {"evaluation": self.name, **fields}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: an entry of `EVALUATIONS`, from which the command line is made.
+
+    Attributes:
+      spec: the type of its specification; `spec.name` is the evaluation's name.
+      run: computes the result of a specification.
+      title: one line for the overview, lower case and without a full stop.
+      example: options of an example, after `mae-jax evaluate NAME`.
+      needs_out: the command line asks for a folder; False where the summary says everything.
+    """
+
+    spec: type[Spec]
+    # Any: each function takes its own type of specification.
+    run: Callable[[Any, Progress], Result]
+    title: str
+    example: str
+    needs_out: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class WellsSpec(Spec):
     """An evaluation of one or several embeddings of wells.
@@ -51,14 +73,47 @@ class WellsSpec(Spec):
       seed: of everything drawn.
     """
 
-    embeddings: Mapping[str, Source]
+    embeddings: Annotated[
+        Mapping[str, Source],
+        Option(
+            "embeddings folders or files; a NAME for the tables",
+            nargs="+",
+            metavar="[NAME=]PATH",
+            named=True,
+        ),
+    ]
     schema: ColumnSchema = field(default_factory=ColumnSchema)
     read: ReadOptions = field(default_factory=ReadOptions)
-    nan: str = "error"
-    duplicates: str = "error"
-    fit_on: str = "controls"
-    batch: str | None = None
-    seed: int = 0
+    nan: Annotated[
+        str,
+        Option(
+            "what to do about values that are not finite: stop, drop the rows, drop the features",
+            choices=("error", "rows", "features"),
+        ),
+    ] = "error"
+    duplicates: Annotated[
+        str,
+        Option(
+            "what to do about wells with several rows: stop, or keep the first",
+            choices=("error", "first"),
+        ),
+    ] = "error"
+    fit_on: Annotated[
+        str,
+        Option(
+            "wells to fit the correction on; the controls alone are the same in all batches",
+            choices=("controls", "all"),
+        ),
+    ] = "controls"
+    batch: Annotated[
+        str | None,
+        Option(
+            "group by this column (or plate, experiment) instead of the correction's own grouping; "
+            "TVN groups by experiment by default",
+            metavar="COLUMN",
+        ),
+    ] = None
+    seed: Annotated[int, Option("random seed")] = 0
 
     def load(self, notes: Progress | None = None) -> dict[str, Profiles]:
         """All embeddings in memory, checked.
@@ -89,8 +144,15 @@ class ScoredWellsSpec(WellsSpec):
         and that the score uses alone; 0 is the paper's design, see `holdout`.
     """
 
-    correction: str = "tvn"
-    holdout_controls: float = 0.5
+    correction: Annotated[str, Option("name of a correction")] = "tvn"
+    holdout_controls: Annotated[
+        float,
+        Option(
+            "share of each plate's negative controls that the correction does not see and that "
+            "the score uses alone",
+            metavar="SHARE",
+        ),
+    ] = 0.5
 
     def corrected(self, profiles: Profiles, notes: Progress) -> Profiles:
         """The wells to score: treated wells and the controls to score against.
@@ -133,12 +195,41 @@ class MapSpec(WellsSpec):
       unexpressed: table `gene,zFPKM` that selects the genes of the arm means.
     """
 
-    relationships: Sequence[Relationships | str | os.PathLike[str]]
-    by: str = "Metadata_Gene"
-    levels: Sequence[str] = ()
-    chromosome_arms: str | os.PathLike[str] | None = None
-    centromeres: str | os.PathLike[str] | None = None
-    unexpressed: str | os.PathLike[str] | None = None
+    relationships: Annotated[
+        Sequence[Relationships | str | os.PathLike[str]],
+        Option(
+            "entity1,entity2 tables, or downloads: corum:F humap:F reactome:F signor:F "
+            "string:LINKS,INFO",
+            nargs="+",
+            metavar="[KIND:]FILE",
+        ),
+    ]
+    by: Annotated[str, Option("column to relate", metavar="COLUMN")] = "Metadata_Gene"
+    levels: Annotated[
+        Sequence[str],
+        Option(
+            "columns to aggregate by first, such as the guide",
+            flag="--aggregate-via",
+            old_flags=("--through",),
+            nargs="*",
+            metavar="COLUMN",
+        ),
+    ] = ()
+    chromosome_arms: Annotated[
+        str | os.PathLike[str] | None,
+        Option("correct for chromosome arms by this table", old_flags=("--arms",), metavar="FILE"),
+    ] = None
+    centromeres: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "chrom,start,end of the centromeres, if the table of arms has coordinates only",
+            metavar="FILE",
+        ),
+    ] = None
+    unexpressed: Annotated[
+        str | os.PathLike[str] | None,
+        Option("gene,zFPKM: selects the genes of the arm means", metavar="FILE"),
+    ] = None
 
     def databases(self) -> list[Relationships]:
         """The known relationships, read."""

@@ -4,12 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from mae_jax.evaluation.cellprofiler import predict_features
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, Source, Spec
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
+
+_PAIR = ("EMBEDDINGS", "FEATURES")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +27,27 @@ class FeaturesSpec(Spec):
     """
 
     name: ClassVar[str] = "features"
-    train: Sequence[Source]
-    test: Sequence[Source]
-    on: Sequence[str] = ("Metadata_Plate", "Metadata_Well")
-    scale_per_experiment: bool = False
-    selection: str = "converged"
-    workers: int = 2
+    train: Annotated[Sequence[Source], Option("one experiment", nargs=2, metavar=_PAIR)]
+    test: Annotated[Sequence[Source], Option("another experiment", nargs=2, metavar=_PAIR)]
+    on: Annotated[
+        Sequence[str],
+        Option("columns that identify a well in both tables", nargs="+", metavar="COLUMN"),
+    ] = ("Metadata_Plate", "Metadata_Well")
+    scale_per_experiment: Annotated[
+        bool,
+        Option(
+            "center and scale the embeddings of each experiment separately", old_flags=("--each",)
+        ),
+    ] = False
+    selection: Annotated[
+        str,
+        Option(
+            "choose penalties by the exact solutions, or as scikit-learn's descent leaves them "
+            "(over ten times slower)",
+            choices=("converged", "scikit-learn"),
+        ),
+    ] = "converged"
+    workers: Annotated[int, Option("threads")] = 2
 
 
 def run_features(spec: FeaturesSpec, progress: Progress) -> Result:

@@ -1,11 +1,12 @@
 """Training compute of a masked autoencoder, as the paper counts it and analytically."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 
 from mae_jax.evaluation.protocols.base import Progress, Spec
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 from mae_jax.flops import (
     PublishedMAE,
@@ -26,7 +27,7 @@ class FlopsSpec(Spec):
 
     name: ClassVar[str] = "flops"
     network: PublishedMAE
-    crops: float
+    crops: Annotated[float, Option("crops seen in training, such as 3.5e9", parse=float)]
 
 
 def run_flops(spec: FlopsSpec, progress: Progress) -> Result:

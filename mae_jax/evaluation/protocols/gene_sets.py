@@ -4,13 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
 from mae_jax.evaluation.protocols.base import MapSpec, Progress
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 from mae_jax.files import read_json
 
@@ -26,8 +27,8 @@ class GeneSetsSpec(MapSpec):
     """
 
     name: ClassVar[str] = "genesets"
-    sets: GeneSets
-    correction: str = "tvn"
+    sets: Annotated[GeneSets, Option('JSON {"name": [genes]} or CSV set,gene', metavar="FILE")]
+    correction: Annotated[str, Option("name of a correction")] = "tvn"
 
 
 def run_gene_sets(spec: GeneSetsSpec, progress: Progress) -> Result:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 
@@ -17,8 +17,14 @@ from mae_jax.evaluation.paper_tables import Paper, with_flops
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, Source
 from mae_jax.evaluation.protocols.gene_sets import GeneSets, read_sets
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.protocols.recall import RecallSpec, make_tables
-from mae_jax.evaluation.protocols.retrieval import CPJUMP1Spec, score_cpjump1
+from mae_jax.evaluation.protocols.retrieval import (
+    DEFAULT_NULL_SIZE,
+    NULL_SIZE,
+    CPJUMP1Spec,
+    score_cpjump1,
+)
 from mae_jax.evaluation.relationships import Relationships
 from mae_jax.evaluation.results import Result
 from mae_jax.files import read_json
@@ -42,13 +48,35 @@ class PaperSpec(RecallSpec):
     """
 
     name: ClassVar[str] = "paper"
-    table3_correction: str = "tvn"
-    sets: GeneSets | None = None
-    cpjump1: Mapping[str, Source] = field(default_factory=dict)
-    design: str | os.PathLike[str] | None = None
-    null_size: int = 10_000
-    features: Mapping[str, pd.DataFrame | str | os.PathLike[str]] = field(default_factory=dict)
-    shapes: Shapes | None = None
+    table3_correction: Annotated[
+        str, Option("the correction of Table 3", old_flags=("--main",))
+    ] = "tvn"
+    sets: Annotated[GeneSets | None, Option("gene sets, for Table 5", metavar="FILE")] = None
+    cpjump1: Annotated[
+        Mapping[str, Source],
+        Option(
+            "embeddings of CPJUMP1's plates, for Tables 4, 8, 9",
+            nargs="*",
+            metavar="[NAME=]PATH",
+            named=True,
+        ),
+    ] = field(default_factory=dict)
+    design: Annotated[
+        str | os.PathLike[str] | None,
+        Option("folder of CPJUMP1's metadata, for Tables 4, 8, 9", metavar="FOLDER"),
+    ] = None
+    null_size: Annotated[int, NULL_SIZE] = DEFAULT_NULL_SIZE
+    features: Annotated[
+        Mapping[str, pd.DataFrame | str | os.PathLike[str]],
+        Option("`features` tables, for Table 7", nargs="*", metavar="NAME=CSV", named=True),
+    ] = field(default_factory=dict)
+    shapes: Annotated[
+        Shapes | None,
+        Option(
+            '{"NAME": {"size": "L", "patch": 8, "crops": 3.5e9}}, for the scaling plots',
+            metavar="JSON",
+        ),
+    ] = None
 
     def settings(self) -> dict[str, object]:
         """Add which controls the scores used."""

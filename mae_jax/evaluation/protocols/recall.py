@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from mae_jax.evaluation.corrections import CORRECTIONS
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import MapSpec, Progress
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.recall_tables import (
     RecallTables,
     best_of_each,
@@ -29,8 +30,12 @@ class RecallSpec(MapSpec):
     """
 
     name: ClassVar[str] = "recall"
-    corrections: Sequence[str] = ("tvn",)
-    random: int | None = None
+    corrections: Annotated[Sequence[str], Option("names of corrections, or all", nargs="+")] = (
+        "tvn",
+    )
+    random: Annotated[
+        int | None, Option("add random embeddings of this width", parse=int, metavar="WIDTH")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class CompareSpec(MapSpec):
     """Paired comparison of the recall of two or more embeddings under one correction."""
 
     name: ClassVar[str] = "compare"
-    correction: str = "tvn"
+    correction: Annotated[str, Option("name of a correction")] = "tvn"
 
 
 @dataclass(frozen=True, kw_only=True)

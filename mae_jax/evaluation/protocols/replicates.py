@@ -1,12 +1,13 @@
 """Replicate consistency and perturbation strength, as tables."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 
 from mae_jax.evaluation.holdout import describe
 from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.replicates import perturbation_strength, replicate_consistency
 from mae_jax.evaluation.results import Result
 
@@ -20,7 +21,7 @@ class ReplicatesSpec(ScoredWellsSpec):
     """
 
     name: ClassVar[str] = "replicates"
-    permutations: int = 1000
+    permutations: Annotated[int, Option("permutations of the labels, for the p-values")] = 1000
 
 
 def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 
@@ -11,8 +11,13 @@ from mae_jax.evaluation import cpjump1
 from mae_jax.evaluation.holdout import correct_with_holdout, describe
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
+from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
+
+_RULE = Option("how a perturbation is called retrieved", choices=("copairs", "2023"))
+NULL_SIZE = Option("number of random rankings")
+DEFAULT_NULL_SIZE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +28,8 @@ class RankingSpec(ScoredWellsSpec):
       rule, null_size: see `group_significance`.
     """
 
-    rule: str = "copairs"
-    null_size: int = 10_000
+    rule: Annotated[str, _RULE] = "copairs"
+    null_size: Annotated[int, NULL_SIZE] = DEFAULT_NULL_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,12 @@ class RetrievalSpec(RankingSpec):
     """
 
     name: ClassVar[str] = "retrieval"
-    holdout_splits: int = 1
+    holdout_splits: Annotated[
+        int,
+        Option(
+            "score N random splits of the controls, with mean and standard deviation", metavar="N"
+        ),
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,10 @@ class SiblingsSpec(RankingSpec):
     """
 
     name: ClassVar[str] = "siblings"
-    siblings: str = "Metadata_Gene"
-    absolute: bool = False
+    siblings: Annotated[str, Option("column of labels, separated by |", metavar="COLUMN")] = (
+        "Metadata_Gene"
+    )
+    absolute: Annotated[bool, Option("rank by |cosine| (compounds)")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +75,10 @@ class CPJUMP1Spec(RankingSpec):
     """
 
     name: ClassVar[str] = "cpjump1"
-    design: str | os.PathLike[str]
-    rule: str = "2023"
+    design: Annotated[
+        str | os.PathLike[str], Option("folder of CPJUMP1's metadata", metavar="FOLDER")
+    ]
+    rule: Annotated[str, _RULE] = "2023"
 
 
 def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:

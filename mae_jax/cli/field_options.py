@@ -1,0 +1,65 @@
+"""Command-line options from the fields of a specification that are annotated with `Option`."""
+
+import argparse
+import dataclasses
+from collections.abc import Collection
+from typing import Any, get_type_hints
+
+from mae_jax.cli.removed_options import removed_option
+from mae_jax.evaluation.protocols.option import Option
+
+
+def options_of(spec: type) -> dict[str, Option]:
+    """The options of a dataclass by field, in the order of the fields."""
+    hints = get_type_hints(spec, include_extras=True)
+    names = [f.name for f in dataclasses.fields(spec)]
+    return {
+        name: entry
+        for name in names
+        for entry in getattr(hints[name], "__metadata__", ())
+        if isinstance(entry, Option)
+    }
+
+
+def add_field_options(
+    parser: argparse._ActionsContainer, spec: type, names: Collection[str] | None = None
+) -> None:
+    """Declare the options of a dataclass's fields; `names` selects some of them."""
+    fields = {f.name: f for f in dataclasses.fields(spec)}
+    for name, option in options_of(spec).items():
+        if names is None or name in names:
+            _add(parser, fields[name], option)
+
+
+def default_text(default: object) -> str:
+    """A default as the end of a help text; empty for None, False and empty sequences."""
+    if default is None or default is False or default in ((), [], {}):
+        return ""
+    if isinstance(default, (list, tuple)):
+        default = " ".join(map(str, default))
+    text = f"{default:,}" if isinstance(default, int) else str(default)
+    return f" (default: {text})"
+
+
+def _add(
+    parser: argparse._ActionsContainer, field: "dataclasses.Field[Any]", option: Option
+) -> None:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    flag = option.flag or "--" + field.name.replace("_", "-")
+    settings: dict[str, Any] = {"dest": field.name}
+    if default is dataclasses.MISSING:
+        settings |= {"required": True, "help": option.help}
+    else:
+        settings |= {"default": default, "help": option.help + default_text(default)}
+    settings["help"] = settings["help"].replace("%", "%%")
+    if default is False:
+        settings["action"] = "store_true"
+    else:
+        settings |= {"metavar": option.metavar, "choices": option.choices, "nargs": option.nargs}
+        number = type(default) if isinstance(default, (int, float)) else None
+        settings["type"] = option.parse or number
+    parser.add_argument(flag, **settings)
+    for old in option.old_flags:
+        removed_option(parser, old, flag)
