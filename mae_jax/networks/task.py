@@ -32,11 +32,17 @@ class Task(ABC):
       has_reconstruction: whether `reconstruct` is implemented.
       scale, eps: of the preprocessing of raw pixels (`Preprocessing`).
       reinit: top-level names of parameters that keep their initial values in a warm start.
+      run_keys: names of config keys, nested ones too, that belong to a training run and not to the
+        architecture: a run that continues from another model keeps its own.
     """
 
     labelled: ClassVar[bool] = False
     has_reconstruction: ClassVar[bool] = False
     reinit: ClassVar[tuple[str, ...]] = ()
+    run_keys: ClassVar[tuple[str, ...]] = (
+        *("channels", "classes", "crop", "mask_ratio", "drop_path"),
+        *("attention", "dtype", "remat", "scan"),
+    )
 
     scale: float | None = None
     eps: float = DEFAULT_EPS
@@ -123,6 +129,14 @@ class Task(ABC):
         """The masked, the reconstructed and the original crops, all standardized."""
         raise NotImplementedError(f"{type(self).__name__} has no reconstruction.")
 
+    def adopt(self, initial: Any) -> Any:
+        """The network's config with the architecture of `initial`, but its own `run_keys`.
+
+        Raises:
+          InputError: the two do not fit together.
+        """
+        return _merge(initial, self.model, self.run_keys)
+
     def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
         """A mask of the parameters that a batch of these channels updates, or None for all.
 
@@ -155,3 +169,14 @@ class Task(ABC):
         if self.labelled:
             batch["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
         return batch
+
+
+def _merge(initial: Any, config: Any, kept: tuple[str, ...]) -> Any:
+    """`config` with the values of `initial`, except for keys of the names `kept`."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        old, new = getattr(config, field.name), getattr(initial, field.name)
+        if field.name not in kept:
+            nested = dataclasses.is_dataclass(old) and dataclasses.is_dataclass(new)
+            changes[field.name] = _merge(new, old, kept) if nested else new
+    return dataclasses.replace(config, **changes)

@@ -225,6 +225,9 @@ class TrainConfig:
       seed: of the parameters, the crops, the masks and the dropped paths.
       init_from: a model whose weights the run starts from (ImageNet initialisation): a saved one,
         or whatever `from_pretrained` reads; "" starts from random ones.
+      init_architecture: "own" continues from the architecture of the model in `init_from`: `model`
+        then only sets channels (matched by name), classes, crop, how it is computed, dropped paths,
+        mask and loss, and a decoder where the model has none; "config" refuses other architectures.
       save_initial_model: also save the network as it was before the first step.
     """
 
@@ -242,6 +245,7 @@ class TrainConfig:
     steps: int = setting(100_000, ge=1)
     seed: int = setting(0, ge=0, lt=2**63)
     init_from: str = ""
+    init_architecture: Literal["own", "config"] = "own"
     save_initial_model: bool = setting(False, renamed_from="keep_untrained")
 
     def __post_init__(self) -> None:

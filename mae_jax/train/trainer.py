@@ -24,6 +24,7 @@ from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.evaluators import VALIDATION_LOSS, Evaluator, ValidationLoss
+from mae_jax.train.initial_architecture import adopt_architecture
 from mae_jax.train.metric_writers import MetricWriter, NoopWriter, make_writer, read_metrics
 from mae_jax.train.pixel_scale import resolve_scale
 from mae_jax.train.preemption import StopSignal
@@ -81,7 +82,7 @@ class Trainer:
         workdir: str | Path,
         data: DataSource | None = None,
     ) -> None:
-        config = resolve_scale(config, Path(workdir))
+        config = adopt_architecture(resolve_scale(config, Path(workdir)), Path(workdir))
         self.config, self.workdir = config, Path(workdir)
         self.mesh = meshes.make_mesh(config.mesh) if mesh is None else mesh
         self.fns = build(config, self.mesh)

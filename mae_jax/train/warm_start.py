@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mae_jax.config import to_dict
 from mae_jax.encoders.pretrained import from_pretrained
 from mae_jax.errors import InputError
-from mae_jax.networks.registry import param_shapes
+from mae_jax.networks.registry import of_config, param_shapes
 from mae_jax.networks.saved_model import PretrainedModel
 from mae_jax.networks.task import Task
 from mae_jax.train.step import TrainState
@@ -44,7 +44,7 @@ def warm_start(path: str, task: Task, state: TrainState) -> TrainState:
       InputError: another architecture (heads, bias layout, epsilons are compared), no channel in
         common, or parameters that are missing or have another shape (all are listed).
     """
-    model = _read(path, task)
+    model = read_initial_model(path, task)
     _compare(path, model, task)
     source = flatten(_nested(model.params, model, task))
     common = [name for name in task.channels if name in model.preprocessing.channels]
@@ -86,6 +86,46 @@ def warm_start(path: str, task: Task, state: TrainState) -> TrainState:
     return state.replace(params=params, model_state=model_state, ema=ema)
 
 
+def read_initial_model(path: str, task: Task) -> PretrainedModel:
+    """Read the model that a task starts from, RGB weights with the task's channels.
+
+    Raises:
+      InputError: the model cannot be read, or has another number of channels and no names of them.
+    """
+    model = from_pretrained(path)
+    names = model.preprocessing.channels
+    if names == task.channels or not (names == RGB or names[:1] == ("channel_1",)):
+        return model
+    # PyTorch weights without channel names: RGB kernels are adapted, other counts must agree.
+    # An encoder alone that is channel-agnostic counts one.
+    if names != RGB and len(names) not in (1, len(task.channels)):
+        raise InputError(
+            f"init_from: {path} does not name its {len(names)} channels, and the model has "
+            f"{len(task.channels)} ({', '.join(task.channels)}); name them with `mae-jax convert "
+            "--channels`, and start from the model that it writes."
+        )
+    return from_pretrained(path, channels=task.channels)
+
+
+def is_encoder_of(initial: Any, config: Any) -> bool:
+    """Whether a model's config is that of the encoder alone of another config."""
+    return hasattr(config, "encoder") and of_config(initial).has_config(config.encoder)
+
+
+def check_network(path: str, initial: Any, config: Any) -> None:
+    """Compare the network of the initial model with the one to train.
+
+    Raises:
+      InputError: they differ, and it is not the encoder of the one to train either.
+    """
+    own, other = of_config(config), of_config(initial)
+    if not other.has_config(config) and not is_encoder_of(initial, config):
+        raise InputError(
+            f"init_from: {path} is of the network '{other.name}', but network is '{own.name}'; "
+            "start from a model of the same network, or change network and model."
+        )
+
+
 def resize_position_table(
     table: Float[np.ndarray, "1 old_rows width"], rows: int
 ) -> Float[np.ndarray, "1 {rows} width"]:
@@ -117,16 +157,8 @@ def channel_axes(config: Any) -> dict[str, int]:
     return axes
 
 
-def _read(path: str, task: Task) -> PretrainedModel:
-    model = from_pretrained(path)
-    names = model.preprocessing.channels
-    if names == task.channels or not (names == RGB or names[:1] == ("channel_1",)):
-        return model
-    # PyTorch weights without channel names: RGB kernels are adapted, other counts must agree.
-    return from_pretrained(path, channels=task.channels)
-
-
 def _compare(path: str, model: PretrainedModel, task: Task) -> None:
+    check_network(path, model.config, task.model)
     theirs = flatten_leaves(_nested(to_dict(model.config), model, task))
     own = flatten_leaves(to_dict(task.model))
     differing = [
@@ -138,8 +170,8 @@ def _compare(path: str, model: PretrainedModel, task: Task) -> None:
         options = " ".join(f"--config.model.{name}={theirs[name]}" for name in differing)
         raise InputError(
             f"init_from: {path} has {', '.join(f'{n} {theirs[n]}' for n in differing)}, but the "
-            f"model has {', '.join(str(own[n]) for n in differing)}; give {options}, or set model "
-            f"to mae_jax.from_pretrained('{path}').config."
+            f"model has {', '.join(str(own[n]) for n in differing)}; give {options}, or "
+            "--config.init_architecture=own to continue from the model's own."
         )
     scale, own_scale = model.preprocessing.scale, task.preprocessing().scale
     if scale != own_scale and scale is not None:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mae_jax.networks.classifier_task import ClassifierTask
 from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.densenet.model import DenseNet
+from mae_jax.networks.task import Task
 
 
 class DenseNetTask(ClassifierTask):
@@ -17,6 +18,7 @@ class DenseNetTask(ClassifierTask):
     """
 
     reinit = ("neck1", "neck2", "classifier")
+    run_keys = (*Task.run_keys, "embedding_dims", "norm", "ghost_batch_size", "momentum")
     model: DenseNetConfig
 
     def logits(

@@ -18,6 +18,7 @@ class MAETask(Task):
     """L_MAE+ (Equation 3) of raw crops, self-standardised; scalars "mae" and "fourier"."""
 
     has_reconstruction = True
+    run_keys = (*Task.run_keys, "norm_pix", "fourier_weight", "fourier_scale")
     model: MAEConfig
 
     @property

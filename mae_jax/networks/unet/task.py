@@ -15,6 +15,7 @@ class MUNetTask(Task):
     """The loss of a masked U-Net on raw crops, self-standardised; scalar "mae"."""
 
     has_reconstruction = True
+    run_keys = (*Task.run_keys, "patch")  # the side of masked squares
     model: UNetConfig
 
     def loss(

@@ -1,9 +1,11 @@
 """Weakly supervised vision transformers (Section 4.1)."""
 
+import dataclasses
 from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mae_jax.errors import InputError
 from mae_jax.networks.classifier_task import ClassifierTask
 from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.networks.vit.model import ViT
@@ -18,6 +20,12 @@ class ViTTask(ClassifierTask):
     @property
     def crop(self) -> int:
         return self.model.patch * self.model.grid
+
+    def adopt(self, initial: ViTConfig) -> ViTConfig:
+        """Keeps the crop: a table of positions of another grid is resized to it."""
+        if self.crop % initial.patch:
+            raise InputError(f"crop {self.crop} must be a multiple of patch {initial.patch}.")
+        return dataclasses.replace(super().adopt(initial), grid=self.crop // initial.patch)
 
     def logits(
         self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
