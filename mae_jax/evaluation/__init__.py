@@ -5,7 +5,7 @@ are specifications: `run(RecallSpec(embeddings=…, relationships=…)).save("ev
 """
 
 from mae_jax.evaluation.aggregation import aggregate
-from mae_jax.evaluation.corrections import CORRECTIONS, VARIANTS, Correction, correct, fit
+from mae_jax.evaluation.corrections import CORRECTIONS, TABLE2, Correction, correct, fit
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.protocols import (
     BlocksSpec,
@@ -27,7 +27,7 @@ from mae_jax.evaluation.results import Result
 
 __all__ = [
     "CORRECTIONS",
-    "VARIANTS",
+    "TABLE2",
     "BlocksSpec",
     "CPJUMP1Spec",
     "ColumnSchema",

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.correction_spec import CORRECTIONS, VARIANTS, CorrectionSpec, label
+from mae_jax.evaluation.correction_spec import CORRECTIONS, TABLE2, CorrectionSpec, label
 from mae_jax.evaluation.fitted_correction import (
     BatchTransform,
     Correction,
@@ -27,7 +27,7 @@ from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
 __all__ = [
     "CORRECTIONS",
-    "VARIANTS",
+    "TABLE2",
     "BatchTransform",
     "Correction",
     "CorrectionSpec",
@@ -56,7 +56,7 @@ def fit(
 
     Args:
       source: `Profiles`, or a stream of them.
-      method: a name in `CORRECTIONS` or `VARIANTS`.
+      method: a name in `CORRECTIONS`.
       fit_on: "controls" (default: see the module) or "all".
       batch: the grouping, in place of the method's own: "plate", "experiment" or a column. For
         TVN the default is "experiment".

@@ -72,7 +72,7 @@ class Correction:
     """A fitted correction.
 
     Attributes:
-      method: its name in `CORRECTIONS` or `VARIANTS`.
+      method: its name in `CORRECTIONS`.
       spec: what it consists of.
       fit_on: "controls" or "all".
       schema: the metadata columns it was fitted with.
@@ -240,15 +240,30 @@ class Correction:
         return result
 
     def batch_labels(self, metadata: pd.DataFrame) -> np.ndarray:
+        """Each row's batch by the correction's grouping, (N,) strings; "" if it has none.
+
+        Raises:
+          InputError: the metadata lack the column to group by.
+        """
         if not self.spec.batch:
             return np.full(len(metadata), "", dtype=object)
         return batch_labels(metadata, self.spec.batch, self.schema)
 
 
 def fit_batches(fitted: Correction, source: Source, names: list[str]) -> dict[str, BatchTransform]:
+    """Fit the second part of a correction: one transform for each batch.
+
+    Args:
+      fitted: the correction with its part for all wells, which the wells pass first.
+      source: wells of these batches; the reference wells among them are fitted on.
+      names: the batches to fit, as `Correction.batch_labels` names them.
+
+    Raises:
+      InputError: a batch has too few reference wells.
+    """
     spec = fitted.spec
     width = len(fitted.out_names)
-    # Whitening takes a K × K matrix a batch: one batch at a time, from rows held in memory.
+    # Whitening takes one K × K matrix per batch: one batch at a time, from rows held in memory.
     moments_of: dict[str, Moments] = {}
     min_wells = 2 if spec.scale or spec.whiten else 1
     maps: dict[str, BatchTransform] = {}
@@ -289,7 +304,12 @@ def _check_count(fitted: Correction, batch: str, count: int, min_wells: int) -> 
         )
 
 
-def reference_mask(source: Source, fit_on: str, schema: ColumnSchema) -> np.ndarray:
+def reference_mask(source: Source, fit_on: str, schema: ColumnSchema) -> Bool[np.ndarray, " rows"]:
+    """Which rows are fitted on: the negative controls (`fit_on` "controls") or all.
+
+    Raises:
+      InputError: no row is a negative control.
+    """
     if fit_on == "all":
         return np.ones(len(source.metadata), bool)
     return control_mask(source.metadata, schema.controls)

@@ -1,5 +1,6 @@
 """The nine corrections against scikit-learn and against TVN step by step as EFAAR does it."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from sklearn.preprocessing import StandardScaler
 from mae_jax.errors import InputError
 from mae_jax.evaluation import (
     CORRECTIONS,
-    VARIANTS,
+    TABLE2,
     ColumnSchema,
     Correction,
     Profiles,
     correct,
     fit,
 )
+from mae_jax.evaluation.corrections import CorrectionSpec
 
-EVERY = [*CORRECTIONS, *VARIANTS]
+EVERY = list(CORRECTIONS)
 
 
 def reference_tvn(screen: Profiles, batch: np.ndarray, center: bool = False) -> np.ndarray:
@@ -216,3 +218,16 @@ def test_fits_saved_under_the_old_names_still_open(make_screen: Callable[..., Pr
     assert saved.schema == ColumnSchema()
     want = correct(screen, "tvn").features
     np.testing.assert_allclose(saved.transform(screen).features, want, rtol=1e-4, atol=1e-4)
+
+
+def test_table_2_has_nine_of_the_corrections() -> None:
+    assert len(TABLE2) == 9
+    assert set(CORRECTIONS) - set(TABLE2) == {"tvn-centered"}
+    assert len({spec.label for spec in CORRECTIONS.values()} - {""}) == len(CORRECTIONS)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_a_grouping_of_the_users_own_replaces_the_corrections(method: str) -> None:
+    own, other = CORRECTIONS[method], CorrectionSpec.from_name(method, "Metadata_Run")
+    assert other.batch == ("Metadata_Run" if own.batch else "")
+    assert dataclasses.replace(other, batch=own.batch) == own

@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import CORRECTIONS, VARIANTS, Profiles, fit
+from mae_jax.evaluation import CORRECTIONS, Profiles, fit
 from mae_jax.evaluation.corrections import Source
 from mae_jax.evaluation.moments import Moments, inverse_root, inverse_root_of_rows
 from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
@@ -50,7 +50,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fit_on", ["controls", "all"])
-@pytest.mark.parametrize("method", [*CORRECTIONS, *VARIANTS])
+@pytest.mark.parametrize("method", CORRECTIONS)
 def test_is_what_memory_gives(
     screen: Profiles, folder: Path, tmp_path: Path, method: str, fit_on: str
 ) -> None:

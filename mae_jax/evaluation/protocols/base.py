@@ -139,7 +139,7 @@ class ScoredWellsSpec(WellsSpec):
     """An evaluation of corrected wells against negative controls.
 
     Attributes:
-      correction: a name in `CORRECTIONS` or `VARIANTS`.
+      correction: a name in `CORRECTIONS`.
       holdout_controls: share of each plate's negative controls that the correction does not see
         and that the score uses alone; 0 is the paper's design, see `holdout`.
     """

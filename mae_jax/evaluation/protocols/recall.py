@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from mae_jax.evaluation.corrections import CORRECTIONS
+from mae_jax.evaluation.corrections import TABLE2
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import MapSpec, Progress
@@ -118,7 +118,7 @@ def make_tables(
     return recall_tables(
         embeddings,
         databases,
-        list(CORRECTIONS) if list(corrections) == ["all"] else list(corrections),
+        list(TABLE2) if list(corrections) == ["all"] else list(corrections),
         by=spec.by,
         levels=spec.levels,
         fit_on=spec.fit_on,
