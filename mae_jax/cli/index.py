@@ -23,11 +23,12 @@ EXAMPLE = """\
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    from mae_jax.data.readers.open_screen import FORMATS
+    from mae_jax.data.readers.registry import readers
 
+    formats = "; ".join(f"{reader.name}: {reader.title}" for reader in readers().values())
     parser.add_argument("source", help="a LoadData CSV, a folder of images, or an index to check")
     parser.add_argument("--out", help="where to write the index (parquet)")
-    parser.add_argument("--format", default="auto", help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--format", default="auto", help=f"auto (default), or one of: {formats}")
     parser.add_argument(
         "--pattern", help="a regular expression for a folder's names, with (?P<well>…) and so on"
     )
@@ -107,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
         format=args.format,
         images=args.images,
         channel_names=args.channel_names,
-        fixed=_fixed(args.metadata_value),
-        annotation=args.metadata,
+        metadata=args.metadata,
+        metadata_value=_metadata_value(args.metadata_value),
         plane=args.plane,
         time=args.time,
         pattern=args.pattern,
@@ -139,13 +140,13 @@ def _plane(text: str) -> int | str:
     return int(text)
 
 
-def _fixed(settings: list[str]) -> dict[str, str]:
+def _metadata_value(settings: list[str]) -> dict[str, str]:
     columns = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--metadata-value takes COLUMN=VALUE, not '{setting}'.")
-        columns[name if name.startswith("Metadata_") else f"Metadata_{name}"] = value
+        columns[name] = value
     return columns
 
 
@@ -203,6 +204,6 @@ def _check(index: "Index", args: argparse.Namespace) -> None:
         raise MachineError(f"{len(report.errors)} images are out of reach, as listed above.")
     if report.errors:
         count = len(report.errors)
-        many = f"{count} errors are" if count > 1 else "1 error is"
-        raise InputError(f"{many} listed above; mend or leave out what they name.")
+        summary = f"{count} errors are" if count > 1 else "1 error is"
+        raise InputError(f"{summary} listed above; fix the files or exclude them from the index.")
     print("check passed: every image opens")

@@ -28,19 +28,25 @@ from mae_jax.data.index import Index
 from mae_jax.data.mixture import DatasetSpec, datasets_by_channels, label_codes, plate_codes
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.open_screen import open_screen
+from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source, register_reader
 from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.validation import validation_crops
 
 __all__ = [
+    "CERTAIN",
     "BatchIterator",
     "DatasetSpec",
     "Index",
+    "ReadOptions",
+    "Reader",
+    "Source",
     "crop_batches",
     "datasets_by_channels",
     "label_codes",
     "open_screen",
     "plate_codes",
     "read_site",
+    "register_reader",
     "tile_offsets",
     "validation_crops",
 ]

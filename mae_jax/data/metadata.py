@@ -42,19 +42,19 @@ _CONTROLS = {
 
 
 def complete(
-    table: pd.DataFrame, where: str, fixed: Mapping[str, str] | None = None
+    table: pd.DataFrame, where: str, metadata_value: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     """The table with every column of `METADATA`, filled from the source's own columns.
 
-    `fixed` sets columns to one value for all rows (`Metadata_Experiment` for a folder that does
-    not name it). Wells are normalised; a site that nothing names is '1'; an experiment that
+    `metadata_value` sets columns to one value for all rows (`Metadata_Experiment` for a folder that
+    does not name it). Wells are normalized; a site that nothing names is '1'; an experiment that
     nothing names is '1' too, so that a single plate needs no more than its images.
 
     Raises:
       InputError: a plate or a well is not named anywhere, or a well's name makes no sense.
     """
     table = table.copy()
-    for column, value in (fixed or {}).items():
+    for column, value in (metadata_value or {}).items():
         if not column.startswith("Metadata_"):
             raise InputError(f"'{column}' is no metadata column; write Metadata_{column}={value}.")
         table[column] = value
@@ -62,7 +62,7 @@ def complete(
         if column.startswith("Metadata_"):
             table[column] = table[column].astype("object").fillna("").astype(str).str.strip()
     for column, others in SOURCES.items():
-        if fixed and column in fixed:
+        if metadata_value and column in metadata_value:
             continue
         values = table[column] if column in table.columns else pd.Series("", index=table.index)
         for other in others:
@@ -70,7 +70,9 @@ def complete(
                 values = values.where(values != "", table[other])
         table[column] = values
     for column, words in _CONTROLS.items():
-        if column in table.columns and not (fixed and "Metadata_ControlType" in fixed):
+        if column in table.columns and not (
+            metadata_value and "Metadata_ControlType" in metadata_value
+        ):
             given = table["Metadata_ControlType"]
             table["Metadata_ControlType"] = given.where(
                 given != "", table[column].map(words).fillna("")
@@ -125,7 +127,7 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     the sites already have is replaced where `extra` has a value.
 
     Raises:
-      InputError: `extra` names no well, or names one twice with unlike values.
+      InputError: `extra` names no well, or names one twice with different values.
     """
     extra = extra.rename(columns={c: _metadata_name(c) for c in extra.columns})
     for column in ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site"):

@@ -254,6 +254,32 @@ def list_remote(root: str) -> list[str]:
     return with_retries(listing, root, Remote.from_environment())
 
 
+def list_folder(root: str) -> list[str]:
+    """Paths of all files below a local folder or URL, with '/', sorted; local hidden ones left out.
+
+    Raises:
+      InputError: `root` is not a folder, or may not be listed.
+      MachineError: it is out of reach, after several attempts.
+    """
+    if is_url(root):
+        return list_remote(root)
+    if not os.path.isdir(root):
+        raise InputError(f"{root} is not a folder.")
+    paths: list[str] = []
+    visited: set[tuple[int, int]] = set()  # links may lead in circles
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        paths.extend(prefix + name for name in files if not name.startswith("."))
+    return sorted(paths)
+
+
 def exists(path: str) -> bool:
     """Whether a local file or URL exists."""
     check_protocol(path)

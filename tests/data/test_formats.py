@@ -127,7 +127,7 @@ def test_rxrx1(tmp_path: Path) -> None:
     annotation = tmp_path / "metadata.csv"
     pd.DataFrame(rows).to_csv(annotation, index=False)
     names = ["nuclei", "ER", "actin", "nucleoli", "mito", "golgi"]
-    index = open_screen(str(tmp_path), channel_names=names, annotation=str(annotation))
+    index = open_screen(str(tmp_path), channel_names=names, metadata=str(annotation))
     assert index.channels == tuple(names)
     assert index.table["Metadata_Experiment"].tolist() == ["HUVEC-1"] * 2 + ["U2OS-03"] * 2
     assert set(index.table["Metadata_Plate"]) == {"1"}
@@ -158,7 +158,7 @@ def test_rxrx3(tmp_path: Path) -> None:
         "COMPOUND,HUVEC\n"
     )
     assert guess(str(tmp_path)) == "rxrx3"
-    index = open_screen(str(tmp_path), annotation=str(annotation))
+    index = open_screen(str(tmp_path), metadata=str(annotation))
     assert index.channels == ("DNA", "ER", "Actin", "RNA", "Mito", "Golgi")
     assert set(index.table["Metadata_Source"]) == {"rxrx3"}
     table = index.table.set_index("Metadata_Well")
@@ -311,7 +311,7 @@ def test_plain_zarr_array(shared_data: Path) -> None:
     names = pd.read_csv(folder / "channels.csv")["channel"].tolist()
     index = open_screen(
         str(folder / "images.zarr" / "images"),
-        annotation=str(folder / "sites.csv"),
+        metadata=str(folder / "sites.csv"),
         channel_names=names,
     )
     assert index.channels == ("AGP", "DNA", "ER", "Mito", "RNA")

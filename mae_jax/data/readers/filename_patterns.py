@@ -16,9 +16,10 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from mae_jax.data import metadata
-from mae_jax.data.image_uri import is_url, resolve
+from mae_jax.data.image_uri import resolve
 from mae_jax.data.index import Index
-from mae_jax.data.storage import list_remote, read_bytes, reason
+from mae_jax.data.readers.registry import Reader, ReadOptions, Source
+from mae_jax.data.storage import list_folder, read_bytes, reason
 from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError, redact_credentials
 
@@ -40,6 +41,7 @@ class Pattern:
     expression: re.Pattern[str]
     source: str = ""
     channels: tuple[str, ...] = ()  # the names of the channels, where the data set fixes them
+    title: str = ""  # for the help
 
 
 PATTERNS = {
@@ -53,6 +55,7 @@ PATTERNS = {
                 r"-ch(?P<channel>\d+)sk(?P<time>\d+)fk\d+fl\d+" + _SUFFIX,
                 re.IGNORECASE,
             ),
+            title="a folder of Harmony (Opera Phenix)",
         ),
         # ImageXpress: 2023-02-21/1334/TimePoint_1/ZStep_1/Name_E07_s1_w1<GUID>.tif
         Pattern(
@@ -63,6 +66,7 @@ PATTERNS = {
                 r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?\.tiff?$",
                 re.IGNORECASE,
             ),
+            title="a folder of ImageXpress (MetaXpress)",
         ),
         # RxRx1: images/HUVEC-1/Plate1/M23_s2_w3.png
         Pattern(
@@ -73,6 +77,7 @@ PATTERNS = {
             ),
             "rxrx1",
             RXRX_CHANNELS,
+            title="RxRx1's images",
         ),
         # RxRx3: images/gene-001/Plate1/AA02_s1_w3.png; its excerpts also write AA02_s1_3.jp2
         Pattern(
@@ -83,6 +88,7 @@ PATTERNS = {
             ),
             "rxrx3",
             RXRX_CHANNELS,
+            title="RxRx3's images",
         ),
         # One file with all channels per site: Plate1/B03_s2.ome.tiff, Plate1/well_B03.tif
         Pattern(
@@ -92,6 +98,7 @@ PATTERNS = {
                 r"(?:[_ -](?:s|f|site|field)?[_-]?(?P<site>\d+))?(?:\.ome)?\.tiff?$",
                 re.IGNORECASE,
             ),
+            title="a folder with one TIFF per site that holds all its channels",
         ),
     )
 }
@@ -102,7 +109,7 @@ def read_folder(
     pattern: Pattern,
     *,
     channel_names: Sequence[str] = (),
-    fixed: Mapping[str, str] | None = None,
+    metadata_value: Mapping[str, str] | None = None,
     plane: int | str | None = None,
     time: int | None = None,
     images: Sequence[str] | None = None,
@@ -114,8 +121,8 @@ def read_folder(
       pattern: how its files are named; files that do not match are ignored.
       channel_names: names for the numbered channels, in the order of their numbers, or as
         'number=name'; without it they are named Ch1, Ch2, ….
-      fixed: metadata columns set to one value for all rows. Without a plate in the pattern the
-        plate is the folder that the images lie in.
+      metadata_value: metadata columns set to one value for all rows. Without a plate in the pattern
+        the plate is the folder that the images lie in.
       plane, time: the z-plane and time point to take, where there are several; as plane also
         'projection', for files without a z beside those of the planes. Where a projection of
         every image is there, projections are the default.
@@ -126,7 +133,7 @@ def read_folder(
         channel of a site, or names that do not fit the channels.
     """
     if images is None:
-        images = list_remote(root) if is_url(root) else list_files(root)
+        images = list_folder(root)
     paths = list(images)
     rows = []
     for path in paths:
@@ -156,7 +163,7 @@ def read_folder(
     names = name_channels(numbers, channel_names)
     table["channel"] = table["channel"].map(names)
     order = {name: position for position, name in enumerate(names.values())}
-    for column, value in (fixed or {}).items():
+    for column, value in (metadata_value or {}).items():
         name = column.removeprefix("Metadata_").lower()
         if name in keys:
             table[name] = value
@@ -177,31 +184,8 @@ def read_folder(
     )
     sites = sites.rename(columns={c: f"Metadata_{c}" for c in others})
     sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
-    fixed = {"Metadata_Source": pattern.source, **(fixed or {})}
-    return Index(metadata.complete(sites, root, fixed), root)
-
-
-def list_files(root: str) -> list[str]:
-    """Paths of all files below `root`, with '/', sorted; hidden ones left out.
-
-    Raises:
-      InputError: `root` is not a folder.
-    """
-    if not os.path.isdir(root):
-        raise InputError(f"{root} is not a folder.")
-    paths: list[str] = []
-    visited: set[tuple[int, int]] = set()  # links may lead in circles
-    for folder, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        paths.extend(prefix + name for name in files if not name.startswith("."))
-    return sorted(paths)
+    metadata_value = {"Metadata_Source": pattern.source, **(metadata_value or {})}
+    return Index(metadata.complete(sites, root, metadata_value), root)
 
 
 def name_channels(numbers: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -354,3 +338,55 @@ def _choose(
             f"({', '.join(values[:5])}); choose one with {option}."
         )
     return table
+
+
+def _own_pattern(expression: str) -> Pattern:
+    try:
+        compiled = re.compile(expression)
+    except re.error as error:
+        raise InputError(f"--pattern is not a regular expression: {error}.") from None
+    groups = compiled.groupindex
+    if "well" not in groups and not {"row", "column"} <= set(groups):
+        raise InputError("--pattern must name the well: (?P<well>…), or (?P<row>…)(?P<column>…).")
+    return Pattern("pattern", compiled)
+
+
+def _reader(pattern: Pattern) -> Reader:
+    """The reader of the folders whose files `pattern` matches."""
+
+    def matches(source: Source) -> float:
+        return float(sum(bool(pattern.expression.search(path)) for path in source.files))
+
+    def read(path: str, options: ReadOptions) -> Index:
+        return _read(path, pattern, options)
+
+    takes = ("channel_names", "plane", "time")
+    return Reader(pattern.name, pattern.title, read, matches, takes)
+
+
+def _read(path: str, pattern: Pattern, options: ReadOptions) -> Index:
+    return read_folder(
+        path,
+        pattern,
+        channel_names=options.channel_names,
+        metadata_value=options.metadata_value,
+        plane=options.plane,
+        time=options.time,
+    )
+
+
+def _read_own(path: str, options: ReadOptions) -> Index:
+    if options.pattern is None:
+        raise InputError("the format 'pattern' needs a regular expression; give it with --pattern.")
+    return _read(path, _own_pattern(options.pattern), options)
+
+
+READERS = (
+    *(_reader(pattern) for pattern in PATTERNS.values()),
+    Reader(
+        "pattern",
+        "a folder whose file names --pattern describes",
+        _read_own,
+        takes=("channel_names", "plane", "time", "pattern"),
+    ),
+)

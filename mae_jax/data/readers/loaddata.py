@@ -19,6 +19,7 @@ import pandas as pd
 
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
+from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.storage import read_bytes, reason
 from mae_jax.errors import InputError, redact_credentials
 
@@ -64,7 +65,7 @@ def read_loaddata(
     path: str,
     *,
     images: str | None = None,
-    fixed: Mapping[str, str] | None = None,
+    metadata_value: Mapping[str, str] | None = None,
     channels: Sequence[str] | None = None,
 ) -> Index:
     """The index of a LoadData CSV.
@@ -73,7 +74,7 @@ def read_loaddata(
       path: the CSV, local or URL.
       images: the folder or URL that the file names count from, in place of the CSV's own folder;
         with it, absolute `PathName_*` of another machine are tried relative to it.
-      fixed: metadata columns set to one value for all rows.
+      metadata_value: metadata columns set to one value for all rows.
       channels: the channels to take; None for all.
 
     Returns: an index whose sites have the channels for which the CSV names an image: a row with
@@ -124,7 +125,7 @@ def read_loaddata(
     sites["Images"] = pd.Series(site_images, index=sites.index)
     if illumination:
         sites["Illumination"] = pd.Series(site_illumination, index=sites.index)
-    return Index(metadata.complete(sites, shown, fixed), root)
+    return Index(metadata.complete(sites, shown, metadata_value), root)
 
 
 def _image_columns(columns: Sequence[str], prefix: str) -> list[_Columns]:
@@ -172,3 +173,15 @@ def _image(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) ->
                 return tail
         return parts[-1]
     return image_uri.relative(root, image_uri.resolve(root, path))
+
+
+def _matches(source: Source) -> float:
+    plain = source.path.removesuffix(".gz").lower()
+    return CERTAIN if plain.endswith((".csv", ".tsv")) else 0.0
+
+
+def _read(path: str, options: ReadOptions) -> Index:
+    return read_loaddata(path, images=options.images, metadata_value=options.metadata_value)
+
+
+READERS = (Reader("loaddata", "a LoadData CSV", _read, _matches, ("images",)),)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
+from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.storage import exists, list_remote, read_bytes
 from mae_jax.errors import InputError, redact_credentials
 
@@ -43,7 +44,7 @@ def read_ome_zarr(
     *,
     plates: Sequence[str] = (),
     channel_names: Sequence[str] = (),
-    fixed: Mapping[str, str] | None = None,
+    metadata_value: Mapping[str, str] | None = None,
     plane: int | None = None,
     time: int | None = None,
     threads: int = 16,
@@ -54,7 +55,7 @@ def read_ome_zarr(
       root: the plate, or the folder that `plates` count from.
       plates: paths below `root`; empty where `root` is the plate.
       channel_names: names in place of the labels, in the channels' order.
-      fixed: metadata columns set to one value for all rows.
+      metadata_value: metadata columns set to one value for all rows.
       plane, time: z-plane and time point (from 0), where the images have several.
       threads: metadata files read at once.
 
@@ -102,7 +103,9 @@ def read_ome_zarr(
                 )
     if not rows:
         raise InputError(f"{redact_credentials(root)} has no wells with images.")
-    return Index(metadata.complete(pd.DataFrame(rows), redact_credentials(root), fixed), root)
+    return Index(
+        metadata.complete(pd.DataFrame(rows), redact_credentials(root), metadata_value), root
+    )
 
 
 @contextmanager
@@ -221,3 +224,37 @@ def _shape(path: str) -> list[int]:
     raise InputError(
         f"{redact_credentials(path)} is no Zarr array: it has neither zarr.json nor .zarray."
     )
+
+
+def _matches(source: Source) -> float:
+    if not source.is_folder:
+        return 0.0
+    if is_plate(source.path):
+        return CERTAIN
+    if any(".zarr/" in path for path in source.files) and find_plates(source.path):
+        return 0.5  # images whose names are known come first
+    return 0.0
+
+
+def _read(path: str, options: ReadOptions) -> Index:
+    if isinstance(options.plane, str):
+        raise InputError(f"--plane is '{options.plane}'; OME-Zarr has numbered planes, from 0.")
+    return read_ome_zarr(
+        path,
+        plates=find_plates(path),
+        channel_names=options.channel_names,
+        metadata_value=options.metadata_value,
+        plane=options.plane,
+        time=options.time,
+    )
+
+
+READERS = (
+    Reader(
+        "ome-zarr",
+        "OME-Zarr plates (HCS)",
+        _read,
+        _matches,
+        ("channel_names", "plane", "time"),
+    ),
+)

@@ -1,24 +1,47 @@
-"""One index out of any source: finds out its format and calls the reader for it."""
+"""Open a screen: detect the format and call its reader."""
 
 import os
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from mae_jax.config import nearest
-from mae_jax.data import metadata
-from mae_jax.data.image_uri import is_url
 from mae_jax.data.index import Index
-from mae_jax.data.readers.filename_patterns import PATTERNS, Pattern, list_files, read_folder
-from mae_jax.data.readers.loaddata import read_csv, read_loaddata
-from mae_jax.data.readers.ome_zarr import find_plates, is_array, is_plate, read_ome_zarr
-from mae_jax.data.readers.parquet_images import open_table
-from mae_jax.data.readers.rxrx3_core import read_rxrx3_core
-from mae_jax.data.readers.zarr_array import read_zarr_array
-from mae_jax.data.storage import exists, list_remote
+from mae_jax.data.metadata import complete, join
+from mae_jax.data.readers import filename_patterns, loaddata, ome_zarr, rxrx3_core, zarr_array
+from mae_jax.data.readers.loaddata import read_csv
+from mae_jax.data.readers.registry import (
+    CERTAIN,
+    Reader,
+    ReadOptions,
+    Source,
+    readers,
+    register_reader,
+)
+from mae_jax.data.storage import exists
 from mae_jax.errors import InputError
 
-FORMATS = ("auto", "index", "loaddata", *PATTERNS, "ome-zarr", "rxrx3-core", "zarr")
+
+def _matches_index(source: Source) -> float:
+    if source.is_folder:
+        return CERTAIN if exists(posixpath.join(source.path, "pack.json")) else 0.0
+    return 1.0 if source.path.lower().endswith(".parquet") else 0.0
+
+
+def _read_index(path: str, options: ReadOptions) -> Index:
+    index = Index.read(path)
+    return Index(complete(index.table, path, options.metadata_value), index.root)
+
+
+for _reader in (
+    *loaddata.READERS,
+    Reader("index", "an index or a packed store", _read_index, _matches_index),
+    *zarr_array.READERS,
+    *ome_zarr.READERS,
+    *filename_patterns.READERS,
+    *rxrx3_core.READERS,
+):
+    register_reader(_reader)
 
 
 def open_screen(
@@ -27,8 +50,8 @@ def open_screen(
     format: str = "auto",
     images: str | None = None,
     channel_names: Sequence[str] = (),
-    fixed: Mapping[str, str] | None = None,
-    annotation: str | None = None,
+    metadata: str | None = None,
+    metadata_value: Mapping[str, str] | None = None,
     plane: int | str | None = None,
     time: int | None = None,
     pattern: str | None = None,
@@ -37,116 +60,85 @@ def open_screen(
 
     Args:
       source: path or URL.
-      format: one of `FORMATS`; 'auto' looks at the source.
-      images: where a LoadData CSV's images lie, if not beside it.
+      format: the name of a registered reader; 'auto' looks at the source.
+      images: folder or URL of a LoadData CSV's images, if it is not the CSV's own.
       channel_names: names for a folder's numbered channels; see `read_folder`.
-      fixed: metadata columns with one value for all sites.
-      annotation: a CSV or TSV of wells (a platemap), joined to the sites; see `metadata.join`.
+      metadata: a CSV or TSV of wells (a platemap), joined to the sites; see `metadata.join`.
+      metadata_value: metadata columns with one value for all sites; `Metadata_` may be left out.
       plane, time: z-plane and time point, where a folder holds several.
       pattern: a regular expression for a folder's file names in place of a known format, with the
         named groups of `mae_jax.data.readers.filename_patterns`.
 
     Raises:
-      InputError: the source is missing, of no known format, or wrong.
+      InputError: the source is missing, of no known format, or wrong, or an option does not belong
+        to its format.
     """
-    if format not in FORMATS:
-        raise InputError(f"there is no format '{format}': {nearest(format, FORMATS)}")
+    known = readers()
+    if format != "auto" and format not in known:
+        raise InputError(f"there is no format '{format}': {nearest(format, ['auto', *known])}")
     source = source.rstrip("/") or source
     if pattern is not None:
         format = "pattern"
     elif format == "auto":
         format = guess(source)
-    if images is not None and format != "loaddata":
-        raise InputError(
-            f"{source} is no LoadData CSV (its format is {format}), and its images cannot be moved "
-            "with --images; make a new index of the moved images."
-        )
-    if format == "index":
-        index = Index.read(source)
-        index = Index(metadata.complete(index.table, source, fixed), index.root)
-    elif format == "loaddata":
-        index = read_loaddata(source, images=images, fixed=fixed)
-    elif format == "ome-zarr":
-        index = read_ome_zarr(
-            source,
-            plates=find_plates(source),
-            channel_names=channel_names,
-            fixed=fixed,
-            plane=_number_of_plane(plane),
-            time=time,
-        )
-    elif format == "rxrx3-core":
-        index = read_rxrx3_core(source, channel_names=channel_names, fixed=fixed)
-    elif format == "zarr":
-        if annotation is None:
-            raise InputError(f"{source} needs a table of its sites: give it with --metadata.")
-        return read_zarr_array(source, annotation, channel_names=channel_names, fixed=fixed)
-    else:
-        index = read_folder(
-            source,
-            PATTERNS[format] if pattern is None else _own_pattern(pattern),
-            channel_names=channel_names,
-            fixed=fixed,
-            plane=plane,
-            time=time,
-        )
-    if annotation:
-        table = metadata.join(index.table, read_csv(annotation), annotation)
-        index = Index(metadata.complete(table, annotation, fixed), index.root)
+    reader = known[format]
+    options = ReadOptions(
+        images=images,
+        channel_names=channel_names,
+        metadata=metadata,
+        metadata_value={
+            name if name.startswith("Metadata_") else f"Metadata_{name}": value
+            for name, value in (metadata_value or {}).items()
+        },
+        plane=plane,
+        time=time,
+        pattern=pattern,
+    )
+    _check_options(source, reader, options)
+    index = reader.read(source, options)
+    if metadata and "metadata" not in reader.takes:
+        table = join(index.table, read_csv(metadata), metadata)
+        index = Index(complete(table, metadata, options.metadata_value), index.root)
     return index
 
 
-def _number_of_plane(plane: int | str | None) -> int | None:
-    if isinstance(plane, str):
-        raise InputError(f"--plane is '{plane}'; OME-Zarr has numbered planes, from 0.")
-    return plane
+def _check_options(source: str, reader: Reader, options: ReadOptions) -> None:
+    if options.images is not None and "images" not in reader.takes:
+        raise InputError(
+            f"{source} is no LoadData CSV (its format is {reader.name}), and its images cannot be "
+            "moved with --images; make a new index of the moved images."
+        )
+    for option in fields(options):
+        given = getattr(options, option.name) not in (None, (), [])
+        if given and option.name not in (*reader.takes, "metadata", "metadata_value"):
+            raise InputError(
+                f"{source} has the format {reader.name}, which takes no "
+                f"--{option.name.replace('_', '-')}; leave it out."
+            )
 
 
-def _own_pattern(expression: str) -> Pattern:
-    try:
-        compiled = re.compile(expression)
-    except re.error as error:
-        raise InputError(f"--pattern is not a regular expression: {error}.") from None
-    groups = compiled.groupindex
-    if "well" not in groups and not {"row", "column"} <= set(groups):
-        raise InputError("--pattern must name the well: (?P<well>…), or (?P<row>…)(?P<column>…).")
-    return Pattern("pattern", compiled)
-
-
-def guess(source: str) -> str:
-    """The format of a source by its name and, for a folder, by its files.
+def guess(path: str) -> str:
+    """The format of a source: the name of the reader whose `matches` gives the highest score.
 
     Raises:
       InputError: it is missing or of no known format.
     """
-    plain = source.removesuffix(".gz").lower()
-    if plain.endswith((".csv", ".tsv")):
-        return "loaddata"
-    if plain.endswith(".parquet"):
-        return "rxrx3-core" if "__key__" in open_table(source).schema_arrow.names else "index"
-    if is_plate(source):
-        return "ome-zarr"
-    if is_url(source) or os.path.isdir(source):
-        if exists(posixpath.join(source, "load_data.csv")):
-            raise InputError(f"{source} holds a load_data.csv: name that file as the source.")
-        if exists(posixpath.join(source, "pack.json")):  # a store, with an index of its own
-            return "index"
-        if is_array(source):
-            return "zarr"
-        files = list_remote(source) if is_url(source) else list_files(source)
-        counts = {
-            name: sum(bool(pattern.expression.search(path)) for path in files)
-            for name, pattern in PATTERNS.items()
-        }
-        counts["rxrx3-core"] = sum(path.endswith(".parquet") for path in files)
-        best = max(counts, key=counts.__getitem__)
-        if counts[best]:
-            return best
-        if find_plates(source):
-            return "ome-zarr"
+    source = Source(path)
+    if source.is_folder and exists(posixpath.join(path, "load_data.csv")):
+        raise InputError(f"{path} holds a load_data.csv: name that file as the source.")
+    best, highest = "", 0.0
+    for reader in readers().values():
+        score = reader.matches(source)
+        if score == CERTAIN:
+            return reader.name
+        if score > highest:
+            best, highest = reader.name, score
+    if best:
+        return best
+    if source.is_folder:
         raise InputError(
-            f"the files in {source} fit no known pattern; see the formats with `mae-jax index -h`."
+            f"the files in {path} fit no known pattern; see the formats with `mae-jax index -h`."
         )
-    if not os.path.exists(source):
-        raise InputError(f"{source} does not exist; check the path.")
-    raise InputError(f"{source} is of no known format; choose one with --format.")
+    if not os.path.exists(path):
+        raise InputError(f"{path} does not exist; check the path.")
+    raise InputError(f"{path} is of no known format; choose one with --format.")

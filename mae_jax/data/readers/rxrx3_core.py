@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mae_jax.data import metadata
-from mae_jax.data.image_uri import is_url
 from mae_jax.data.index import Index
-from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS, list_files, name_channels
+from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS, name_channels
 from mae_jax.data.readers.parquet_images import image_column, open_table
-from mae_jax.data.storage import list_remote, reason
+from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
+from mae_jax.data.storage import list_folder, reason
 from mae_jax.errors import InputError
 
 # gene-001/Plate1/A01_s1_3: experiment, plate, well, site, channel
@@ -25,14 +25,14 @@ def read_rxrx3_core(
     root: str,
     *,
     channel_names: Sequence[str] = (),
-    fixed: Mapping[str, str] | None = None,
+    metadata_value: Mapping[str, str] | None = None,
 ) -> Index:
     """The index of RxRx3-core: parquet files with one row per channel and a key that names it.
 
     Args:
       root: a parquet file, or the folder or URL that holds them.
       channel_names: names of the numbered channels in their order; without it those of RxRx.
-      fixed: metadata columns set to one value for all rows.
+      metadata_value: metadata columns set to one value for all rows.
 
     Raises:
       InputError: no parquet files, no key column, or a key that is not in RxRx3-core's form.
@@ -40,8 +40,7 @@ def read_rxrx3_core(
     if root.endswith(".parquet"):
         root, files = os.path.dirname(root) or ".", [os.path.basename(root)]
     else:
-        listed = list_remote(root) if is_url(root) else list_files(root)
-        files = [path for path in listed if path.endswith(".parquet")]
+        files = [path for path in list_folder(root) if path.endswith(".parquet")]
     rows = []
     for file in files:
         path = os.path.join(root, file)
@@ -76,5 +75,20 @@ def read_rxrx3_core(
         Channels=("channel", list), Images=("image", list)
     )
     sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
-    fixed = {"Metadata_Source": "rxrx3-core", **(fixed or {})}
-    return Index(metadata.complete(sites, root, fixed), root)
+    metadata_value = {"Metadata_Source": "rxrx3-core", **(metadata_value or {})}
+    return Index(metadata.complete(sites, root, metadata_value), root)
+
+
+def _matches(source: Source) -> float:
+    if source.path.lower().endswith(".parquet"):
+        return CERTAIN if "__key__" in open_table(source.path).schema_arrow.names else 0.0
+    return float(sum(path.endswith(".parquet") for path in source.files))
+
+
+def _read(path: str, options: ReadOptions) -> Index:
+    return read_rxrx3_core(
+        path, channel_names=options.channel_names, metadata_value=options.metadata_value
+    )
+
+
+READERS = (Reader("rxrx3-core", "RxRx3-core's tables", _read, _matches, ("channel_names",)),)

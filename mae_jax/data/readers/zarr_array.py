@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from mae_jax.data import metadata
 from mae_jax.data.index import Index
 from mae_jax.data.readers.loaddata import read_csv
+from mae_jax.data.readers.ome_zarr import is_array
+from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.zarr_reader import open_array
 from mae_jax.errors import InputError
 
@@ -15,7 +17,7 @@ def read_zarr_array(
     sites: str,
     *,
     channel_names: Sequence[str],
-    fixed: Mapping[str, str] | None = None,
+    metadata_value: Mapping[str, str] | None = None,
 ) -> Index:
     """The index of a plain Zarr array with the axes site, channel, y, x.
 
@@ -24,7 +26,7 @@ def read_zarr_array(
       sites: a CSV with one row per site: its columns are metadata, `idx` the site's index in the
         array (the row's number without it).
       channel_names: names of the channels in their order.
-      fixed: metadata columns set to one value for all rows.
+      metadata_value: metadata columns set to one value for all rows.
 
     Raises:
       InputError: the array has other axes, or the numbers of sites or names do not fit it.
@@ -50,4 +52,30 @@ def read_zarr_array(
     images = [[f"{name}#index={n},{c}" for c in range(shape[1])] for n in numbers]
     table["Channels"] = [list(channel_names)] * len(table)
     table["Images"] = images
-    return Index(metadata.complete(table, sites, fixed), root or ".")
+    return Index(metadata.complete(table, sites, metadata_value), root or ".")
+
+
+def _matches(source: Source) -> float:
+    return CERTAIN if source.is_folder and is_array(source.path) else 0.0
+
+
+def _read(path: str, options: ReadOptions) -> Index:
+    if options.metadata is None:
+        raise InputError(f"{path} needs a table of its sites: give it with --metadata.")
+    return read_zarr_array(
+        path,
+        options.metadata,
+        channel_names=options.channel_names,
+        metadata_value=options.metadata_value,
+    )
+
+
+READERS = (
+    Reader(
+        "zarr",
+        "a Zarr array with the axes site, channel, y, x",
+        _read,
+        _matches,
+        ("channel_names", "metadata"),
+    ),
+)

@@ -63,19 +63,23 @@ def test_platemap_is_joined(tmp_path: Path) -> None:
     root = _harmony(tmp_path / "plates")
     platemap = tmp_path / "map.csv"
     platemap.write_text("well,gene,control_type\na2,,negcon\np24,TP53,\n")
-    index = open_screen(str(root), annotation=str(platemap), fixed={"Metadata_Experiment": "E7"})
+    index = open_screen(
+        str(root), metadata=str(platemap), metadata_value={"Metadata_Experiment": "E7"}
+    )
     assert index.table["Metadata_Gene"].tolist() == ["", "TP53"] * 2
     assert index.table["Metadata_ControlType"].tolist() == ["negcon", ""] * 2
     assert set(index.table["Metadata_Experiment"]) == {"E7"}
     platemap.write_text("well,gene\na2,A\nA02,B\n")
     with pytest.raises(InputError, match="has conflicting values for well A02"):
-        open_screen(str(root), annotation=str(platemap))
+        open_screen(str(root), metadata=str(platemap))
 
 
 def test_eight_channels_of_the_dmso_well(shared_data: Path) -> None:
     folder = shared_data / "cpjump1_images" / "example_images" / "DMSO"
     names = ["Mito", "AGP", "RNA", "ER", "DNA", "BF1", "BF2", "BF3"]
-    index = open_screen(str(folder), channel_names=names, fixed={"Metadata_Plate": "BR00117013"})
+    index = open_screen(
+        str(folder), channel_names=names, metadata_value={"Metadata_Plate": "BR00117013"}
+    )
     assert index.channels == tuple(names)
     assert index.table[["Metadata_Plate", "Metadata_Well"]].values.tolist() == [
         ["BR00117013", "D14"]

@@ -82,4 +82,6 @@ def test_a_csv_without_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "row 1 of" in (message := capsys.readouterr().err)
     assert "names no plate" in message
     values = ["Plate=P1", "Well=A01"]
-    open_screen(str(path), fixed={f"Metadata_{v.split('=')[0]}": v.split("=")[1] for v in values})
+    open_screen(
+        str(path), metadata_value={f"Metadata_{v.split('=')[0]}": v.split("=")[1] for v in values}
+    )
