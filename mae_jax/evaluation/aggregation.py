@@ -29,7 +29,7 @@ def origin_at_controls(profiles: Profiles, controls: str = ColumnSchema.controls
 def spherical_means(
     features: Float32[np.ndarray, "rows features"], codes: np.ndarray, groups: int
 ) -> Float32[np.ndarray, "groups features"]:
-    """The spherical mean of each group: normalise its rows, take their mean, normalise.
+    """The spherical mean of each group: normalize its rows, take their mean, normalize.
 
     Args:
       features: (N, F).
@@ -40,7 +40,7 @@ def spherical_means(
     order = order[np.searchsorted(codes[order], 0) :]
     sums = np.zeros((groups, features.shape[1]), np.float64)
     starts = np.searchsorted(codes[order], np.arange(groups + 1))
-    for start in range(0, groups, 512):  # blocks of groups, so that the normalised copy stays small
+    for start in range(0, groups, 512):  # blocks of groups, so that the normalized copy stays small
         stop = min(start + 512, groups)
         rows = order[starts[start] : starts[stop]]
         if len(rows):

@@ -17,7 +17,7 @@ SKEW = 0.5
 
 @dataclass(frozen=True)
 class TargetScale:
-    """Make skewed features more normal, then centre and scale them (A.6), as fitted.
+    """Make skewed features more normal, then center and scale them (A.6), as fitted.
 
     A feature with skew > 0.5 is replaced by its logarithm, one with skew < −0.5 by its square.
     Both want positive values: a feature that is not positive throughout is first shifted so that
@@ -109,10 +109,10 @@ class FeaturePrediction:
 
     def by_category(self) -> pd.DataFrame:
         """Table 7: category, features, median R², median absolute deviation."""
-        return self.summarise(self.table)
+        return self.summarize(self.table)
 
     @staticmethod
-    def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    def summarize(table: pd.DataFrame) -> pd.DataFrame:
         """`by_category` of any table with the columns category and r2."""
         from scipy.stats import median_abs_deviation
 
@@ -134,25 +134,27 @@ def predict_features(
     scale_per_experiment: bool = False,
     selection: str = "converged",
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeaturePrediction:
     """Predict CellProfiler features of one experiment with regressors trained on another.
 
     Args:
       train: (embeddings, CellProfiler features) of one experiment's wells.
       test: the same of another experiment.
-      on: the metadata columns that name a well in both tables.
+      on: the metadata columns that identify a well in both tables.
       l1_ratios, folds, selection, workers, progress: see `fit_targets`.
-      scale_per_experiment: centre and scale each experiment's embeddings separately; by default the
+      scale_per_experiment: center and scale each experiment's embeddings separately; by default the
         test experiment is scaled like the training experiment.
 
     Raises:
-      InputError: tables that share no well, or unlike features in the two experiments.
+      InputError: tables that share no well, or different features in the two experiments.
     """
     x, y = matched(*train, on=on)
     x_test, y_test = matched(*test, on=on)
     if train[1].names != test[1].names or train[0].names != test[0].names:
-        raise InputError("the training and test tables have unlike features; give alike ones.")
+        raise InputError(
+            "the training and test tables have different features; use the same features for both."
+        )
     scale = TargetScale.fit(y)
     mean, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread == 0] = 1
@@ -192,14 +194,16 @@ def matched(
     """The rows of both tables whose wells are in both, in float64 and in the same order.
 
     Raises:
-      InputError: no well in common, or a well twice.
+      InputError: no well in common, or a duplicated well.
     """
     keys = []
     for table_name, profiles in (("embeddings", embeddings), ("features", features)):
         key = pd.MultiIndex.from_frame(pd.DataFrame({c: profiles.column(c) for c in on}))
         if key.has_duplicates:
             which = " ".join(map(str, key[key.duplicated()][0]))
-            raise InputError(f"well {which} comes twice in the {table_name}; keep one row a well.")
+            raise InputError(
+                f"well {which} is duplicated in the {table_name}; keep one row per well."
+            )
         keys.append(key)
     positions = keys[1].get_indexer(keys[0])
     if not (positions >= 0).any():

@@ -63,9 +63,9 @@ def read_chromosome_arms(
         # A centromere may come in several pieces (UCSC's acen bands): the middle of them all.
         spans = middle.astype({"start": float, "end": float}).groupby("chrom")
         midpoint = (spans["start"].min() + spans["end"].max()) / 2
-        centre = table["chrom"].map(midpoint)
-        beyond = table["end"].astype(float) > centre
-        arms = (table["chrom"] + np.where(beyond, "q", "p")).where(centre.notna(), "")
+        center = table["chrom"].map(midpoint)
+        beyond = table["end"].astype(float) > center
+        arms = (table["chrom"] + np.where(beyond, "q", "p")).where(center.notna(), "")
     return {g: a for g, a in zip(table["gene"], arms, strict=True) if g and a}
 
 
@@ -88,7 +88,7 @@ def correct_chromosome_arms(
     """x_g ← x_g − μ_arm(g), μ_a the mean of the unexpressed genes on arm a.
 
     Genes that are not expressed have no phenotype of their own when knocked out: what they share
-    with their arm is the artefact. Arms on which `min_genes` or fewer of them lie stay as they are.
+    with their arm is the artifact. Arms on which `min_genes` or fewer of them lie stay as they are.
 
     Args:
       genes: one row per gene.

@@ -107,7 +107,7 @@ def column_roles(
         else:
             left_out.append(name)
     if not features:
-        raise InputError(f"{where} has no numeric feature column beside {METADATA}….")
+        raise InputError(f"{where} has no numeric feature column besides {METADATA}….")
     if not metadata and need_metadata:
         raise InputError(
             f"{where} has no metadata column ({METADATA}…); give a second table with --metadata."

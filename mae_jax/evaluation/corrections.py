@@ -1,10 +1,10 @@
 """Batch correction: the nine rows of Table 2, fitted once and applied to any plates.
 
 Every row is an affine map in two parts: one for all wells (scale, rotate), one for each batch
-(shift, scale or whiten). What is fitted on is the negative controls by default, since they are
-the same cells with the same treatment in every batch: what differs between them is the batch.
-Fitting on all wells takes that each batch holds alike biology, which randomised layouts give and
-whole-genome screens, with other genes on other plates, do not; there it removes biology too.
+(shift, scale or whiten). By default the fit uses the negative controls, since they are the same
+cells with the same treatment in every batch: only the batch makes them differ. Fitting on all wells
+assumes that all batches have similar biology, which holds for randomized layouts but not for
+whole-genome screens, with other genes on other plates; there it removes biology too.
 """
 
 from dataclasses import replace

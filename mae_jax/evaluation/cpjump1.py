@@ -59,7 +59,7 @@ def select_plates(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def wells(folder: str | os.PathLike[str]) -> pd.DataFrame:
-    """What stands in every well of the benchmark's plates.
+    """Annotations of every well on the benchmark plates.
 
     Returns:
       Metadata_Plate, _Well, _Condition, _Modality, _broad_sample, _control_type, _Gene (compounds:
@@ -138,7 +138,7 @@ def benchmark(
       sibling_null_size: of the siblings' null.
       correct: a batch correction, run on each condition's wells (the paper's is TVN on the
         negative controls); None if the profiles are corrected already.
-      progress: is told the condition.
+      progress: called with the condition that is scored next.
 
     Returns:
       The table: cell, modality, time, condition, plates, perturbations, perturbation (fraction),

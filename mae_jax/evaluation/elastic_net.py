@@ -64,7 +64,7 @@ class _Fold:
     test_y: np.ndarray
 
     def target(self, number: int) -> np.ndarray:
-        """One target's training values, centred (n,)."""
+        """One target's training values, centered (n,)."""
         return np.concatenate([y[:, number] for y in self.train_y]) - self.mean_y[number]
 
     def errors(self, target: int, coefs: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def fit_targets(
     max_iter: int = 1000,
     selection: str = "converged",
     workers: int = 2,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ElasticFits:
     """ElasticNetCV for every column of `y`.
 
@@ -107,7 +107,7 @@ def fit_targets(
 
     The choice is that of the least test error of the solutions. scikit-learn's descent stops
     short of them, most of all at small alphas, which moves the test error by some 2e-5 of itself;
-    neighbours on the grid often differ by less. So its own choice is now and then the next alpha.
+    neighbors on the grid often differ by less. So its own choice is now and then the next alpha.
     `selection="scikit-learn"` walks all its paths as it does, and chooses as it does, but takes
     over ten times as long.
 
@@ -117,7 +117,7 @@ def fit_targets(
       l1_ratios, folds, alphas, eps, tol, max_iter: as in ElasticNetCV.
       selection: "converged" or "scikit-learn", see above.
       workers: threads (most of the work runs outside the interpreter's lock).
-      progress: is told targets done and targets in all.
+      progress: called with (done, total), the numbers of targets.
 
     Raises:
       InputError: unlike numbers of rows, fewer rows than folds, values that are not finite, an
@@ -255,7 +255,7 @@ def _select(parts: list[_Fold], target: int, grid: np.ndarray, search: _Search) 
     coarse = sorted({*range(0, search.alphas, _STRIDE), search.alphas - 1})
     results: list[dict[tuple[int, int], np.ndarray]] = [{} for _ in parts]
 
-    def look(points: list[tuple[int, int]]) -> None:
+    def solve_points(points: list[tuple[int, int]]) -> None:
         total = np.zeros(len(points))
         for fold, known in zip(parts, results, strict=True):
             for ratio, index in points:
@@ -276,7 +276,7 @@ def _select(parts: list[_Fold], target: int, grid: np.ndarray, search: _Search) 
             total += fold.errors(target, coefs)
         errors[tuple(zip(*points, strict=True))] = total / len(parts)
 
-    look([(ratio, index) for index in coarse for ratio in range(len(grid))])
+    solve_points([(ratio, index) for index in coarse for ratio in range(len(grid))])
     between = set()
     for ratio, curve in enumerate(errors[:, coarse]):
         padded = np.pad(curve, 1, constant_values=np.inf)
@@ -285,7 +285,7 @@ def _select(parts: list[_Fold], target: int, grid: np.ndarray, search: _Search) 
             span = range(coarse[max(at - 1, 0)], coarse[min(at + 1, len(coarse) - 1)])
             between |= {(ratio, i) for i in span if not np.isfinite(errors[ratio, i])}
     if between:
-        look(sorted(between, key=lambda point: (point[1], point[0])))
+        solve_points(sorted(between, key=lambda point: (point[1], point[0])))
     return errors
 
 

@@ -106,11 +106,11 @@ class Correction:
         """The part for all wells: rows (n, F) to (n, K)."""
         if self.shift is None:
             return x
-        # In float64 until centred: a mean far from zero would cost the difference its digits.
-        centred = x.astype(np.float64) - self.shift
+        # In float64 until centered: a mean far from zero would cost the difference its digits.
+        centered = x.astype(np.float64) - self.shift
         if self.scale is not None:
-            centred /= self.scale
-        x = centred.astype(np.float32)
+            centered /= self.scale
+        x = centered.astype(np.float32)
         return x if self.rotation is None else x @ self.rotation
 
     def transform(self, profiles: Profiles) -> Profiles:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 @dataclass
 class Moments:
-    """Count, mean and centred second moment of F features.
+    """Count, mean and centered second moment of F features.
 
     Blocks merge by Chan's update, so that a stream of any length gives what the whole would.
 
@@ -92,18 +92,18 @@ def inverse_root_of_rows(
 ) -> Float[np.ndarray, "axes axes"]:
     """(cov(rows) + ridge I)^(−1/2), ddof 1, by the smaller of the two matrices of products.
 
-    With fewer rows than axes the covariance has few directions: with X the centred rows, and U and
+    With fewer rows than axes the covariance has few directions: with X the centered rows, and U and
     λ the eigenvectors and eigenvalues of X Xᵀ / (n − 1), the root is I / √ridge + Xᵀ U g Uᵀ X,
     g = −1 / ((n − 1) √(λ + ridge) √ridge (√(λ + ridge) + √ridge)).
     """
     count, axes = rows.shape
-    centred = rows.astype(np.float64)
-    centred -= centred.mean(0)
+    centered = rows.astype(np.float64)
+    centered -= centered.mean(0)
     if count >= axes:
-        gram = np.ascontiguousarray(centred.T) @ centred
+        gram = np.ascontiguousarray(centered.T) @ centered
         return inverse_root(gram / (count - 1) + ridge * np.eye(axes))
-    values, vectors = np.linalg.eigh(centred @ np.ascontiguousarray(centred.T) / (count - 1))
+    values, vectors = np.linalg.eigh(centered @ np.ascontiguousarray(centered.T) / (count - 1))
     long, short = np.sqrt(np.maximum(values, 0) + ridge), np.sqrt(ridge)
-    spanned = np.ascontiguousarray(centred.T) @ vectors
+    spanned = np.ascontiguousarray(centered.T) @ vectors
     weighted = spanned * (-1 / ((count - 1) * long * short * (long + short)))
     return np.eye(axes) / short + weighted @ np.ascontiguousarray(spanned.T)

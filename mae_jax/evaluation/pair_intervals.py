@@ -1,6 +1,6 @@
 """Uncertainty of averages over pairs of genes, where pairs that share a gene are not independent.
 
-A gene's embedding enters every pair of that gene: when it lies badly, all of them are missed
+A gene's embedding enters every pair of that gene: when it is poor, all of them are missed
 together. Counting pairs as independent makes intervals too narrow (CORUM: by half). The variance
 here is the dyadic cluster-robust one (Fafchamps and Gubert 2007; Aronow, Samii and Assenova
 2015): residuals of pairs that share a gene may be correlated in any way, others are independent.
@@ -64,9 +64,9 @@ def share_interval(
     else:
         size = min(len(hits), max(len(np.unique(ends)) / 2, 1))
     z = float(t.ppf((1 + confidence) / 2, degrees_of_freedom(ends)))
-    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    center = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return Interval(max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+    return Interval(max(float(center - half), 0.0), min(float(center + half), 1.0))
 
 
 def difference_interval(

@@ -1,4 +1,4 @@
-"""Paper mode: the paper's tables and figures from our embeddings, beside the published numbers.
+"""Paper mode: the paper's tables and figures from our embeddings, next to the published numbers.
 
 The published numbers are data (`published.csv`: table, model, dataset, metric, value, spread,
 source), never mixed into ours: each row says whose it is.

@@ -216,7 +216,7 @@ class Profiles:
                 which = " ".join(map(str, result.metadata.loc[int(np.argmax(again)), keys]))
                 raise InputError(
                     f"well {which} comes more than once ({int(again.sum())} surplus rows); keep "
-                    "one row a well, or take the first of each with --duplicates first."
+                    "one row per well, or take the first of each with --duplicates first."
                 )
             if again.any():
                 result = result.take(~again)
@@ -294,7 +294,7 @@ def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]
     if not mask.any():
         some = ", ".join(repr(v) for v in series.value_counts().index[:5])
         raise InputError(
-            f"no row is a negative control: column {name} never says {values} (it says {some}); "
+            f"no row is a negative control: column {name} has no value {values} (it has {some}); "
             "name the controls with --controls COLUMN=VALUE."
         )
     return mask

@@ -71,7 +71,7 @@ def recall_tables(
       fit_on, batch, schema: see `corrections.fit`.
       chromosome_arms: the chromosome-arm correction, if any: takes and returns aggregated genes.
       tails, sweep: see `recall`.
-      progress: is told what is being done.
+      progress: called with a line about each step.
 
     Raises:
       InputError: whatever the steps refuse, or nothing to score.

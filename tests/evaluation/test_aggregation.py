@@ -16,7 +16,7 @@ def by_hand(rows: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
-def test_is_normalise_mean_normalise_from_the_controls(screen: Profiles) -> None:
+def test_is_normalize_mean_normalize_from_the_controls(screen: Profiles) -> None:
     genes = aggregate(screen)
     assert genes.metadata["Metadata_Gene"].tolist() == [f"G{i:03d}" for i in range(40)]
     assert set(genes.metadata["Metadata_Replicates"]) == {"6"}

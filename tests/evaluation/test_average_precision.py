@@ -102,8 +102,8 @@ def test_the_2023_rule_by_hand() -> None:
 def clusters(n: int = 120, groups: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, groups, n)
-    centres = rng.standard_normal((groups, 8)) * np.linspace(0, 2, groups)[:, None]
-    x = (centres[codes] + rng.standard_normal((n, 8))).astype(np.float32)
+    centers = rng.standard_normal((groups, 8)) * np.linspace(0, 2, groups)[:, None]
+    x = (centers[codes] + rng.standard_normal((n, 8))).astype(np.float32)
     return x, codes
 
 
@@ -134,7 +134,7 @@ def test_all_against_all_does_not_mind_order_or_scale(seed: int) -> None:
     scale = np.exp(rng.standard_normal((60, 1)))
     got = all_against_all(l2_normalize((x * scale)[order]), codes[order])
     got = got.assign(row=order[got["row"]]).set_index("row")["ap"].sort_index()
-    # float32 may swap two neighbours in a ranking.
+    # float32 may swap two neighbors in a ranking.
     assert (np.abs(got - want) > 1e-6).mean() < 0.05
 
 

@@ -100,7 +100,7 @@ def test_wells_are_matched_by_name() -> None:
     assert a.tolist() == b.tolist() == [[0.0], [2.0], [4.0]]
     with pytest.raises(InputError, match="share no well"):
         matched(x, wells(np.ones((3, 1)), ["b"], "P2"), on=["Metadata_Plate", "Metadata_Well"])
-    with pytest.raises(InputError, match="P1 W4 comes twice in the features"):
+    with pytest.raises(InputError, match="P1 W4 is duplicated in the features"):
         matched(x, y.take(np.array([0, 0])), on=["Metadata_Plate", "Metadata_Well"])
 
 

@@ -135,7 +135,7 @@ def run(spec: Spec, progress: Progress = lambda message: None) -> Result:
 
     Args:
       spec: any specification of this package.
-      progress: called with what is being done.
+      progress: called with a line about each step.
 
     Returns:
       Tables, figures and settings; `result.save(folder)` writes what `mae-jax evaluate` writes.

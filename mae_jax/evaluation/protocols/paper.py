@@ -1,4 +1,4 @@
-"""The paper's tables and figures, beside the published numbers."""
+"""The paper's tables and figures, next to the published numbers."""
 
 import os
 from collections.abc import Mapping
@@ -132,7 +132,7 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
         for name, table in spec.features.items()
     }
     for name, table in predictions.items():
-        paper.add_features(name, FeaturePrediction.summarise(table))
+        paper.add_features(name, FeaturePrediction.summarize(table))
     if predictions:
         paper.figures["fig6_features"] = plots.feature_r2(predictions)
     for database in databases:
