@@ -161,7 +161,7 @@ class Correction:
         """Write the fit as one .npz file, to be applied to new plates later (`load`)."""
         settings = {
             "method": self.method,
-            "spec": asdict(self.spec),
+            "spec": {key: v for key, v in asdict(self.spec).items() if key != "label"},
             "fit_on": self.fit_on,
             "schema": asdict(self.schema),
             "names": list(self.names),
@@ -199,8 +199,8 @@ class Correction:
                     settings[new] = settings.pop(old)
             correction = Correction._from_arrays(settings, arrays)
         except (
-            AttributeError, EOFError, KeyError, MemoryError, OSError, TypeError, ValueError,
-            zipfile.BadZipFile, zlib.error,
+            AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError, TypeError,
+            ValueError, zipfile.BadZipFile, zlib.error,
         ):  # fmt: skip
             raise InputError(f"{path} is not a fitted correction; write it anew.") from None
         return correction

@@ -231,3 +231,16 @@ def test_a_grouping_of_the_users_own_replaces_the_corrections(method: str) -> No
     own, other = CORRECTIONS[method], CorrectionSpec.from_name(method, "Metadata_Run")
     assert other.batch == ("Metadata_Run" if own.batch else "")
     assert dataclasses.replace(other, batch=own.batch) == own
+
+
+@pytest.mark.parametrize("flag", [0x01, 0x20])
+def test_a_fit_with_flags_of_encrypted_or_patched_data_is_refused(
+    screen: Profiles, tmp_path: Path, flag: int
+) -> None:
+    path = fit(screen, "center-plate").save(tmp_path / "fit.npz")
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        data[data.index(signature) + offset] |= flag
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is not a fitted correction"):
+        Correction.load(path)
