@@ -7,7 +7,7 @@ anndata nor the versions it asks for are needed to write what it reads.
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,9 @@ def write_anndata(
     record = {**manifest.job, "versions": manifest.versions, "job_hash": manifest.job_hash}
     name = f"embeddings.{format}"
     if format == "h5ad":
-        store.write(name, _h5ad(metadata, features, names, record))
+        sink = io.BytesIO()
+        write_h5ad(sink, metadata, features, names, _well_names(metadata), record)
+        store.write(name, sink.getvalue())
         return store.full_path(name)
     if store.local is None:
         raise InputError(f"{path} is a URL, and .zarr is written to local folders only; use h5ad.")
@@ -55,12 +57,24 @@ def write_anndata(
     return store.full_path(name)
 
 
-def _h5ad(
+def write_h5ad(
+    target: str | os.PathLike[str] | io.BytesIO,
     metadata: pd.DataFrame,
-    features: Float[np.ndarray, "wells features"],
-    names: list[str],
-    record: dict[str, Any],
-) -> bytes:
+    features: Float[np.ndarray, "rows features"],
+    names: Sequence[str],
+    rows: Sequence[str] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a table of embeddings as an .h5ad file.
+
+    Args:
+      target: a path, or an open file.
+      metadata: becomes obs, every column as categories of strings.
+      features: becomes X.
+      names: the names of the features.
+      rows: the names of the rows; None: their numbers.
+      record: becomes uns["mae_jax"], as JSON.
+    """
     import h5py
 
     def texts(group: Any, name: str, values: list[str] | str) -> Any:
@@ -69,10 +83,13 @@ def _h5ad(
     def array(group: Any, name: str, values: np.ndarray) -> Any:
         return group.create_dataset(name, data=values)
 
-    sink = io.BytesIO()
-    with h5py.File(sink, "w") as file:
-        _write(file, metadata, features, names, record, texts, array)
-    return sink.getvalue()
+    rows = [str(i) for i in range(len(metadata))] if rows is None else list(rows)
+    with h5py.File(target, "w") as file:
+        _write(file, metadata, features, list(names), rows, record or {}, texts, array)
+
+
+def _well_names(metadata: pd.DataFrame) -> list[str]:
+    return metadata[list(WELL_COLUMNS)].agg("/".join, axis=1).tolist() if len(metadata) else []
 
 
 def _zarr(
@@ -95,7 +112,7 @@ def _zarr(
 
     # Version 2 of Zarr, since version 3 has not settled how to store strings.
     root = zarr.open_group(path, mode="w", zarr_format=2)
-    _write(root, metadata, features, names, record, texts, array)
+    _write(root, metadata, features, names, _well_names(metadata), record, texts, array)
 
 
 def _write(
@@ -103,7 +120,8 @@ def _write(
     metadata: pd.DataFrame,
     features: Float[np.ndarray, "wells features"],
     names: list[str],
-    record: dict[str, Any],
+    rows: list[str],
+    record: Mapping[str, Any],
     texts: Callable[[Any, str, Any], Any],
     array: Callable[[Any, str, np.ndarray], Any],
 ) -> None:
@@ -126,13 +144,13 @@ def _write(
 
     encoded(root, "anndata", "0.1.0")
     encoded(array(root, "X", features), "array")
-    wells = metadata[list(WELL_COLUMNS)].agg("/".join, axis=1).tolist() if len(metadata) else []
-    table("obs", wells, metadata)
+    table("obs", rows, metadata)
     table("var", names, pd.DataFrame(index=names))
     for name in ("layers", "obsm", "obsp", "varm", "varp"):
         encoded(root.create_group(name), "dict", "0.1.0")
     uns = encoded(root.create_group("uns"), "dict", "0.1.0")
-    own = encoded(uns.create_group("mae_jax"), "dict", "0.1.0")
-    for key, value in record.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        encoded(texts(own, key, text), "string")
+    if record:
+        own = encoded(uns.create_group("mae_jax"), "dict", "0.1.0")
+        for key, value in record.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            encoded(texts(own, key, text), "string")

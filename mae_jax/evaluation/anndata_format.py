@@ -1,4 +1,4 @@
-"""Profiles in AnnData's on-disk format: .h5ad files and .zarr folders, read without trust.
+"""Profiles from AnnData's on-disk format: .h5ad files and .zarr folders, read without trust.
 
 Files come from elsewhere, so nothing in them is believed: sparse indices are checked before any
 array is filled, arrays may not lie outside of the file, and no array may be larger than what its
@@ -70,31 +70,6 @@ def read_anndata(path: Path, obsm: str | None = None) -> AnnData:
         raise InputError(
             f"{path} is not readable as {kind} ({reason[:200]}); write it anew."
         ) from None
-
-
-def write_h5ad(
-    path: Path, metadata: pd.DataFrame, features: np.ndarray, names: tuple[str, ...]
-) -> None:
-    """Write an .h5ad file: X float32, obs the metadata as strings, var the feature names."""
-    import h5py
-
-    def mark(element: Any, encoding: str, version: str = "0.2.0") -> Any:
-        element.attrs["encoding-type"] = encoding
-        element.attrs["encoding-version"] = version
-        return element
-
-    with h5py.File(path, "w") as file:
-        mark(file, "anndata", "0.1.0")
-        mark(file.create_dataset("X", data=features), "array")
-        rows = [str(i) for i in range(len(metadata))]
-        frames = {"obs": (rows, metadata), "var": (list(names), pd.DataFrame(index=list(names)))}
-        for name, (index, frame) in frames.items():
-            group = mark(file.create_group(name), "dataframe")
-            group.attrs["_index"] = "_index"
-            group.attrs["column-order"] = np.array(list(frame.columns), dtype=h5py.string_dtype())
-            for column, values in [("_index", index), *((c, list(frame[c])) for c in frame)]:
-                dataset = group.create_dataset(column, data=values, dtype=h5py.string_dtype())
-                mark(dataset, "string-array")
 
 
 def _read(root: Any, path: Path, obsm: str | None) -> AnnData:

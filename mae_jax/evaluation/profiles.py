@@ -16,9 +16,9 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int
 
 from mae_jax.config import nearest
+from mae_jax.embeddings.anndata import write_h5ad
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
-from mae_jax.evaluation.anndata_format import write_h5ad
 from mae_jax.evaluation.columns import METADATA, ReadOptions
 from mae_jax.files import replacing
 
