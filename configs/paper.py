@@ -23,7 +23,7 @@ from mae_jax.config import as_config_dict, nearest
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae import mae_config
-from mae_jax.networks.unet.config import mu_net_config
+from mae_jax.networks.unet.config import unet_config
 from mae_jax.networks.vit.config import vit_config
 from mae_jax.train.config import (
     CheckpointConfig,
@@ -146,7 +146,7 @@ def mu_net(size: str, batch: int, _: int) -> TrainConfig:
     return TrainConfig(
         data=DataConfig(batch=batch),
         network="unet",
-        model=mu_net_config(f"mu_net_{size}", channels=CHANNELS, dtype="bfloat16"),
+        model=unet_config(f"mu_net_{size}", channels=CHANNELS, dtype="bfloat16"),
         optimizer=OptimizerConfig("adamw", lr=1e-3, weight_decay=0.05),
     )
 

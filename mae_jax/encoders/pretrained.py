@@ -10,7 +10,7 @@ from mae_jax.config import from_dict
 from mae_jax.encoders.run_checkpoint import load_checkpoint, split_reference
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
-from mae_jax.networks.registry import from_record, of_config
+from mae_jax.networks.registry import from_json, of_config
 from mae_jax.networks.saved_model import CONFIG, WEIGHTS, PretrainedModel, load_model
 from mae_jax.networks.torch_import import (
     IMPORTED_SCALE,
@@ -106,7 +106,7 @@ def _from_config_file(file: Path) -> tuple[Any, Preprocessing] | None:
     if not isinstance(record, dict) or values.get("weights") not in (file.name, file.stem):
         return None
     preprocessing = from_dict(Preprocessing, record.get("preprocessing"), f"{path}: preprocessing")
-    return from_record(record, str(path)), preprocessing
+    return from_json(record, str(path)), preprocessing
 
 
 def _check_options(

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
-from mae_jax.networks.registry import from_record, make_task
+from mae_jax.networks.registry import from_json, make_task
 from mae_jax.networks.saved_model import CONFIG, PretrainedModel
 from mae_jax.networks.task import Task
 from mae_jax.nn.standardize import DEFAULT_EPS
@@ -79,7 +79,7 @@ def _task_of_run(folder: Path) -> tuple[Task, Preprocessing]:
     if not isinstance(values, dict) or not {"network", "model"} <= values.keys():
         raise InputError(f"{path} is not the config of a training run; check the path.")
     record = {"kind": values["network"], "architecture": values["model"]}
-    config = from_record(record, str(path))
+    config = from_json(record, str(path))
     data = values.get("data", {})
     scale, eps = data.get("scale"), data.get("eps", DEFAULT_EPS)  # not in version 0.1
     task = make_task(config, data.get("crop", 256), scale=scale, eps=eps)

@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from mae_jax.networks.task import Batch, Scalars, Task
 
@@ -18,14 +17,14 @@ class ClassifierTask(Task):
 
     def loss(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
         train: bool,
         channels: Sequence[str] | None = None,
-    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+    ) -> tuple[Float[Array, ""], tuple[Scalars, PyTree]]:
         images = self.standardize(batch["pixels"])
         logits, state = self.logits(params, model_state, images, key, train=train)
         loss, accuracy = classification(logits, batch["label"])
@@ -33,8 +32,8 @@ class ClassifierTask(Task):
 
     @abstractmethod
     def logits(
-        self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
-    ) -> tuple[Float[Array, "batch classes"], Any]:
+        self, params: PyTree, model_state: PyTree, images: Array, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, "batch classes"], PyTree]:
         """Scores of the classes, and the new model state."""
 
 

@@ -10,7 +10,7 @@ from weakref import ref
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from mae_jax.config import nearest, to_dict
 from mae_jax.errors import InputError
@@ -60,7 +60,7 @@ class Encoder:
 
     def forward(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         pooling: str = "mean",
@@ -178,8 +178,8 @@ class Encoder:
     def check_pixels(self, shape: Sequence[int], channels: Sequence[str] | None = None) -> None:
         """Raise InputError if crops of this shape, with these channels, do not fit the encoder.
 
-        Whole fields are refused if attention over their tokens would take forever: more than 4
-        times the side of the training crops.
+        Whole fields are refused if their tokens are too many for attention: more than 4 times the
+        side of the training crops.
         """
         if len(shape) != 4:
             raise InputError(
@@ -211,7 +211,7 @@ class Encoder:
             )
 
     def check_crop(self, side: int) -> None:
-        """Raise InputError if crops of `side` pixels are too large for attention to end."""
+        """Raise InputError if crops of `side` pixels are too large for attention."""
         trained = self.preprocessing.crop
         if hasattr(self, "tokens") and side > 4 * trained:
             raise InputError(
@@ -237,7 +237,7 @@ class Encoder:
         """
         reference = ref(self)
 
-        def forward(params: Any, pixels: Any) -> tuple[Any, Any]:
+        def forward(params: PyTree, pixels: Any) -> tuple[Any, Any]:
             encoder = cast(Any, reference())
             vectors = encoder.forward(params, pixels, pooling=pooling, block=block)
             return vectors, encoder.tokens(params, pixels, block=block) if tokens else None

@@ -194,7 +194,7 @@ def param_shapes(config: Any) -> Params:
 # ---- saved models
 
 
-def to_record(config: Any) -> dict[str, Any]:
+def to_json(config: Any) -> dict[str, Any]:
     """Network and architecture, ready for JSON."""
     network = of_config(config)
     record = {"kind": network.name, "architecture": to_dict(config)}
@@ -203,8 +203,8 @@ def to_record(config: Any) -> dict[str, Any]:
     return record
 
 
-def from_record(record: Mapping[str, Any], source: str) -> Any:
-    """The inverse of `to_record`; also reads the records of earlier versions.
+def from_json(record: Mapping[str, Any], source: str) -> Any:
+    """The inverse of `to_json`; also reads the records of earlier versions.
 
     Raises:
       InputError: an unknown network (a module that registers it is named, and never imported from

@@ -14,7 +14,7 @@ from mae_jax._version import __version__
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
-from mae_jax.networks.registry import from_record, of_config, param_shapes, to_record
+from mae_jax.networks.registry import from_json, of_config, param_shapes, to_json
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import (
     check_finite,
@@ -82,7 +82,7 @@ def save_model(
     source = f"{folder}: the model to save"
     check_keys(flat, flatten_leaves(param_shapes(model_config)), source)
     check_finite(flat, source)
-    record = to_record(model_config) | {
+    record = to_json(model_config) | {
         "preprocessing": to_dict(preprocessing),
         "versions": {
             "mae_jax": __version__,
@@ -116,7 +116,7 @@ def load_model(folder: str | os.PathLike[str]) -> PretrainedModel:
     record = read_json(path)
     if not isinstance(record, dict):
         raise InputError(f"{path} is not a table of keys; save the model again.")
-    config = from_record(record, str(path))
+    config = from_json(record, str(path))
     if "preprocessing" not in record:
         raise InputError(f"{path} has no 'preprocessing'; save the model again.")
     preprocessing = from_dict(Preprocessing, record["preprocessing"], f"{path}: preprocessing")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.config_keys import with_key
 from mae_jax.flops import TRAINING_FACTOR
@@ -53,10 +53,12 @@ class Task(ABC):
 
     @property
     def channels(self) -> tuple[str, ...]:
+        """Names of the channels that the network is trained on, in their order."""
         return self.model.channels
 
     @property
     def crop(self) -> int:
+        """Side of the training crops, in pixels: the config's, or that of the task's data."""
         return getattr(self.model, "crop", self._crop)
 
     @property
@@ -71,11 +73,11 @@ class Task(ABC):
         by_formula = self._network.forward_flops
         if by_formula is not None:
             return by_formula(self.model, self.crop)
-        # Kernels cannot be looked into, so the trace is of plain attention.
+        # Kernels are opaque to tracing, so the trace is of plain attention.
         task = type(self)(with_key(self.model, "attention", "xla"), self.crop)
         key = jax.random.key(0)
 
-        def loss(params: Any, model_state: Any, batch: Batch) -> Any:
+        def loss(params: PyTree, model_state: PyTree, batch: Batch) -> Any:
             return task.loss(params, model_state, batch, key, train=False)[0]
 
         return traced_flops(loss, *jax.eval_shape(task.init, key), task.batch(1))
@@ -85,7 +87,7 @@ class Task(ABC):
         """FLOPs of one crop in a training step; what rematerialization repeats does not count."""
         return TRAINING_FACTOR * self.forward_flops
 
-    def init(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+    def init(self, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         """Fresh (parameters, model state): plain nested dicts.
 
         The model state is what the network itself changes in training (running statistics of
@@ -100,14 +102,14 @@ class Task(ABC):
     @abstractmethod
     def loss(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
         train: bool,
         channels: Sequence[str] | None = None,
-    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+    ) -> tuple[Float[Array, ""], tuple[Scalars, PyTree]]:
         """The loss of a batch of raw crops, its parts by name, and the new model state.
 
         Args:
@@ -119,8 +121,8 @@ class Task(ABC):
 
     def reconstruct(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
@@ -137,7 +139,7 @@ class Task(ABC):
         """
         return _merge(initial, self.model, self.run_keys)
 
-    def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
+    def update_mask(self, params: PyTree, channels: Sequence[str] | None) -> PyTree | None:
         """A mask of the parameters that a batch of these channels updates, or None for all.
 
         A tree like `params` of bool arrays that broadcast to them: parameters without gradients in
@@ -145,11 +147,11 @@ class Task(ABC):
         """
         return None
 
-    def to_saved(self, params: Any, model_state: Any) -> Any:
+    def to_saved(self, params: PyTree, model_state: PyTree) -> PyTree:
         """The parameters as a saved model holds them (`networks.saved_model`)."""
         return params
 
-    def from_saved(self, saved: Any) -> tuple[Any, Any]:
+    def from_saved(self, saved: PyTree) -> tuple[PyTree, PyTree]:
         """The inverse of `to_saved`."""
         return saved, {}
 

@@ -15,7 +15,7 @@ import numpy as np
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, write_json
-from mae_jax.networks.registry import from_record, get, names, of_config, param_shapes, to_record
+from mae_jax.networks.registry import from_json, get, names, of_config, param_shapes, to_json
 from mae_jax.weights.import_options import ImportOptions
 from mae_jax.weights.key_map import TorchFormat, export_tensors, import_tensors
 from mae_jax.weights.preprocessing import Preprocessing
@@ -106,7 +106,7 @@ def export_model(
 
 def to_metadata(config: Any, preprocessing: Preprocessing) -> dict[str, str]:
     """Return the metadata of an exported file: architecture and preprocessing, as JSON."""
-    record = to_record(config) | {"preprocessing": to_dict(preprocessing)}
+    record = to_json(config) | {"preprocessing": to_dict(preprocessing)}
     return {METADATA_KEY: json.dumps(record, sort_keys=True)}
 
 
@@ -123,7 +123,7 @@ def from_metadata(metadata: Mapping[str, str], source: str) -> tuple[Any, Prepro
         preprocessing = record["preprocessing"]
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(f"{source} has damaged metadata ({problem}); export it again.") from None
-    config = from_record(record, f"{source}: metadata")
+    config = from_json(record, f"{source}: metadata")
     return config, from_dict(Preprocessing, preprocessing, f"{source}: metadata.preprocessing")
 
 

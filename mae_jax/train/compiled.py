@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import PyTree
 
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.sharding_context import activation_sharding
@@ -73,13 +74,13 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     batch_sharding, replicated = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     init = jax.jit(_with_mesh(init_fn, mesh), out_shardings=shardings)
 
-    def eval_fn(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+    def eval_fn(weights: PyTree, model_state: PyTree, batch: Batch, channels: Any) -> Any:
         loss, (scalars, _) = task.loss(
             weights, model_state, batch, eval_key, train=False, channels=channels
         )
         return loss, scalars
 
-    def reconstruct_fn(weights: Any, model_state: Any, batch: Batch, channels: Any) -> Any:
+    def reconstruct_fn(weights: PyTree, model_state: PyTree, batch: Batch, channels: Any) -> Any:
         first = jax.tree.map(lambda a: a[: config.log.num_images], batch)
         return task.reconstruct(weights, model_state, first, eval_key, channels=channels)
 

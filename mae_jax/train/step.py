@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from mae_jax.networks.registry import make_task
 from mae_jax.networks.task import Batch, Scalars
@@ -30,14 +30,14 @@ class TrainState(flax.struct.PyTreeNode):
 
     # Any: pytrees of arrays, of shapes or of shardings.
     step: Any
-    params: Any
-    opt_state: Any
-    model_state: Any
+    params: PyTree
+    opt_state: PyTree
+    model_state: PyTree
     ema: Any
     divergence: Any
 
     @property
-    def weights(self) -> Any:
+    def weights(self) -> PyTree:
         """The parameters to evaluate and to save: their moving average, if there is one."""
         return self.params if self.ema is None else self.ema
 
@@ -76,9 +76,9 @@ def train_step(
     num_micro, decay = config.optimizer.grad_accum_steps, config.optimizer.ema_decay
 
     def gradient(
-        params: Any, model_state: Any, batch: Batch, key: PRNGKeyArray, channels: Any
+        params: PyTree, model_state: PyTree, batch: Batch, key: PRNGKeyArray, channels: Any
     ) -> tuple[tuple[Any, Scalars], Any]:
-        def loss(params: Any) -> tuple[Any, tuple[Scalars, Any]]:
+        def loss(params: PyTree) -> tuple[Any, tuple[Scalars, PyTree]]:
             total, (scalars, changed) = task.loss(
                 params, model_state, batch, key, train=True, channels=channels
             )
@@ -151,7 +151,7 @@ def train_step(
     return step
 
 
-def moving_average(mean: Any, params: Any, decay: float, step: Int[Array, ""]) -> Any:
+def moving_average(mean: PyTree, params: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
     """The moving average of the parameters after one more step; its decay warms up."""
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, mean, params)

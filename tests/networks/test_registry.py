@@ -14,7 +14,7 @@ import tifffile
 import mae_jax
 from mae_jax import networks
 from mae_jax.errors import InputError
-from mae_jax.networks.registry import from_record
+from mae_jax.networks.registry import from_json
 from mae_jax.networks.vit.config import ViTConfig
 
 TOY = Path(__file__).parent / "toy_network.py"
@@ -91,7 +91,7 @@ def test_it_is_planned(screen):
 def test_an_unknown_network_names_its_module_and_imports_nothing(tmp_path):
     record = {"kind": "my_net", "module": "os_that_is_not_there", "architecture": {}}
     with pytest.raises(InputError, match="import that module first"):
-        from_record(record, "config.json")
+        from_json(record, "config.json")
 
 
 def test_a_name_or_config_that_is_taken_is_refused():

@@ -8,7 +8,7 @@ import pytest
 from mae_jax.config import to_dict
 from mae_jax.networks.densenet.config import DenseNetConfig
 from mae_jax.networks.mae.config import ParallelViTConfig
-from mae_jax.networks.registry import from_record, init_params, to_record
+from mae_jax.networks.registry import from_json, init_params, to_json
 from mae_jax.networks.saved_model import load_model, save_model
 from mae_jax.networks.unet.config import UNetConfig
 from mae_jax.weights.preprocessing import Preprocessing
@@ -37,8 +37,8 @@ def old_record(config):
 
 @pytest.mark.parametrize("config", [DENSENET, UNET, VIT], ids=["densenet", "mu-net", "encoder"])
 def test_old_records_give_todays_configs(config):
-    assert from_record(old_record(config), "config.json") == config
-    assert from_record(to_record(config), "config.json") == config
+    assert from_json(old_record(config), "config.json") == config
+    assert from_json(to_json(config), "config.json") == config
 
 
 def test_an_old_folder_loads(tmp_path):

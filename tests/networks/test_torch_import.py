@@ -19,8 +19,8 @@ from mae_jax.networks.mae.parallel_vit import ParallelViT
 from mae_jax.networks.registry import init_params, param_shapes
 from mae_jax.networks.saved_model import save_model
 from mae_jax.networks.torch_import import export_model, export_state_dict, import_state_dict
-from mae_jax.networks.unet.config import UNetConfig, mu_net_config
-from mae_jax.networks.unet.model import MUNet
+from mae_jax.networks.unet.config import UNetConfig, unet_config
+from mae_jax.networks.unet.model import UNet
 from mae_jax.networks.vit.config import vit_config
 from mae_jax.networks.vit.model import ViT
 from mae_jax.nn.pos_embed import sincos_pos_embed
@@ -125,7 +125,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
 
     x = rng.normal(size=(2, 2, 16, 16)).astype(np.float32)
     noise = rng.random((2, 16)).astype(np.float32)
-    out = MUNet(config).apply({"params": params}, jnp.asarray(x), noise=noise)
+    out = UNet(config).apply({"params": params}, jnp.asarray(x), noise=noise)
     p = {name: torch.from_numpy(value) for name, value in state.items()}
     f = torch.nn.functional
 
@@ -148,7 +148,7 @@ def test_a_torch_mu_net_agrees(torch_reference):
     whole = torch.from_numpy(x)
     pooled = level("down.1", f.max_pool2d(level("down.0", whole), 2)).mean((2, 3))
     close(
-        MUNet(config).apply({"params": params}, jnp.asarray(x), method=MUNet.embed),
+        UNet(config).apply({"params": params}, jnp.asarray(x), method=UNet.embed),
         pooled.numpy(),
         2e-5,
     )
@@ -162,8 +162,8 @@ def test_an_unknown_layout_is_told():
 @pytest.mark.parametrize(
     ("config", "millions", "within"),
     [
-        (mu_net_config("mu_net_m", channels=tuple("abcdef")), 52, 0.01),
-        (mu_net_config("mu_net_l", channels=tuple("abcdef")), 135, 0.01),
+        (unet_config("mu_net_m", channels=tuple("abcdef")), 52, 0.01),
+        (unet_config("mu_net_l", channels=tuple("abcdef")), 135, 0.01),
         (DenseNetConfig(channels=tuple("abcdef")), 28, 0.02),
         (vit_config("vit_b16", channels=tuple("abcdef")), 86, 0.01),
         (vit_config("vit_l16", channels=tuple("abcdef")), 304, 0.01),

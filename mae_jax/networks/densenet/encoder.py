@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from mae_jax.config import to_dict
 from mae_jax.networks.densenet.config import DenseNetConfig
@@ -35,7 +35,7 @@ class DenseNetEncoder(NetworkEncoder):
 
     def forward(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         pooling: str = "mean",

@@ -37,7 +37,7 @@ def _example_images(config: DenseNetConfig, side: int) -> jax.Array:
     return jnp.zeros((1, len(config.channels), side, side))
 
 
-DENSENET = Network(
+DENSENET_NETWORK = Network(
     "densenet",
     config=DenseNetConfig,
     init=init_densenet,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.networks.classifier_task import ClassifierTask
 from mae_jax.networks.densenet.config import DenseNetConfig
@@ -22,8 +22,8 @@ class DenseNetTask(ClassifierTask):
     model: DenseNetConfig
 
     def logits(
-        self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
-    ) -> tuple[Float[Array, "batch classes"], Any]:
+        self, params: PyTree, model_state: PyTree, images: Array, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, "batch classes"], PyTree]:
         variables = {"params": params, "batch_stats": model_state}
         output: Any = DenseNet(self.model).apply(
             variables,
@@ -35,8 +35,8 @@ class DenseNetTask(ClassifierTask):
         logits, updated = output
         return logits, updated["batch_stats"] if train else model_state
 
-    def to_saved(self, params: Any, model_state: Any) -> Any:
+    def to_saved(self, params: PyTree, model_state: PyTree) -> PyTree:
         return {"params": params, "batch_stats": model_state}
 
-    def from_saved(self, saved: Any) -> tuple[Any, Any]:
+    def from_saved(self, saved: PyTree) -> tuple[PyTree, PyTree]:
         return saved["params"], saved["batch_stats"]

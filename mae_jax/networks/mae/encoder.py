@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from mae_jax.config import to_dict
 from mae_jax.errors import InputError
@@ -54,7 +54,7 @@ class MAEEncoder(Encoder):
 
     def forward(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         pooling: str = "mean",
@@ -67,7 +67,7 @@ class MAEEncoder(Encoder):
 
     def tokens(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         block: int | None = None,
@@ -79,7 +79,7 @@ class MAEEncoder(Encoder):
 
     def attention_maps(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         block: int = -1,

@@ -50,7 +50,7 @@ MAE_NETWORK = Network(
     forward_flops=lambda config, crop: mae_forward_flops(config),
     torch=TORCH_FORMATS[0],
 )
-PARALLEL_VIT = Network(
+PARALLEL_VIT_NETWORK = Network(
     "parallel_vit",
     config=ParallelViTConfig,
     init=init_parallel_vit,

@@ -1,12 +1,10 @@
 """The vision transformer of the paper, over joint or single channels (Section 4.2)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from mae_jax.distributed.sharding_context import shard_batch
 from mae_jax.errors import InputError
@@ -139,7 +137,7 @@ class ParallelViT(nn.Module):
         assert isinstance(weights, jax.Array)
         return weights
 
-    def _apply(self, params: Any, tokens: jax.Array, drop: jax.Array | None) -> jax.Array:
+    def _apply(self, params: PyTree, tokens: jax.Array, drop: jax.Array | None) -> jax.Array:
         result = self.block.apply({"params": params}, tokens, drop)
         assert isinstance(result, jax.Array)
         return result

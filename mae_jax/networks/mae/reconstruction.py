@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mae_jax.config import nearest
 from mae_jax.errors import InputError
@@ -35,7 +35,7 @@ class Reconstruction(NamedTuple):
 
 def reconstruct(
     model: MAE,
-    params: Any,
+    params: PyTree,
     images: Float[Array, "batch channels height width"],
     *,
     channels: Sequence[str] | None = None,
@@ -96,7 +96,7 @@ def reconstruct(
 
 def predict_channels(
     model: MAE,
-    params: Any,
+    params: PyTree,
     images: Float[Array, "batch given height width"],
     *,
     given: Sequence[str],

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.mae.losses import mae_loss
@@ -31,14 +31,14 @@ class MAETask(Task):
 
     def loss(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
         train: bool,
         channels: Sequence[str] | None = None,
-    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+    ) -> tuple[Float[Array, ""], tuple[Scalars, PyTree]]:
         mask_key, path_key = jax.random.split(key)
         output: Any = MAE(self.model).apply(
             {"params": params},
@@ -52,8 +52,8 @@ class MAETask(Task):
 
     def reconstruct(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
@@ -63,7 +63,7 @@ class MAETask(Task):
         result = reconstruct(MAE(self.model), params, images, channels=channels, rng=key)
         return result.masked, result.reconstruction, result.original
 
-    def update_mask(self, params: Any, channels: Sequence[str] | None) -> Any:
+    def update_mask(self, params: PyTree, channels: Sequence[str] | None) -> PyTree | None:
         """All but the decoders of channels that the batch lacks."""
         if channels is None or set(channels) == set(self.channels):
             return None

@@ -13,7 +13,7 @@ class UNetConfig:
     """A masked U-Net.
 
     The paper gives widths, kernels (3 or 5) and sizes (52 and 135 million) but not the number of
-    convolutions; `mu_net_config` sets `convolutions` so that the sizes come out.
+    convolutions; `unet_config` sets `convolutions` so that the sizes come out.
 
     Attributes:
       widths: channels of each level; every level after the first halves the image.
@@ -46,18 +46,18 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """What the side of an image must be a multiple of."""
+        """Required divisor of the image side."""
         return 2 ** (len(self.widths) - 1)
 
 
 # Widths, and the convolutions of each level with which kernel 5 gives the paper's sizes.
-_MU_NETS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mu_net_m": ((32, 64, 128, 256, 512), (1, 1, 1, 2, 7)),
     "mu_net_l": ((32, 64, 128, 256, 512, 1024), (2, 3, 3, 2, 2, 4)),
 }
 
 
-def mu_net_config(name: str, **changes: Any) -> UNetConfig:
+def unet_config(name: str, **changes: Any) -> UNetConfig:
     """MU-Net-M ("mu_net_m", 52 million parameters) or MU-Net-L ("mu_net_l", 135 million).
 
     The sizes hold for kernel 5 and six channels; kernel 3 is the same network with fewer.
@@ -65,8 +65,8 @@ def mu_net_config(name: str, **changes: Any) -> UNetConfig:
     Raises:
       InputError: an unknown name.
     """
-    if name not in _MU_NETS:
-        raise InputError(f"no MU-Net is called '{name}': known: {', '.join(_MU_NETS)}.")
-    widths, convolutions = _MU_NETS[name]
+    if name not in _SIZES:
+        raise InputError(f"no MU-Net is called '{name}': known: {', '.join(_SIZES)}.")
+    widths, convolutions = _SIZES[name]
     values: dict[str, Any] = {"widths": widths, "convolutions": convolutions, "kernel": 5}
     return UNetConfig(**(values | changes))

@@ -3,15 +3,15 @@
 import json
 from typing import Any
 
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from mae_jax.config import to_dict
 from mae_jax.networks.encoder import NetworkEncoder
 from mae_jax.networks.unet.config import UNetConfig
-from mae_jax.networks.unet.model import MUNet
+from mae_jax.networks.unet.model import UNet
 
 
-class MUNetEncoder(NetworkEncoder):
+class UNetEncoder(NetworkEncoder):
     """A masked U-Net: the spatial mean of its deepest level."""
 
     poolings = ("mean",)
@@ -27,7 +27,7 @@ class MUNetEncoder(NetworkEncoder):
 
     def forward(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         pooling: str = "mean",
@@ -37,7 +37,7 @@ class MUNetEncoder(NetworkEncoder):
         self.check_pooling(pooling)
         self.check_no_block(block)
         images = self.preprocessing.standardize(pixels)
-        features: Any = MUNet(self.config).apply({"params": params}, images, method=MUNet.embed)
+        features: Any = UNet(self.config).apply({"params": params}, images, method=UNet.embed)
         return features
 
     def width(self, channels: int, pooling: str = "mean") -> int:

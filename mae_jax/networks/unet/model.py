@@ -25,7 +25,7 @@ class UNetOutput(NamedTuple):
     mask: Float[Array, "batch 1 height width"]
 
 
-class MUNet(nn.Module):
+class UNet(nn.Module):
     """A U-Net that fills in blanked squares; its embedding is the pooled deepest level."""
 
     config: UNetConfig

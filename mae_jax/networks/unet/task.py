@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.networks.task import Batch, Scalars, Task
 from mae_jax.networks.unet.config import UNetConfig
-from mae_jax.networks.unet.model import MUNet, UNetOutput, unet_loss
+from mae_jax.networks.unet.model import UNet, UNetOutput, unet_loss
 
 
-class MUNetTask(Task):
+class UNetTask(Task):
     """The loss of a masked U-Net on raw crops, self-standardised; scalar "mae"."""
 
     has_reconstruction = True
@@ -20,21 +20,21 @@ class MUNetTask(Task):
 
     def loss(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
         train: bool,
         channels: Sequence[str] | None = None,
-    ) -> tuple[Float[Array, ""], tuple[Scalars, Any]]:
+    ) -> tuple[Float[Array, ""], tuple[Scalars, PyTree]]:
         loss, parts = unet_loss(self._apply(params, batch["pixels"], key))
         return loss, (parts, model_state)
 
     def reconstruct(
         self,
-        params: Any,
-        model_state: Any,
+        params: PyTree,
+        model_state: PyTree,
         batch: Batch,
         key: PRNGKeyArray,
         *,
@@ -45,8 +45,8 @@ class MUNetTask(Task):
         reconstruction = jnp.where(output.mask > 0, output.prediction, output.target)
         return masked, reconstruction, output.target
 
-    def _apply(self, params: Any, pixels: Array, key: PRNGKeyArray) -> UNetOutput:
-        output: Any = MUNet(self.model).apply(
+    def _apply(self, params: PyTree, pixels: Array, key: PRNGKeyArray) -> UNetOutput:
+        output: Any = UNet(self.model).apply(
             {"params": params}, self.standardize(pixels), rngs={"mask": key}
         )
         return output

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from mae_jax.networks.encoder import NetworkEncoder
 from mae_jax.networks.vit.config import ViTConfig
@@ -25,7 +25,7 @@ class ViTEncoder(NetworkEncoder):
 
     def forward(
         self,
-        params: Any,
+        params: PyTree,
         pixels: Num[Array, "batch channels height width"],
         *,
         pooling: str = "mean",

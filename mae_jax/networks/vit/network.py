@@ -39,7 +39,7 @@ def _example_images(config: ViTConfig) -> jax.Array:
     return jnp.zeros((1, len(config.channels), side, side))
 
 
-VIT = Network(
+VIT_NETWORK = Network(
     "vit",
     config=ViTConfig,
     init=init_vit,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.errors import InputError
 from mae_jax.networks.classifier_task import ClassifierTask
@@ -28,7 +28,7 @@ class ViTTask(ClassifierTask):
         return dataclasses.replace(super().adopt(initial), grid=self.crop // initial.patch)
 
     def logits(
-        self, params: Any, model_state: Any, images: Array, key: PRNGKeyArray, *, train: bool
-    ) -> tuple[Float[Array, "batch classes"], Any]:
+        self, params: PyTree, model_state: PyTree, images: Array, key: PRNGKeyArray, *, train: bool
+    ) -> tuple[Float[Array, "batch classes"], PyTree]:
         logits: Any = ViT(self.model).apply({"params": params}, images, method=ViT.logits)
         return logits, model_state
