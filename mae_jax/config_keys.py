@@ -1,4 +1,4 @@
-"""Keys of a config by name: their paths today and before, and wherever they are in the tree."""
+"""Config keys by name: their current and earlier paths, and reading or setting them in the tree."""
 
 import dataclasses
 import typing

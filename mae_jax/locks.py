@@ -79,7 +79,8 @@ class Lease:
         if self._taken_by is not None:
             raise MachineError(
                 f"{self._store}: this process did not renew its lock in time, and "
-                f"{self._taken_by} has taken it over; only one may go on."
+                f"{self._taken_by} has taken it over; only one process may continue; "
+                "stop this one."
             )
 
     def _beat(self) -> None:

@@ -161,6 +161,6 @@ def test_every_network_compiles():
         assert compiled.memory_analysis().argument_size_in_bytes > 0
 
 
-def test_a_row_that_does_not_exist_is_named_with_its_neighbour():
+def test_a_row_that_does_not_exist_is_named_with_its_neighbor():
     with pytest.raises(InputError, match=r"did you mean 'mae/vit_l16\+/rpi_52m'"):
         load_config(f"{FILE}:mae/vit_l6+/rpi_52m")

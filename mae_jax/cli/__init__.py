@@ -1,1 +1,1 @@
-"""The command line: `mae-jax COMMAND`, one module a command."""
+"""The command line: `mae-jax COMMAND`, one module per command."""

@@ -1,4 +1,4 @@
-"""`mae-jax demo`."""
+"""`mae-jax demo`: the whole pipeline on a synthetic screen."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,7 @@ EXAMPLE = """  mae-jax demo --out runs/demo
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder of all output (runs/demo)"
     )
@@ -24,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the demo and print the path of its report."""
     from mae_jax.cli.demo_pipeline import demo
 
     report = demo(args.out, seeds=args.seeds, quick=args.quick, record=args.record)

@@ -1,4 +1,4 @@
-"""`mae-jax plan`."""
+"""`mae-jax plan`: memory, FLOPs and time of a training before it runs."""
 
 import argparse
 
@@ -15,6 +15,7 @@ TAKES_OVERRIDES = True
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
     parser.add_argument("--config", required=True, help="a file of configs/; --config.KEY=VALUE "
                         "changes a key")  # fmt: skip
     parser.add_argument("--on", required=True, metavar="SLICE", help="v4-N, v5e-N, v5p-N, v6e-N, "
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Estimate the run, print the estimate, and write it with --json."""
     import jax
 
     # Compiling for other machines needs no device, and must not take one.

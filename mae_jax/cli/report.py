@@ -1,4 +1,4 @@
-"""`mae-jax report`."""
+"""`mae-jax report`: one HTML page about a run."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out repo
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
     parser.add_argument("--train", type=Path, nargs="+", help="a training work folder; the "
                         "losses of further ones are plotted for comparison")  # fmt: skip
     parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
@@ -23,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Write the page and print its path."""
     from mae_jax.report.page import Sources, write_report
 
     sources = Sources(

@@ -1,9 +1,9 @@
-"""What a program is traced for: a mesh, and the axes that divide its batch.
+"""Sharding context during tracing: the mesh, and the axes over which the batch is sharded.
 
-Networks are pure functions that know no mesh. Two things need one all the same: kernels that the
-compiler cannot divide, and activations, which the compiler must be told to leave divided by
-samples where parameters are divided too (FSDP); else it may divide the work by the parameters'
-parts and sum activations, which are far larger, over all devices.
+Networks are pure functions without a mesh. Two things need one all the same: kernels that the
+compiler cannot shard, and activations, which must be constrained to batch sharding where
+parameters are sharded too (FSDP); else the compiler may shard the computation like the parameters
+and all-reduce activations, which are far larger.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from jaxtyping import Array, Shaped
 
 _Context = tuple[Mesh | AbstractMesh, tuple[str, ...]]
 _context: contextvars.ContextVar[_Context | None] = contextvars.ContextVar(
-    "placement", default=None
+    "activation_sharding", default=None
 )
 
 
 @contextlib.contextmanager
 def activation_sharding(mesh: Mesh | AbstractMesh, *axes: str) -> Iterator[None]:
-    """While a program is traced in here, its batch is divided over `axes` of the mesh.
+    """Shard the batch over `axes` while tracing.
 
-    A sharded training or embedding step is traced inside this context. It also tells attention
-    "auto" what the program is for, where that is not the machine it is made on.
+    A sharded training or embedding step is traced inside this context. Its mesh is also the target
+    platform of attention "auto", which need not be that of this machine.
     """
     token = _context.set((mesh, axes))
     try:
@@ -40,7 +40,7 @@ def current() -> _Context | None:
 
 
 def platform() -> str:
-    """What is traced for: the platform of the mesh of `activation_sharding`, or JAX's own."""
+    """The target platform: that of the mesh of `activation_sharding`, or JAX's own."""
     context = _context.get()
     if context is None or not isinstance(context[0], Mesh):
         return jax.default_backend()
@@ -48,7 +48,7 @@ def platform() -> str:
 
 
 def shard_batch(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, " batch *rest"]:
-    """`x`, divided by samples alone inside `activation_sharding`; elsewhere as it is."""
+    """Constrain `x` to batch sharding inside `activation_sharding`; elsewhere return it."""
     context = _context.get()
     if context is None or not context[1] or not isinstance(context[0], Mesh):
         return x

@@ -16,7 +16,7 @@ PER_CHANNEL = ("mean", "std", "p01", "p50", "p99")
 class IntensityEncoder(Encoder):
     """Five intensity statistics per channel: the baseline any network must beat (Table 3).
 
-    Per channel, on raw pixels brought to 0-1 by their scale (not self-standardised, which would
+    Per channel, on raw pixels brought to 0-1 by their scale (not self-standardized, which would
     remove them): mean, standard deviation, and the 1st, 50th and 99th percentiles. Feature
     `5 * c + j` is PER_CHANNEL[j] of channel c; the paper's six channels give thirty features.
     """

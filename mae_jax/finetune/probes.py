@@ -17,8 +17,8 @@ class LinearProbe(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "batch dim"]) -> Float[Array, "batch classes"]:
         features = features.astype(jnp.float32)
-        centred = features - features.mean(axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-6)
+        centered = features - features.mean(axis=-1, keepdims=True)
+        normed = centered * jax.lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + 1e-6)
         return Dense(self.classes)(normed)
 
 

@@ -1,4 +1,4 @@
-"""Tokens to one vector an image: the three ways of Figure 4."""
+"""Pooling of tokens into one vector per image: the three ways of Figure 4."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

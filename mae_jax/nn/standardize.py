@@ -53,6 +53,6 @@ def self_standardize(
     if isinstance(pixels, np.ndarray) and pixels.dtype.itemsize > 2:
         pixels = pixels.astype(np.float32)  # JAX would wrap 64-bit and unsigned 32-bit integers
     x = jnp.asarray(pixels).astype(jnp.float32) / divisor
-    centred = x - x.mean(axis=(-2, -1), keepdims=True)
-    variance = jnp.square(centred).mean(axis=(-2, -1), keepdims=True)
-    return centred * jax.lax.rsqrt(variance + eps)
+    centered = x - x.mean(axis=(-2, -1), keepdims=True)
+    variance = jnp.square(centered).mean(axis=(-2, -1), keepdims=True)
+    return centered * jax.lax.rsqrt(variance + eps)

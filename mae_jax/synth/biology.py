@@ -46,7 +46,7 @@ _CANDIDATES = 200
 
 
 def gene_names(config: ScreenConfig) -> tuple[str, ...]:
-    """Names of the genes, `SYN01`, `SYN02`, …: those of a complex are not neighbours."""
+    """Names of the genes, `SYN01`, `SYN02`, …: those of a complex are not neighbors."""
     digits = max(2, len(str(config.genes)))
     return tuple(f"SYN{i + 1:0{digits}d}" for i in range(config.genes))
 

@@ -40,7 +40,7 @@ Picture = Float32[np.ndarray, "window window"]
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Coordinates in a window, pixels from its centre, and of its half spectrum."""
+    """Coordinates in a window, pixels from its center, and of its half spectrum."""
 
     axis: Float32[np.ndarray, " window"]
     x: Picture
@@ -68,16 +68,16 @@ def _grid(window: int) -> _Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell's shape in its window; distances are 0 at the centre and 1 at the border.
+    """A cell's shape in its window; distances are 0 at the center and 1 at the border.
 
     Attributes:
       row, column: position of the window's first pixel in the field (may be negative).
       traits: the morphological parameters, by name.
       angle: direction of the long axis, radians.
-      from_centre: distance from the cell's centre.
-      from_nucleus: distance from the nearest nucleus's centre; 1 is the nuclear envelope.
+      from_center: distance from the cell's center.
+      from_nucleus: distance from the nearest nucleus's center; 1 is the nuclear envelope.
       depth: 0 at the nuclear envelope to 1 at the cell's border; below 0 inside the nucleus.
-      nuclei: centres (x, y) of the nuclei in the window's coordinates.
+      nuclei: centers (x, y) of the nuclei in the window's coordinates.
       nucleus_radius: mean radius of a nucleus in pixels.
     """
 
@@ -85,7 +85,7 @@ class Cell:
     column: int
     traits: dict[str, float]
     angle: float
-    from_centre: Picture
+    from_center: Picture
     from_nucleus: Picture
     depth: Picture
     nuclei: tuple[tuple[float, float], ...]
@@ -94,29 +94,29 @@ class Cell:
 
 def shape_cell(
     rng: np.random.Generator,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     traits: Float[np.ndarray, " parameters"],
     scale: float,
 ) -> Cell:
-    """Lay out a cell and its nuclei around `centre` (row, column) of the field, in pixels."""
+    """Lay out a cell and its nuclei around `center` (row, column) of the field, in pixels."""
     t = dict(zip(PARAMETERS, np.clip(traits, -4, 4).tolist(), strict=True))
     angle = float(rng.uniform(0, np.pi))
     radius = _RADIUS * scale * float(np.exp(np.clip(0.08 * rng.standard_normal(), -0.2, 0.2)))
     aspect = float(np.clip(1.25 * np.exp(0.30 * t["cell_elongation"]), 1.0, 2.8))
-    from_centre = _ellipse(WINDOW, 0.0, 0.0, angle, radius, aspect)
+    from_center = _ellipse(WINDOW, 0.0, 0.0, angle, radius, aspect)
     # A lobed border: the distance is divided by a radius that varies with direction.
-    lobes = np.zeros_like(from_centre)
+    lobes = np.zeros_like(from_center)
     power = _DIRECTIONS
     for size in (0.13, 0.12, 0.07):
         power = power * _DIRECTIONS
         phase = np.complex64(np.exp(1j * rng.uniform(0, 2 * np.pi)) * size * rng.standard_normal())
         lobes += (power * phase).real
-    from_centre = np.maximum(from_centre / np.clip(1 + lobes, 0.7, 1.4), _WINDOW_BORDER)
-    reach = float(_WINDOW_BORDER[from_centre < 1.04].max()) * (WINDOW / 2 - 2) + 1
+    from_center = np.maximum(from_center / np.clip(1 + lobes, 0.7, 1.4), _WINDOW_BORDER)
+    reach = float(_WINDOW_BORDER[from_center < 1.04].max()) * (WINDOW / 2 - 2) + 1
     window = next(size for size in _WINDOWS if size >= min(2 * reach, WINDOW))
     cut = slice((WINDOW - window) // 2, (WINDOW + window) // 2)
-    from_centre = np.ascontiguousarray(from_centre[cut, cut])
-    row, column = int(centre[0]) - window // 2, int(centre[1]) - window // 2
+    from_center = np.ascontiguousarray(from_center[cut, cut])
+    row, column = int(center[0]) - window // 2, int(center[1]) - window // 2
 
     nucleus_radius = _NUCLEUS * scale * float(np.exp(0.04 * t["nucleus_size"]))
     nucleus_aspect = float(np.clip(1.22 * np.exp(0.25 * t["nucleus_elongation"]), 1.0, 2.6))
@@ -136,9 +136,9 @@ def shape_cell(
         distance = _ellipse(window, *other, nucleus_angle, nucleus_radius, nucleus_aspect)
         from_nucleus = np.minimum(from_nucleus, distance)
     outside = (from_nucleus - 1) * nucleus_radius
-    inside = np.maximum(1 - from_centre, 0) * radius
+    inside = np.maximum(1 - from_center, 0) * radius
     depth = (outside / (np.maximum(outside, 0) + inside + 1)).astype(np.float32)
-    return Cell(row, column, t, angle, from_centre, from_nucleus, depth, nuclei, nucleus_radius)
+    return Cell(row, column, t, angle, from_center, from_nucleus, depth, nuclei, nucleus_radius)
 
 
 def draw_structure(
@@ -188,7 +188,7 @@ def _actin(rng: np.random.Generator, cell: Cell) -> Picture:
     along = cell.angle + 0.25 * float(rng.standard_normal())
     fibres = _texture(rng, cell, 8.5, across=along + np.pi / 2, coherence=coherence)
     rim = 1 / (1 + np.exp(-(cell.traits["actin_cortex"] - 0.4)))  # share of the rim
-    border = np.exp(-(((0.91 - cell.from_centre) / np.float32(0.09)) ** 2))
+    border = np.exp(-(((0.91 - cell.from_center) / np.float32(0.09)) ** 2))
     across_cell = fibres * np.float32(1.15 * (1.25 - rim))
     score = across_cell + border * np.float32(3.2 * rim - 0.3)
     return np.where(cell.from_nucleus < 1, score * np.float32(0.5) - 0.2, score)
@@ -250,7 +250,7 @@ def _ellipse(
     return np.sqrt(long * long + short * short)
 
 
-# In the largest window: directions from its centre as complex numbers of length 1, and a
+# In the largest window: directions from its center as complex numbers of length 1, and a
 # distance that keeps a long cell inside it.
 _DIRECTIONS = _grid(WINDOW).x + 1j * _grid(WINDOW).y
 _DIRECTIONS = (_DIRECTIONS / np.abs(_DIRECTIONS)).astype(np.complex64)

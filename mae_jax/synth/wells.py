@@ -73,20 +73,20 @@ def _place_cells(
     expected = config.confluence * state.density * side**2 / (_CELL_AREA * state.cell_scale**2)
     number = max(1, round(expected + config.noise_strength * 0.5 * rng.standard_normal()))
     apart = 30.0 * state.cell_scale
-    centres = np.zeros((0, 2))
+    centers = np.zeros((0, 2))
     for _ in range(number):
         candidates = rng.uniform(-margin, config.image_size + margin, (12, 2))
-        if len(centres):
-            gaps = np.sqrt(((candidates[:, None] - centres[None]) ** 2).sum(-1)).min(axis=1)
+        if len(centers):
+            gaps = np.sqrt(((candidates[:, None] - centers[None]) ** 2).sum(-1)).min(axis=1)
             fits = np.flatnonzero(gaps > apart)
             candidates = candidates[[fits[0] if len(fits) else gaps.argmax()]]
             if not len(fits) and gaps.max() < 0.6 * apart:
                 continue  # the field is full
-        centres = np.vstack([centres, candidates[:1]])
+        centers = np.vstack([centers, candidates[:1]])
     mean = _effects(config)[gene] + state.shift
     spread = config.noise_strength * _CELL_SPREAD
     cells = []
-    for row, column in centres:
+    for row, column in centers:
         traits = mean + spread * rng.standard_normal(len(PARAMETERS))
         cells.append(shape_cell(rng, (float(row), float(column)), traits, state.cell_scale))
     return cells
@@ -98,7 +98,7 @@ def _draw_cells(
     """One image of the field per structure that the screen's channels show."""
     needed = {part for name in config.channels for part in CHANNEL_STRUCTURES[name]}
     size = config.image_size + 2 * WINDOW  # room for cells that reach over the border
-    # The two smallest distances to any cell's centre: where they meet, two cells touch.
+    # The two smallest distances to any cell's center: where they meet, two cells touch.
     nearest = np.full((2, size, size), 9.0, np.float32)
     windows = []
     for cell in cells:
@@ -107,15 +107,15 @@ def _draw_cells(
         columns = slice(cell.column + WINDOW, cell.column + WINDOW + window)
         windows.append((rows, columns))
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
-        np.minimum(second, np.maximum(first, cell.from_centre), out=second)
-        np.minimum(first, cell.from_centre, out=first)
+        np.minimum(second, np.maximum(first, cell.from_center), out=second)
+        np.minimum(first, cell.from_center, out=first)
     # Each cell's mask. Its border is soft over about a pixel only: a softer one would dim
     # structures at the border, and intensity would then reveal location.
     shapes = []
     for cell, (rows, columns) in zip(cells, windows, strict=True):
         first, second = nearest[0, rows, columns], nearest[1, rows, columns]
-        other = np.where(cell.from_centre <= first, second, first)
-        edge = np.minimum(1 - cell.from_centre, (other - cell.from_centre) * np.float32(0.7))
+        other = np.where(cell.from_center <= first, second, first)
+        edge = np.minimum(1 - cell.from_center, (other - cell.from_center) * np.float32(0.7))
         soft = np.clip(edge * np.float32(20) + np.float32(0.5), 0, 1)
         shapes.append((soft, soft > 0))
     parts = {}

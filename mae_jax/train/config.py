@@ -52,7 +52,7 @@ class DataConfig:
       label: the index's column with the classes of classifiers.
       workers: processes per host that decode images; 0 decodes in threads.
       cache_bytes: memory for decoded sites, in bytes.
-      validation_crops: number of centre crops of the validation split for the validation loss.
+      validation_crops: number of center crops of the validation split for the validation loss.
       max_unreadable_fraction: share of unreadable images above which the run stops.
     """
 
@@ -137,7 +137,7 @@ class CheckpointConfig:
 
 @schema
 class DivergenceConfig:
-    """What is done when a step goes wrong or hangs.
+    """Loss-spike handling and hang detection.
 
     A step without finite loss and gradient is always skipped: counted, and nothing is changed.
 
@@ -221,9 +221,9 @@ class TrainConfig:
       network: name of a registered network (`mae_jax.networks.registry`): "mae" (joint or
         channel-agnostic), "unet", the classifiers "densenet" and "vit", or one of your own.
       model: the network's config, of the schema that `network` names.
-      steps: optimiser steps of the whole run.
+      steps: optimizer steps of the whole run.
       seed: of the parameters, the crops, the masks and the dropped paths.
-      init_from: a model whose weights the run starts from (ImageNet initialisation): a saved one,
+      init_from: a model whose weights the run starts from (ImageNet initialization): a saved one,
         or whatever `from_pretrained` reads; "" starts from random ones.
       init_architecture: "own" continues from the architecture of the model in `init_from`: `model`
         then only sets channels (matched by name), classes, crop, how it is computed, dropped paths,
@@ -252,7 +252,7 @@ class TrainConfig:
         if not registry.get(self.network).has_config(self.model):
             raise InputError(
                 f"network is '{self.network}', but model is that of "
-                f"'{registry.of_config(self.model).name}'; make them fit."
+                f"'{registry.of_config(self.model).name}'; set both to the same network."
             )
         if self.data.batch % self.optimizer.grad_accum_steps:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Asked to stop: SIGTERM and SIGINT, noted until the loop can save and end."""
+"""Preemption and interrupt signals, recorded until the loop can save and end."""
 
 import os
 import signal
@@ -9,14 +9,14 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop can save and end; a second SIGINT interrupts.
+    """Records SIGTERM and SIGINT, so that the loop can save and end; a second SIGINT interrupts.
 
     Attributes:
-      received: whether the run is to end.
+      received: whether the run should end.
       interrupted: whether that was by SIGINT (Ctrl-C), in this process.
 
     Among several hosts SIGTERM is JAX's: it makes all of them agree on the step to stop at, even
-    where one host alone was told. SIGINT is passed on as SIGTERM there.
+    where one host alone received it. SIGINT is passed on as SIGTERM there.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class StopSignal:
             self.received = True
 
     def requested(self) -> bool:
-        """Whether all hosts should stop now; to be asked once a step, by all of them."""
+        """Whether all hosts should stop now; call once per step on all hosts."""
         if self._several:
             # Counts on where the step's number may go back: the hosts agree on a coming count.
             self._asked += 1
@@ -45,6 +45,6 @@ class StopSignal:
         return self.received
 
     def restore(self) -> None:
-        """Gives the signals back to whoever had them."""
+        """Restore the previous signal handlers."""
         for name, handler in self._before.items():
             signal.signal(name, handler)

@@ -1,4 +1,4 @@
-"""Config files with their overrides: what is wrong is named, with its neighbour."""
+"""Config files with their overrides: what is wrong is named, with its neighbor."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ def test_each_command_shows_an_example(name, capsys):
     assert f"example:\n  mae-jax {name}" in shown
 
 
-def test_a_misspelt_command_names_its_neighbour(capsys):
+def test_a_misspelt_command_names_its_neighbor(capsys):
     assert main(["trian"]) == 2
     assert "did you mean 'train'?" in capsys.readouterr().err
 

@@ -56,8 +56,8 @@ def test_what_is_no_plane(tmp_path: Path) -> None:
     (tmp_path / "notes.tiff").write_text("not an image")
     with pytest.raises(InputError, match=r"notes.tiff is no TIFF, PNG, JPEG-2000 or NPY"):
         read_planes([parse(str(tmp_path / "notes.tiff"))])
-    colour = np.stack([IMAGE, IMAGE + 1, IMAGE + 2], axis=-1)
-    (tmp_path / "rgb.png").write_bytes(imagecodecs.png_encode(colour))
+    color = np.stack([IMAGE, IMAGE + 1, IMAGE + 2], axis=-1)
+    (tmp_path / "rgb.png").write_bytes(imagecodecs.png_encode(color))
     with pytest.raises(InputError, match="say which channel"):
         read_planes([parse(str(tmp_path / "rgb.png"))])
     green = read_planes([parse(f"{tmp_path}/rgb.png#channel=1")])[0]

@@ -262,7 +262,7 @@ def test_eight_bits_keep_levels_where_the_signal_is(shared_data: Path) -> None:
     back = low + scaled.astype(float) * (high - low) / 255
     assert np.abs(back - site)[inside].max() <= (high - low) / 255 / 2 + 1e-3
 
-    def levels(image: np.ndarray) -> int:  # grey levels of 99 % of the pixels
+    def levels(image: np.ndarray) -> int:  # gray levels of 99 % of the pixels
         middle = image[(image >= np.percentile(image, 0.5)) & (image <= np.percentile(image, 99.5))]
         return len(np.unique(middle))
 

@@ -33,7 +33,7 @@ def test_is_scikit_learns_without_ties(m: int, n: int, seed: int) -> None:
     assert got == pytest.approx(average_precision_score(truth, scores))
 
 
-def test_ties_favour_positives() -> None:
+def test_ties_favor_positives() -> None:
     assert average_precision(np.ones(3), np.ones(50)) == 1.0
     assert average_precision(np.array([0.0]), np.ones(4)) == pytest.approx(1 / 5)
 

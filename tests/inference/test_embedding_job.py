@@ -147,7 +147,7 @@ def test_same_settings_same_bits(make_screen, tiny_encoder: MAEEncoder, tmp_path
         np.testing.assert_array_equal(other[1], first[1])
 
 
-def test_neighbours_and_batch_size_change_no_more_than_rounding(
+def test_neighbors_and_batch_size_change_no_more_than_rounding(
     make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
 ) -> None:
     index = make_screen(wells=6)

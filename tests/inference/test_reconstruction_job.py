@@ -97,7 +97,7 @@ def test_the_mask_ratio_is_the_one_asked_for(
         out = tmp_path / str(ratio)
         reconstruct_index(encoder, index, out, wells=["P1/B01"], mask_ratio=ratio)
         picture = np.asarray(Image.open(out / "triplets.png"))
-        # rows of channels alone: false colors are grey only where all channels are hidden
+        # rows of channels alone: false colors are gray only where all channels are hidden
         hidden[ratio] = (picture == (71, 71, 89)).all(axis=-1)[-402:].sum()
     assert hidden[0.25] == pytest.approx(0.25 * 3 * 128**2, rel=0.001)
     assert hidden[0.75] == pytest.approx(0.75 * 3 * 128**2, rel=0.001)

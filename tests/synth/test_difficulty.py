@@ -42,7 +42,7 @@ def recall(genes: list[str], vectors: np.ndarray, pairs: pd.DataFrame) -> float:
 
 
 def gene_vectors(wells: pd.DataFrame, features: np.ndarray, corrected: bool) -> np.ndarray:
-    """Spherical means over the wells of each gene, standardised by plate on request."""
+    """Spherical means over the wells of each gene, standardized by plate on request."""
     values = features.copy()
     controls = (wells["Metadata_ControlType"] == "negcon").to_numpy()
     if corrected:
@@ -62,8 +62,8 @@ def intensities(image: np.ndarray) -> np.ndarray:
 
 def textures(image: np.ndarray) -> np.ndarray:
     """Band energies of each channel and correlations between channels, free of gain and offset."""
-    centred = image - image.mean((1, 2), keepdims=True)
-    images = centred / centred.std((1, 2), keepdims=True)
+    centered = image - image.mean((1, 2), keepdims=True)
+    images = centered / centered.std((1, 2), keepdims=True)
     smooth = [scipy.ndimage.gaussian_filter(images, (0, s, s)) for s in (0.7, 1.2, 2, 3.5, 6)]
     bands = [images - smooth[0], *(a - b for a, b in itertools.pairwise(smooth))]
     energies = np.log([band.var((1, 2)) for band in bands]).ravel()

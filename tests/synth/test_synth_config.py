@@ -12,7 +12,7 @@ def test_a_configuration_survives_json() -> None:
     assert from_dict(ScreenConfig, to_dict(config)) == config
 
 
-def test_an_unknown_key_names_its_neighbour() -> None:
+def test_an_unknown_key_names_its_neighbor() -> None:
     with pytest.raises(InputError, match="phenotype_strength"):
         from_dict(ScreenConfig, {"phenotype_strenght": 2.0})
 

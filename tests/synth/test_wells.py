@@ -105,7 +105,7 @@ def test_coarse_grain_is_coarser_than_fine_grain() -> None:
         traits = np.zeros(len(PARAMETERS))
         traits[PARAMETERS.index("er_grain")] = grain
         cell = shape_cell(np.random.default_rng(0), (40.0, 40.0), traits, 1.0)
-        picture = draw_structure("er", np.random.default_rng(1), cell, cell.from_centre < 1)
+        picture = draw_structure("er", np.random.default_rng(1), cell, cell.from_center < 1)
         slopes.append(np.abs(np.diff(picture, axis=0)).mean())
     assert slopes[0] > 1.3 * slopes[1]
 

@@ -54,7 +54,7 @@ def config_for(index: Path) -> TrainConfig:
 class BadData:
     """The batches of a config, where those whose numbers are `bad` give no finite loss.
 
-    With `spikes` they give a high loss: all others are so dim that their own standardisation
+    With `spikes` they give a high loss: all others are so dim that their own standardization
     leaves little of them.
 
     Attributes:

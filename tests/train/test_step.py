@@ -28,7 +28,7 @@ MODEL = MAEConfig(
     DecoderConfig(width=32, depth=1, heads=2, cross_heads=2),
 )  # fmt: skip
 CONFIG = TrainConfig(model=MODEL, data=DataConfig(batch=16), steps=10)
-# A linear optimiser: Lion's signs would blow rounding differences up to whole steps.
+# A linear optimizer: Lion's signs would blow rounding differences up to whole steps.
 CONFIG = replace(CONFIG, optimizer=replace(CONFIG.optimizer, name="sgd", lr=0.1, warmup=0.0))
 MIXED = MeshConfig(data=2, fsdp=2, tensor=2)
 

@@ -17,7 +17,7 @@ def crops(count: int = 2, size: int = 64) -> tuple[np.ndarray, np.ndarray, np.nd
     return masked, reconstruction, original
 
 
-def colours_in(sheet: np.ndarray) -> set[tuple[int, ...]]:
+def colors_in(sheet: np.ndarray) -> set[tuple[int, ...]]:
     return set(map(tuple, sheet.reshape(-1, 3)))
 
 
@@ -84,14 +84,14 @@ def test_a_constant_channel_is_black() -> None:
     assert (rescale_intensity(image, contrast_limits(image)) == 0).all()
 
 
-def test_colours_differ_and_transmitted_light_has_none() -> None:
+def test_colors_differ_and_transmitted_light_has_none() -> None:
     colors = channel_colors(("DNA", "ER", "RNA", "AGP", "Mito", "Brightfield", "X", "Y"))
     assert len(set(map(tuple, colors))) == 8
     assert (colors[5] == 0).all()
     assert (channel_colors(("Brightfield",)) > 0).any()
 
 
-def test_false_colours_add_up() -> None:
+def test_false_colors_add_up() -> None:
     image = np.zeros((2, 1, 3), np.float32)
     image[0, 0, 0] = image[1, 0, 1] = 1
     image[:, 0, 2] = 1

@@ -21,7 +21,7 @@ class DenseNetConfig:
       layers: layers of each dense block.
       embedding_dims: widths of the two layers after pooling; the second is the embedding.
       classes: perturbations to tell apart; 0 for no classifier.
-      norm: "batch" is ordinary batch normalisation; "ghost" takes statistics over sub-batches
+      norm: "batch" is ordinary batch normalization; "ghost" takes statistics over sub-batches
         in training; "adabn" does that and expects statistics of each domain at inference too
         (AdaBN: `domain_statistics`).
       ghost_batch_size: sub-batch of "ghost" and "adabn".

@@ -16,10 +16,10 @@ _kernel_init = nn.initializers.he_normal()
 
 
 class GhostBatchNorm(nn.Module):
-    """Batch normalisation whose training statistics come from sub-batches.
+    """Batch normalization whose training statistics come from sub-batches.
 
     Running statistics (collection "batch_stats") follow the mean of the sub-batches' own. With
-    `sub_batch` 0 it is ordinary batch normalisation.
+    `sub_batch` 0 it is ordinary batch normalization.
     """
 
     sub_batch: int = 0
@@ -58,7 +58,7 @@ class GhostBatchNorm(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Standardised images to embeddings, or to logits of perturbations."""
+    """Standardized images to embeddings, or to logits of perturbations."""
 
     config: DenseNetConfig
 
@@ -129,13 +129,13 @@ def domain_statistics(
 ) -> Any:
     """The batch statistics of one domain (a plate, an experiment): AdaBN at inference.
 
-    Every batch is normalised by its own sub-batches on the way, as in training, and the
+    Every batch is normalized by its own sub-batches on the way, as in training, and the
     statistics of all are averaged. Use them in place of `variables["batch_stats"]` for the
     images of that domain.
 
     Args:
       variables: {"params": …, "batch_stats": …}.
-      batches: standardised images of this domain alone.
+      batches: standardized images of this domain alone.
     """
     fresh = DenseNet(dataclasses.replace(model.config, momentum=0.0))
 

@@ -109,7 +109,7 @@ class MAEConfig:
 
     Attributes:
       mask_ratio: share of the tokens that the encoder does not see.
-      norm_pix: standardise every target patch by its own mean and variance.
+      norm_pix: standardize every target patch by its own mean and variance.
       fourier_weight: alpha of Equation 3; 0 leaves the Fourier loss out.
       fourier_scale: "equation_2" compares spectra of patches; "released" multiplies that loss by
         crop / patch², for those who continue models that the released code trained. Its Fourier

@@ -122,7 +122,7 @@ class MAEEncoder(Encoder):
         seed: int = 0,
         mask_ratio: float | None = None,
     ) -> Reconstruction:
-        """Masks crops at random and reconstructs them, in standardised units.
+        """Masks crops at random and reconstructs them, in standardized units.
 
         Args:
           channels: names of the crops' channels; None means those of training.
@@ -148,7 +148,7 @@ class MAEEncoder(Encoder):
         given: tuple[str, ...],
         missing: tuple[str, ...] | None = None,
     ) -> Float[Array, "batch missing height width"]:
-        """Predicts stains that were not imaged, in standardised units.
+        """Predicts stains that were not imaged, in standardized units.
 
         Raises:
           InputError: the decoder was not kept, or the channels do not fit.

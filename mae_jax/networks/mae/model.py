@@ -31,7 +31,7 @@ class MAEOutput(NamedTuple):
 
     Attributes:
       prediction: predicted patches.
-      target: the same patches of the standardised image.
+      target: the same patches of the standardized image.
       loss_mask: 1 where a predicted patch was masked, 0 where the encoder saw it.
       mask: over all tokens in position order, 1 where masked.
       patch_ids: the position of each predicted patch.
@@ -91,7 +91,7 @@ class MAE(nn.Module):
         ever indexed in a way whose gradient is a scatter.
 
         Args:
-          images: self-standardised.
+          images: self-standardized.
           channels: names of the images' channels, in their order (static); None means all of the
             config's. Channel-agnostic models take any part of them in any order.
           noise: uniform noise that orders the tokens; None draws it from the rng "mask".

@@ -16,7 +16,7 @@ from mae_jax.nn.pos_embed import sincos_pos_embed
 
 
 class ParallelViT(nn.Module):
-    """Self-standardised images to tokens: one class token, then the patches, channel-major.
+    """Self-standardized images to tokens: one class token, then the patches, channel-major.
 
     Parameters: `patch_embed/{kernel, bias}`, `cls_token` and `block_00`, `block_01`, … The table
     of positions is no parameter: it is made for the grid and the channels of each call.
@@ -58,7 +58,7 @@ class ParallelViT(nn.Module):
         """All tokens of whole images, class token first.
 
         Args:
-          images: self-standardised; any number of channels where channel-agnostic.
+          images: self-standardized; any number of channels where channel-agnostic.
           train: draws stochastic depth from the rng "drop_path".
           block: stop after this block (0 is the first, -1 the last); None runs all.
 

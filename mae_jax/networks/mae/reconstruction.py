@@ -16,7 +16,7 @@ from mae_jax.nn.patches import unpatchify
 
 
 class Reconstruction(NamedTuple):
-    """Standardised images, all of the same shape.
+    """Standardized images, all of the same shape.
 
     Attributes:
       masked: the original with 0 (the channel's mean) where patches were masked.
@@ -44,9 +44,9 @@ def reconstruct(
     mask_ratio: float | None = None,
     keep_mask: Bool[Array, "batch tokens"] | Bool[np.ndarray, "batch tokens"] | None = None,
 ) -> Reconstruction:
-    """Masks and reconstructs standardised images by `keep_mask`, `noise` or `rng`.
+    """Masks and reconstructs standardized images by `keep_mask`, `noise` or `rng`.
 
-    A model trained on targets normalised per patch (`norm_pix`) predicts those; its prediction is
+    A model trained on targets normalized per patch (`norm_pix`) predicts those; its prediction is
     brought back with the true mean and deviation of each patch.
 
     Raises:
@@ -106,11 +106,11 @@ def predict_channels(
 
     Args:
       model: a channel-agnostic masked autoencoder.
-      images: self-standardised images of the channels `given`, in that order.
+      images: self-standardized images of the channels `given`, in that order.
       missing: the channels to predict; None means all of the model's that are not given.
 
     Returns:
-      The missing channels in standardised units, in the order of `missing`.
+      The missing channels in standardized units, in the order of `missing`.
 
     Raises:
       InputError: a joint model, a channel unknown to the model, or none to predict.

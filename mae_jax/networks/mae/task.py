@@ -15,7 +15,7 @@ from mae_jax.networks.task import Batch, Scalars, Task
 
 
 class MAETask(Task):
-    """L_MAE+ (Equation 3) of raw crops, self-standardised; scalars "mae" and "fourier"."""
+    """L_MAE+ (Equation 3) of raw crops, self-standardized; scalars "mae" and "fourier"."""
 
     has_reconstruction = True
     run_keys = (*Task.run_keys, "norm_pix", "fourier_weight", "fourier_scale")

@@ -12,7 +12,7 @@ from mae_jax.networks.unet.model import UNet, UNetOutput, unet_loss
 
 
 class UNetTask(Task):
-    """The loss of a masked U-Net on raw crops, self-standardised; scalar "mae"."""
+    """The loss of a masked U-Net on raw crops, self-standardized; scalar "mae"."""
 
     has_reconstruction = True
     run_keys = (*Task.run_keys, "patch")  # the side of masked squares

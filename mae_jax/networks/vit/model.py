@@ -19,7 +19,7 @@ from mae_jax.nn.pooling import pool
 
 
 class ViT(nn.Module):
-    """Standardised images to tokens (class token first, after the final norm) or logits."""
+    """Standardized images to tokens (class token first, after the final norm) or logits."""
 
     config: ViTConfig
 

@@ -1,4 +1,4 @@
-"""Callbacks: all that a training run does beside its steps."""
+"""Callbacks: all that a training run does besides its steps."""
 
 from mae_jax.train.callbacks.base import Callback, is_due
 from mae_jax.train.callbacks.checkpointing import Checkpointing
