@@ -56,6 +56,10 @@ def add_spec_options(parser: argparse.ArgumentParser, spec: "type[Spec]") -> Non
     types, options = get_type_hints(spec), options_of(spec)
     for field in dataclasses.fields(spec):
         if field.name not in options:
+            if types[field.name] not in FIELDS_OF_SEVERAL_OPTIONS:
+                raise TypeError(
+                    f"{spec.__name__}.{field.name} has no option; annotate it with Option(…)."
+                )
             FIELDS_OF_SEVERAL_OPTIONS[types[field.name]].add(parser)
     if issubclass(spec, ScoredWellsSpec):
         parser.add_argument(

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, get_type_hints
 
 from mae_jax.cli.removed_options import removed_option
@@ -26,9 +26,11 @@ def add_field_options(
 ) -> None:
     """Declare the options of a dataclass's fields; `names` selects some of them."""
     fields = {f.name: f for f in dataclasses.fields(spec)}
+    types = get_type_hints(spec)
     for name, option in options_of(spec).items():
         if names is None or name in names:
-            _add(parser, fields[name], option)
+            number = types[name] if types[name] in (int, float) else None
+            _add(parser, fields[name], option, option.parse or number)
 
 
 def default_text(default: object) -> str:
@@ -42,7 +44,10 @@ def default_text(default: object) -> str:
 
 
 def _add(
-    parser: argparse._ActionsContainer, field: "dataclasses.Field[Any]", option: Option
+    parser: argparse._ActionsContainer,
+    field: "dataclasses.Field[Any]",
+    option: Option,
+    parse: Callable[[str], object] | None,
 ) -> None:
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -58,8 +63,7 @@ def _add(
         settings["action"] = "store_true"
     else:
         settings |= {"metavar": option.metavar, "choices": option.choices, "nargs": option.nargs}
-        number = type(default) if isinstance(default, (int, float)) else None
-        settings["type"] = option.parse or number
+        settings["type"] = parse
     parser.add_argument(flag, **settings)
     for old in option.old_flags:
         removed_option(parser, old, flag)

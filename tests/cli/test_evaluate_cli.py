@@ -157,6 +157,15 @@ def test_defaults_are_those_of_the_specification(name: str) -> None:
             assert getattr(spec, field.name) == field.default, field.name
 
 
+def test_a_field_without_an_option_is_named() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class DrawsSpec(Spec):
+        number: int = 3
+
+    with pytest.raises(TypeError, match=r"DrawsSpec.number has no option; annotate it"):
+        evaluate.add_spec_options(argparse.ArgumentParser(), DrawsSpec)
+
+
 def test_one_entry_adds_an_evaluation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ class FlopsSpec(Spec):
 
     name: ClassVar[str] = "flops"
     network: PublishedMAE
-    crops: Annotated[float, Option("crops seen in training, such as 3.5e9", parse=float)]
+    crops: Annotated[float, Option("crops seen in training, such as 3.5e9")]
 
 
 def run_flops(spec: FlopsSpec, progress: Progress) -> Result:

@@ -15,7 +15,7 @@ class Option:
       help: a phrase, without the default.
       flag: another name than the field's, such as "--aggregate-via".
       old_flags: what earlier versions called the option; using one is an error that names today's.
-      parse: converts the text; None: the type of the default, if it is a number.
+      parse: converts the text; None: the field's type, if that is int or float.
       nargs: number of values, as in argparse.
       metavar: what stands for the value in the help.
       choices: all values that are allowed.
