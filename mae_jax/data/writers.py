@@ -1,6 +1,5 @@
 """Writers of the two layouts of a training store: OME-Zarr 0.5 plates, ArrayRecord tiles."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Shaped
 
 from mae_jax.data.array_record import encode
 from mae_jax.data.tiling import tile_offsets
+from mae_jax.data.zarr_reader import COMPLETE
 from mae_jax.errors import MachineError
 from mae_jax.files import replacing, write_json
 
@@ -33,7 +33,8 @@ def write_ome_zarr_image(
 
     The array is one shard, a single file, made of chunks of `chunk`² pixels of all channels: a
     random crop then reads little besides what it needs, and all its channels at once. Chunks carry
-    a checksum, so that damage is noticed when they are read.
+    a checksum, so that damage is noticed when they are read, and black ones are stored as well, so
+    that a missing file is an error and not a black image.
 
     Args:
       folder: the image's group, `plate.zarr/A/1/0`.
@@ -79,6 +80,7 @@ def write_ome_zarr_image(
         "fill_value": 0,
         "codecs": [{"name": "sharding_indexed", "configuration": sharded}],
         "dimension_names": ["c", "y", "x"],
+        "attributes": {"mae_jax": {COMPLETE: True}},
     }
     with replacing(folder) as tmp_path:
         try:
@@ -87,6 +89,7 @@ def write_ome_zarr_image(
                     "driver": "zarr3",
                     "kvstore": {"driver": "file", "path": f"{tmp_path}/0/"},
                     "metadata": metadata,
+                    "store_data_equal_to_fill_value": True,
                 },
                 create=True,
             ).result()
@@ -194,11 +197,3 @@ def write_tiles(path: Path, sites: Sequence[Site], tile: int) -> list[list[tuple
         except RuntimeError as error:
             raise MachineError(f"{path} cannot be written ({error}).") from error
     return corners
-
-
-def read_group(folder: Path) -> dict[str, Any]:
-    """The attributes of a group, {} where there is none."""
-    try:
-        return dict(json.loads((folder / "zarr.json").read_text())["attributes"])
-    except FileNotFoundError:
-        return {}

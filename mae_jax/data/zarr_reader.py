@@ -7,7 +7,7 @@ an array with the axes channel, y, x; `#index=0,2,0` selects t, c and z. Reads a
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,7 @@ from mae_jax.errors import InputError, MachineError, redact_credentials
 
 _NATIVE = ("http://", "https://", "gs://", "s3://")  # what tensorstore reads by itself
 _ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+COMPLETE = "complete"  # the attribute, below mae_jax, of arrays whose chunks are all stored
 _CONCURRENCY = 128  # requests to a remote store at once, which hides the latency of each
 # How tensorstore's messages begin where the machine or the network fails, not the array.
 _TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
@@ -68,14 +69,22 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandl
         _check_array(path, other.shape, other.dtype, other.chunks)
         return ZarrHandle(path, other, other.shape, other.dtype, remote)
     try:
-        spec: dict[str, Any] = {"driver": "auto", "kvstore": _store(path)}
+
+        def opened(spec: dict[str, Any]) -> Any:
+            pending = tensorstore.open(
+                spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
+            )
+            return pending.result(timeout=remote.timeout * remote.attempts)
+
+        store = {"kvstore": _store(path)}
         if metadata:
-            known = {"metadata": json.loads(metadata), "assume_metadata": True, "open": True}
-            spec |= {"driver": "zarr3", **known}
-        pending = tensorstore.open(
-            spec, read=True, context=_context(cache_bytes), recheck_cached_data="open"
-        )
-        array = pending.result(timeout=remote.timeout * remote.attempts)
+            array = opened(_known_spec(store, json.loads(metadata)))
+            _check_only_shard(path, json.loads(metadata))
+        else:
+            array = opened({"driver": "auto", **store})
+            described = array.spec().to_json().get("metadata", {})
+            if is_complete(described):
+                array = opened(_known_spec(store, described))
         dtype = array.dtype.numpy_dtype
         chunk: Any = array.chunk_layout.read_chunk.shape
         _check_array(path, array.shape, dtype, chunk or array.shape)
@@ -86,6 +95,34 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandl
         if not is_url(path) and not os.path.isdir(path):
             raise InputError(f"{path} does not exist.") from None
         raise _read_error(path, "cannot be opened as a Zarr array", error) from None
+
+
+def is_complete(metadata: Mapping[str, Any]) -> bool:
+    """Whether an array's `zarr.json` says that all its chunks are stored, black ones too."""
+    own = metadata.get("attributes", {}).get("mae_jax", {})
+    return isinstance(own, Mapping) and own.get(COMPLETE) is True
+
+
+def _known_spec(store: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """tensorstore's spec of an array whose `zarr.json` is known: opening it reads nothing.
+
+    In a complete array a missing chunk is an error, where Zarr would read it as zeros.
+    """
+    spec = {"driver": "zarr3", **store, "metadata": metadata, "assume_metadata": True, "open": True}
+    return spec | {"fill_missing_data_reads": not is_complete(metadata)}
+
+
+def _check_only_shard(path: str, metadata: Mapping[str, Any]) -> None:
+    """Checks that the one file of a packed field exists, where its chunks may be left out.
+
+    Stores of earlier versions do not hold black chunks. Their shards can be checked.
+    """
+    if is_url(path) or is_complete(metadata):
+        return
+    grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    file = os.path.join(path, "c", *("0" for _ in grid))
+    if all(map(int.__ge__, grid, metadata["shape"])) and not os.path.exists(file):
+        raise InputError(f"{file} does not exist; copy the store again.")
 
 
 def _check_array(path: str, shape: Sequence[int], dtype: np.dtype, chunk: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import zarr
 
 from mae_jax.cli.main import main
 from mae_jax.data import zarr_reader as arrays
+from mae_jax.data.crops import CropReader
+from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.images import read_site
 from mae_jax.data.index import SITE, Index
 from mae_jax.data.pack import PackSettings, pack, plan_units
@@ -23,6 +26,7 @@ from mae_jax.data.quantize import plate_ranges, to_uint8
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.tiling import tile_offsets
+from mae_jax.data.writers import write_ome_zarr_image
 from mae_jax.errors import InputError
 from mae_jax.locks import hold
 
@@ -325,3 +329,42 @@ def test_two_processes_cannot_pack_one_shard(screen: Callable[..., Path], tmp_pa
     with hold(tmp_path / "store", "shard-0-of-1"), pytest.raises(InputError, match="in use by"):
         pack(index, tmp_path / "store", SMALL)
     assert pack(index, tmp_path / "store", SMALL).finished
+
+
+def _old_store(store: Path) -> None:
+    """Makes the index and the arrays of a store what they were before all chunks were stored."""
+    index = Index.read(store)
+    described = json.loads(index.zarr_metadata(0))
+    del described["attributes"]
+    for file in store.glob("plates/**/0/zarr.json"):
+        if json.loads(file.read_text())["node_type"] == "array":
+            file.write_text(json.dumps(described))
+    table = index.table.assign(Zarr=json.dumps(described))
+    Index(table, index.root).write(store / "index.parquet")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_missing_shard_is_an_unreadable_site(
+    old: bool, screen: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    pack(read_loaddata(str(screen())), store, SMALL)
+    if old:
+        _old_store(store)
+    packed = Index.read(store)
+    shard = Path(packed.image_uris(3)[0].path, "c", "0", "0", "0")
+    shard.unlink()
+    reader = CropReader(packed, packed.channels, 8)
+    assert reader.center(2).any()
+    with pytest.raises(InputError, match=re.escape(str(shard))):
+        reader.center(3)
+    if not old:
+        with pytest.raises(InputError, match=re.escape(str(shard))):
+            read_site(packed, 3)
+
+
+def test_black_sites_are_no_missing_ones(screen: Callable[..., Path], tmp_path: Path) -> None:
+    black = np.zeros((2, 24, 24), np.uint16)
+    write_ome_zarr_image(tmp_path / "0", black, ("DNA", "ER"), 8, {})
+    planes = [ImageURI(str(tmp_path / "0" / "0"), (("index", str(c)),)) for c in range(2)]
+    assert not arrays.read_array_planes(planes).any()

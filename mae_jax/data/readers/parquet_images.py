@@ -21,11 +21,6 @@ MAX_GROUP_BYTES = 2**31  # of the images in one group of rows
 _local = threading.local()  # each thread keeps the last row group it has read
 
 
-def in_table(uri: ImageURI) -> bool:
-    """Whether a URI selects a row of a parquet table."""
-    return uri.get("row") is not None
-
-
 def open_table(path: str) -> "parquet.ParquetFile":
     """Opens the parquet file at a local path or URL.
 
