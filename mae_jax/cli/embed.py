@@ -17,6 +17,8 @@ SLURM array or under jax.distributed each process detects its own slice of the w
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    from mae_jax.inference.embedding_job import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
+
     add = parser.add_argument
     encoder = "a saved model, a training's work folder, or a baseline: intensity, random"
     add("--encoder", required=True, metavar="PATH_OR_NAME", help=encoder)
@@ -27,15 +29,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--block", type=int, help="pool the tokens after this block (default: the last)")
     dtype = "type of matrix products; bfloat16 is faster and less exact (default: the model's own)"
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
-    add("--batch-size", type=int, default=64, metavar="N", help="per-device batch size (64)")
+    batch_size = f"per-device batch size ({BATCH_SIZE})"
+    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=batch_size)
     channels = "channels to read (default: all that a site has)"
     add("--channels", nargs="+", metavar="NAME", help=channels)
     add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
     add("--task", metavar="I/N", help="do slice I of N of the shards, counted from 0")
     tasks = "the number of tasks, if the launcher does not export it"
     add("--num-tasks", type=int, metavar="N", help=tasks)
-    shard = "wells per shard, which is what a killed process loses at most (64)"
-    add("--wells-per-shard", type=int, default=64, metavar="N", help=shard)
+    shard = f"wells per shard, which is what a killed process loses at most ({WELLS_PER_SHARD})"
+    add("--wells-per-shard", type=int, default=WELLS_PER_SHARD, metavar="N", help=shard)
     add("--crops", action="store_true", help="also keep the embedding of every crop (Zarr)")
     add("--tokens", action="store_true", help="also keep all tokens of every crop (Zarr, large)")
     anndata = "when all shards are done, also write embeddings.h5ad (or .zarr) for scanpy"
@@ -43,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="stop at the first well that cannot be read")
     add("--retry-skipped", action="store_true", help="try again the wells that were skipped")
     add("--threads", type=int, help="decoding threads (default: one per CPU, at least 4)")
-    add("--memory", type=float, default=2.0, metavar="GB", help="decoded pixels that may wait (2)")
+    memory = f"decoded pixels that may wait ({MEMORY / 1e9:g})"
+    add("--memory", type=float, default=MEMORY / 1e9, metavar="GB", help=memory)
     add("--quiet", action="store_true", help="no progress bar")
     removed_option(parser, "--batch", "--batch-size")
     removed_option(parser, "--part-wells", "--wells-per-shard")

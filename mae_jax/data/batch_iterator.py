@@ -129,12 +129,11 @@ class BatchIterator:
                 "index."
             ) from error
         hint = (
-            "probably by the kernel, because memory ran out: use fewer workers, or a smaller "
-            "data.cache_bytes"
+            "probably out of memory; use fewer workers, or a smaller data.cache_bytes"
             if code == -signal.SIGKILL
             else "by the machine or by hand"
         )
-        raise MachineError(f"a data worker was ended with {name}, {hint}.") from error
+        raise MachineError(f"a data worker was killed ({name}), {hint}.") from error
 
     def _count(self, crops: int, errors: Sequence[Sequence[str]]) -> None:
         self.crops += crops

@@ -121,7 +121,9 @@ class CropReader:
         }
         sizes = {(handle.shape[-2:], handle.dtype) for handle in handles.values()}
         if len(sizes) > 1:
-            raise InputError(f"{self.index.describe(row)} has channels of unlike sizes or types.")
+            raise InputError(
+                f"{self.index.describe(row)} has channels of different sizes or types."
+            )
         (shape, dtype), *_ = sizes
         corners = [self._corner(row, shape, draw) for draw in draws]
         crops = allocate(dtype)

@@ -33,15 +33,15 @@ def with_illumination(index: Index) -> Index:
     images = []
     for row, (names, uris) in enumerate(index.sites):
         divided = []
-        for name, uri, light in zip(
+        for name, uri, illumination_path in zip(
             names, uris, index.table["Illumination"].iloc[row], strict=True
         ):
-            if not light:
+            if not illumination_path:
                 raise InputError(
                     f"{index.describe(row)}, channel {name}: no illumination function."
                 )
-            joint = "&" if image_uri.parse(uri).fragment else "#"
-            divided.append(f"{uri}{joint}illumination={quote(light, safe='')}")
+            separator = "&" if image_uri.parse(uri).fragment else "#"
+            divided.append(f"{uri}{separator}illumination={quote(illumination_path, safe='')}")
         images.append(divided)
     table = index.table.assign(Images=pd.Series(images, index=index.table.index))
     return replace(index, table=table, value_ranges={})
@@ -55,13 +55,14 @@ def divide(plane: np.ndarray, uri: image_uri.ImageURI) -> np.ndarray:
     Raises:
       InputError: the function is missing, no array, of another size or not positive.
     """
-    light = uri.get("illumination")
-    if light is None:
+    illumination_path = uri.get("illumination")
+    if illumination_path is None:
         return plane
-    function = _function(unquote(light))
+    function = _function(unquote(illumination_path))
     if function.shape != plane.shape:
         raise InputError(
-            f"{unquote(light)} has {function.shape} pixels, the image {uri.path} {plane.shape}."
+            f"{unquote(illumination_path)} has {function.shape} pixels, the image {uri.path} "
+            f"{plane.shape}."
         )
     divided = plane / function
     if plane.dtype.kind in "iu":

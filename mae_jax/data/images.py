@@ -47,7 +47,7 @@ def read_site(
 
     Raises:
       InputError: a channel that the site lacks, a file that is missing or broken, or planes of
-        unlike sizes or types; the message names site and file.
+        different sizes or types; the message names site and file.
       MachineError: a file is out of reach.
     """
     uris = index.image_uris(row, channels)
@@ -56,7 +56,7 @@ def read_site(
     for name, uri, plane in zip(names, uris, planes, strict=True):
         if plane.shape != planes[0].shape or plane.dtype != planes[0].dtype:
             raise InputError(
-                f"{index.describe(row)} has channels of unlike sizes or types: {names[0]} is "
+                f"{index.describe(row)} has channels of different sizes or types: {names[0]} is "
                 f"{_size(planes[0])}, {name} is {_size(plane)} ({uri})."
             )
     return np.stack(planes)
@@ -95,7 +95,7 @@ def _reader_key(uri: ImageURI) -> str:
     key = next((key for key in ("index", "record", "row") if uri.get(key) is not None), "")
     for name, _ in uri.fragment:
         if name != "illumination" and name not in _READER_KEYS[key]:
-            raise InputError(f"{uri} has '{name}' beside '{key}', which exclude each other.")
+            raise InputError(f"{uri} has '{name}' besides '{key}', which exclude each other.")
     return key
 
 

@@ -88,7 +88,9 @@ class Index:
         for column in ("Channels", "Images"):
             for row, texts in enumerate(table[column]):
                 if texts is None or not all(isinstance(text, str) for text in texts):
-                    raise InputError(f"row {row} of the index has no texts in {column}.")
+                    raise InputError(
+                        f"column {column} of the index must contain strings; row {row} does not."
+                    )
         for row, (names, images) in enumerate(zip(table["Channels"], table["Images"], strict=True)):
             if len(names) != len(images) or len(set(names)) != len(names) or not len(names):
                 raise InputError(
@@ -190,7 +192,7 @@ class Index:
         `index.select(Split="train", Plate=["P1", "P2"])`: `Metadata_` may be left out.
 
         Raises:
-          InputError: there is no such column (names its nearest neighbour) or no such row.
+          InputError: there is no such column (names its nearest neighbor) or no such row.
         """
         keep = pd.Series(True, index=self.table.index)
         for name, wanted in metadata.items():
@@ -332,7 +334,7 @@ def _value_ranges(record: Mapping[str, Any]) -> dict[str, ValueRange]:
             for channel, values in stored.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError("its value ranges make no sense; make it anew.") from None
+        raise InputError("its value ranges are invalid; recreate the index.") from None
 
 
 def _root(record: Mapping[str, Any], path: str) -> str:

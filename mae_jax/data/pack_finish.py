@@ -53,14 +53,14 @@ def finish(
     sums = [row.pop("sha256") for row in rows]
     packed = Index(pd.DataFrame(rows), str(store))
 
-    def wrong(row: int) -> str:
+    def checksum_error(row: int) -> str:
         try:
             return "" if digest(read_site(packed, row)) == sums[row] else "its checksum differs"
         except InputError as error:
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:
-        checked = pool.map(wrong, range(len(packed)))
+        checked = pool.map(checksum_error, range(len(packed)))
         shown = tqdm(checked, "verifying", len(packed), disable=not progress)
         for row, problem in enumerate(shown):
             if problem:

@@ -79,8 +79,8 @@ class Report:
 def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
     """Reads all images of the index and looks for everything that would trouble a later step.
 
-    Errors: missing, truncated or undecodable images; planes of unlike sizes or types within a
-    site; unlike sizes within a well; a channel that a plate lacks though other plates of its
+    Errors: missing, truncated or undecodable images; planes of different sizes or types within a
+    site; different sizes within a well; a channel that a plate lacks though other plates of its
     source have it; a site listed twice, one image given to two sites, or a well with two
     perturbations; an experiment on both sides of the split; values that are not finite; integers of
     32 bits or more, whose type tells no scale; images out of reach.
@@ -91,7 +91,7 @@ def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Re
     findings = [
         *_unreadable(index, planes),
         *_bad_values(index, planes),
-        *_unlike_sizes(index, planes),
+        *_different_sizes(index, planes),
         *_lacking_channels(index),
         *_duplicates(index),
         *_contradictions(index),
@@ -204,7 +204,7 @@ def _bad_values(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
+def _different_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
     readable = [p for p in planes if not p.error]
     sites: dict[int, list[Plane]] = {}
     for plane in readable:
@@ -215,8 +215,8 @@ def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
             sizes.setdefault((plane.shape, plane.dtype), plane)
         if len(sizes) > 1:
             named = " but ".join(f"{p.channel} is {_size(p)}" for p in sizes.values())
-            message = f"{index.describe(row)} has channels of unlike sizes or types: {named}."
-            yield _finding(index, "error", "unlike sizes", row, message, file=of_site[0].file)
+            message = f"{index.describe(row)} has channels of different sizes or types: {named}."
+            yield _finding(index, "error", "different sizes", row, message, file=of_site[0].file)
     keys = index.table[list(WELL)].agg(tuple, axis=1)
     wells: dict[tuple[str, ...], dict[tuple[int, int], int]] = {}
     for row, of_site in sites.items():
@@ -224,8 +224,10 @@ def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
     for name, shapes in wells.items():
         if len(shapes) > 1:
             listed = " and ".join(f"{h} × {w}" for h, w in shapes)
-            message = f"plate {name[2]}, well {name[3]} has sites of unlike sizes: {listed} pixels."
-            yield _finding(index, "error", "unlike sizes", next(iter(shapes.values())), message)
+            message = (
+                f"plate {name[2]}, well {name[3]} has sites of different sizes: {listed} pixels."
+            )
+            yield _finding(index, "error", "different sizes", next(iter(shapes.values())), message)
     overall: dict[str, list[int]] = {}
     for row, of_site in sites.items():
         overall.setdefault(_size(of_site[0]), []).append(row)
@@ -237,7 +239,7 @@ def _unlike_sizes(index: Index, planes: Iterable[Plane]) -> Iterator[Finding]:
                     f"{len(rows)} sites, the first on {index.describe(rows[0])}, are {size} "
                     f"where the others are {usual}."
                 )
-                yield _finding(index, "error", "unlike sizes", rows[0], message)
+                yield _finding(index, "error", "different sizes", rows[0], message)
 
 
 def _size(plane: Plane) -> str:

@@ -1,6 +1,6 @@
-"""tensorflow-datasets builders for RxRx1, RxRx3-core, CPJUMP1 and any index of one's own.
+"""tensorflow-datasets builders for RxRx1, RxRx3-core, CPJUMP1 and any indexed screen.
 
-They need no TensorFlow: data sets are written as ArrayRecord and read with `as_data_source`.
+TensorFlow is not needed: data sets are written as ArrayRecord and read with `as_data_source`.
 
     builder = Rxrx1(data_dir="data", file_format="array_record")
     builder.download_and_prepare(
@@ -33,7 +33,7 @@ TEXTS = {column: column.removeprefix("Metadata_").lower() for column in METADATA
 
 
 class _Sites(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """One example per site of an index."""
+    """Builder with one example per site of an index."""
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = ""
@@ -41,7 +41,7 @@ class _Sites(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     DTYPE: Any = np.uint8
 
     def _index(self, folder: Path) -> Index:
-        """The index of what the user has downloaded to `folder`."""
+        """Return the index of the files that the user has downloaded to `folder`."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -79,7 +79,7 @@ class _Sites(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
 
 def _annotated(index: Index, folder: Path, name: str, by_dataset: bool = False) -> Index:
-    """The index with the data set's own table of wells, which must lie in the folder."""
+    """Join the data set's table of wells, the file `name` in `folder`, to the index."""
     path = folder / name
     table = complete(join(index.table, read_csv(str(path)), str(path)), str(path))
     if by_dataset and "Metadata_dataset" in table.columns:  # RxRx1 splits by experiment itself
@@ -132,7 +132,10 @@ class Cpjump1(_Sites):
 
 
 class ScreenConfig(tfds.core.BuilderConfig):
-    """A screen by its index: `Screen(config=ScreenConfig(name="mine", index="index.parquet"))`."""
+    """Configuration of `Screen`, with the path of its index.
+
+    `Screen(config=ScreenConfig(name="mine", index="index.parquet"))`
+    """
 
     def __init__(self, *, name: str, index: str | os.PathLike[str], **others: Any) -> None:
         super().__init__(name=name, **others)
@@ -142,7 +145,7 @@ class ScreenConfig(tfds.core.BuilderConfig):
 class Screen(_Sites):
     """Any screen that has an index (`mae-jax index`), all of whose sites have the same channels."""
 
-    DESCRIPTION = "A screen of one's own."
+    DESCRIPTION = "A screen with an index of mae_jax."
     BUILDER_CONFIGS = ()
 
     def _index(self, folder: Path) -> Index:

@@ -16,11 +16,11 @@ def _starts(length: int, crop: int) -> np.ndarray:
 def tile_offsets(height: int, width: int, crop: int) -> Int[np.ndarray, "tiles 2"]:
     """Top-left corners (row, column) of the crops that cover a field of `height` × `width` pixels.
 
-    A field whose sides are multiples of `crop` is cut without overlap: 2048² gives the paper's 64
-    crops of 256². Otherwise the least number of crops that sees every pixel is spread evenly, so
-    neighbours overlap a little (1080² and 256: 25 crops, by 50 pixels): dropping the partial
-    border would lose cells, and padding it would show the encoder an edge it has never seen.
-    Rows of tiles first, each from left to right.
+    If both sides are multiples of `crop`, the crops do not overlap: a field of 2048² gives 64 crops
+    of 256², as in the paper. Otherwise the smallest number of crops that covers every pixel is
+    spaced evenly, and neighbors overlap (a field of 1080² gives 25 crops that overlap by 50
+    pixels). Dropping the partial border would lose cells; padding it would show the encoder edges
+    that it was not trained on. The order is row by row, left to right.
 
     Raises:
       InputError: the field is smaller than one crop.

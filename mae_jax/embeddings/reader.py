@@ -1,4 +1,4 @@
-"""The reader of embeddings folders: complete, of one job and undamaged, or one sentence."""
+"""Read an embeddings folder, and check that it is complete, undamaged and of one job."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""The encoder on all local devices, each with a batch of its own and no communication."""
+"""Data-parallel encoding of crops on all local devices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def _is_processor(mesh: Mesh) -> bool:
 
 
 class BatchEncoder:
-    """Crops to embeddings: one compiled program per number of channels and pixel type.
+    """Encode batches of crops; compiled once per number of channels and pixel type.
 
     The batch is sharded along its first axis, each device runs the same program on its shard, and
     there are no collectives. A device gets `batch_size` crops whatever the number of devices, so
@@ -63,7 +63,7 @@ class BatchEncoder:
           encoder: the encoder.
           pooling: "class", "mean" or "channel".
           block: the block whose output is pooled; None for the last.
-          batch_size: crops per device and call.
+          batch_size: per-device batch size.
           devices: by default all devices of this process.
           tokens: also return the tokens before pooling.
         """
@@ -82,11 +82,11 @@ class BatchEncoder:
         return pixels if self._streams else jax.device_put(pixels, self._sharding)
 
     def __call__(self, pixels: DeviceBatch, num_crops: int | None = None) -> tuple[Any, Any]:
-        """Start the devices on a batch from `put`; returns before they have finished.
+        """Encode a batch from `put` asynchronously: return before the devices have finished.
 
         Args:
           pixels: the batch.
-          num_crops: how many crops of it are real, the first ones; None for all. The outputs of
+          num_crops: number of crops to encode, the first ones; None for all. The outputs of
             the others are undefined.
 
         Returns: embeddings, and tokens or None; numpy waits for them, and `is_ready` tells whether

@@ -30,6 +30,9 @@ from mae_jax.inference.reading import read_ahead
 from mae_jax.inference.task_slice import TaskSlice, detect_task_slice, parse_task_slice
 from mae_jax.networks.encoder import Encoder
 
+BATCH_SIZE = 64  # per device
+WELLS_PER_SHARD = 64
+MEMORY = 2 * 10**9  # bytes of decoded pixels that may wait
 _MAX_REPAIRS = 3  # rounds of redoing damaged shards before the storage is blamed
 
 
@@ -40,17 +43,17 @@ def embed_index(
     *,
     pooling: str = "mean",
     block: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     task: TaskSlice | str | None = None,
     channels: Sequence[str] | None = None,
     crop: int | None = None,
-    wells_per_shard: int = 64,
+    wells_per_shard: int = WELLS_PER_SHARD,
     save_crops: bool = False,
     save_tokens: bool = False,
     strict: bool = False,
     retry_skipped: bool = False,
     threads: int | None = None,
-    memory: int = 2 << 30,
+    memory: int = MEMORY,
     devices: Sequence[jax.Device] | None = None,
     progress: bool = True,
 ) -> EmbedReport:

@@ -49,28 +49,19 @@ class UnreadableWell:
     reason: str
 
 
-def read_well(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> WellImages | UnreadableWell:
-    """Read one well: channels chosen by name, every site whole, tiles over the whole field.
-
-    A well with one unreadable site is unreadable: the mean over the others would be another
-    quantity than its neighbors have.
-    """
-    try:
-        channels = _channels(plan, encoder, well)
-        return _checked(well, channels, [_read(plan, encoder, row, channels) for row in well.rows])
-    except InputError as error:
-        return UnreadableWell(well, str(error))
-
-
 def read_ahead(
     plan: EmbeddingPlan,
     encoder: Encoder,
     wells: Iterable[Well],
     *,
     threads: int | None = None,
-    memory: int = 2 << 30,
+    memory: int,
 ) -> Iterator[WellImages | UnreadableWell]:
     """Yield the wells in order, while the sites of the next ones are being decoded.
+
+    Channels are chosen by name, every site is read whole, and its crops cover the whole field. A
+    well with an unreadable site is unreadable: the mean over its other sites would not be
+    comparable to the means of other wells.
 
     Args:
       plan: the plan that the wells belong to.

@@ -1,4 +1,4 @@
-"""The masked autoencoder, compiled once for each size and list of channels."""
+"""Reconstruct masked crops and predict missing channels with a masked autoencoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ def reconstruct_crops(
     mask_ratio: float | None = None,
     seed: int = 0,
 ) -> Reconstruction:
-    """Raw crops, masked at random and reconstructed, in standardised units.
+    """Mask raw crops at random and reconstruct them, in standardized units.
 
     Args:
       encoder: a masked autoencoder with its decoder (`MAEEncoder`).
       pixels: raw crops.
       channels: the names of their channels.
-      mask_ratio: the share of patches to hide; None for that of training.
-      seed: of the masks.
+      mask_ratio: fraction of patches to mask; None for that of training.
+      seed: random seed of the masks.
 
     Raises:
       InputError: channels or sizes that do not fit the network.
@@ -47,7 +47,7 @@ def predict_missing_channels(
     given: Sequence[str],
     missing: Sequence[str],
 ) -> Float[np.ndarray, "batch missing height width"]:
-    """Stains predicted from raw crops of others, in standardised units.
+    """Predict channels from raw crops of other channels, in standardized units.
 
     Args:
       encoder: a channel-agnostic masked autoencoder with its decoder.

@@ -242,12 +242,12 @@ def _row(rows: pd.DataFrame, correction: str, label: str, names: Sequence[str]) 
 
 
 def _cards(recall: pd.DataFrame, recalls: dict[str, float]) -> list[dict[str, str]]:
-    cards = [{"value": f"{value:.2f}", "says": name} for name, value in recalls.items()]
+    cards = [{"value": f"{value:.2f}", "label": name} for name, value in recalls.items()]
     plain = recall[recall["correction"] == "none"]
     first = next(iter(recalls))
     if len(plain):
         value = plain[plain["embeddings"] == first]["recall"].mean()
-        cards.insert(1, {"value": f"{value:.2f}", "says": f"{first}, uncorrected"})
+        cards.insert(1, {"value": f"{value:.2f}", "label": f"{first}, uncorrected"})
     return cards
 
 

@@ -59,7 +59,7 @@ def test_flips(kind: str, crop: int, tmp_path: Path) -> None:
 
 def test_arrays_of_unlike_types_make_no_site(tmp_path: Path) -> None:
     index, _ = _arrays(tmp_path, {"DNA": "uint8", "ER": "uint16"})
-    with pytest.raises(InputError, match="plate 1, well A01, site 1 has channels of unlike"):
+    with pytest.raises(InputError, match="plate 1, well A01, site 1 has channels of different"):
         CropReader(index, ("DNA", "ER"), 16).center(0)
 
 

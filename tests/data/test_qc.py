@@ -56,7 +56,7 @@ def test_everything_is_listed_at_once(
     assert set(found) == {
         "missing file",
         "broken file",
-        "unlike sizes",
+        "different sizes",
         "lacking channel",
         "duplicate",
     }
@@ -66,10 +66,10 @@ def test_everything_is_listed_at_once(
     assert "a2_s1_ER.tiff is broken or truncated" in found["broken file"][0]
     assert "a3_s1_ER.tiff is empty" in found["broken file"][1]
     assert any(
-        "unlike sizes or types: DNA is 24 × 24 uint16 but ER is 24 × 20" in s
-        for s in found["unlike sizes"]
+        "different sizes or types: DNA is 24 × 24 uint16 but ER is 24 × 20" in s
+        for s in found["different sizes"]
     )
-    assert any("1 sites, the first on plate 0001, well A02" in s for s in found["unlike sizes"])
+    assert any("1 sites, the first on plate 0001, well A02" in s for s in found["different sizes"])
     assert found["lacking channel"] == [
         "plate 0010 lacks the channel Mito, which other plates have."
     ]
