@@ -121,7 +121,7 @@ def test_unmasked_counts_every_patch():
         mae_loss(tail, config(), masked=False)
 
 
-def test_norm_pix_standardises_targets_with_unbiased_variance():
+def test_norm_pix_standardizes_targets_with_unbiased_variance():
     x = np.random.default_rng(4).normal(3, 2, (2, 3, 64)).astype(np.float32)
     expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(normalize_patches(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5)
