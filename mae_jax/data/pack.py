@@ -173,7 +173,7 @@ def _write_unit(index: Index, store: Path, settings: PackSettings, unit: Unit) -
             entry["place"] = f"{unit.path}/{len(written)}"
             own: dict[str, Any] = {"metadata": metadata_of(index, row)}
             if ranges is not None:
-                own["grey_range"] = ranges
+                own["gray_range"] = ranges
             folder = store / str(entry["place"])
             write_ome_zarr_image(folder, site, channels, settings.chunk, own)
         else:

@@ -284,7 +284,7 @@ def test_eight_bits_record_their_ranges(screen: Callable[..., Path], tmp_path: P
     image = out / packed.image_uris(row)[0].path.removesuffix("/0")
     own = json.loads((image / "zarr.json").read_text())["attributes"]["mae_jax"]
     for channel, name in enumerate(packed.channels):
-        low, high = own["grey_range"][name]
+        low, high = own["gray_range"][name]
         expected = np.clip(np.rint((site[channel] - low) * (255 / (high - low))), 0, 255)
         assert np.abs(scaled[channel] - expected).max() <= 1
     assert scaled.dtype == np.uint8
