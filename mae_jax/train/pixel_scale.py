@@ -8,14 +8,16 @@ from typing import Any
 from mae_jax.data import Index
 from mae_jax.data.index import ValueRange
 from mae_jax.files import read_json
+from mae_jax.networks.registry import make_task
 from mae_jax.train.config import DataConfig, TrainConfig
+from mae_jax.train.warm_start import read_initial_model
 
 
 def resolve_scale(config: TrainConfig, workdir: Path) -> TrainConfig:
     """Return the config with `data.scale` set, where it is None.
 
     A run that is resumed keeps its scale, which may be None (the maximum of the pixels' type). A
-    new run takes that of the saved model in `init_from`, else that of the gray values that
+    new run takes that of the model in `init_from`, else that of the gray values that
     `mae-jax index` has measured: see `scale_of_ranges`.
     """
     if config.data.scale is not None:
@@ -24,7 +26,7 @@ def resolve_scale(config: TrainConfig, workdir: Path) -> TrainConfig:
     if run.exists():
         scale = _entry(read_json(run), "data", "scale")
     else:
-        scale = _scale_of_model(config.init_from) or _scale_of_data(config.data)
+        scale = _scale_of_model(config) or _scale_of_data(config.data)
     if scale is None:
         return config
     data = dataclasses.replace(config.data, scale=float(scale))
@@ -63,15 +65,16 @@ def _scale_of_data(data: DataConfig) -> float | None:
     return scale_of_ranges(ranges)
 
 
-def _scale_of_model(path: str) -> float | None:
+def _scale_of_model(config: TrainConfig) -> float | None:
+    """The scale that the model in `init_from` records; 255 for released PyTorch weights."""
+    path = config.init_from
     if not path:
         return None
     for folder in (Path(path), Path(path) / "model"):
-        if (folder / "config.json").is_file():
-            scale = _entry(read_json(folder / "config.json"), "preprocessing", "scale")
-            if scale is not None:
-                return float(scale)
-    return None
+        if (folder / "config.json").is_file():  # a saved model: its weights need not be read
+            return _entry(read_json(folder / "config.json"), "preprocessing", "scale")
+    task = make_task(config.model, config.data.crop)
+    return read_initial_model(path, task).preprocessing.scale
 
 
 def _entry(values: Any, *names: str) -> Any:

@@ -1,14 +1,18 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mae_jax.data.index import ValueRange
-from mae_jax.networks.registry import make_task
+from mae_jax.networks.mae.config import DecoderConfig, MAEConfig, ParallelViTConfig
+from mae_jax.networks.registry import make_task, param_shapes
+from mae_jax.networks.torch_import import export_state_dict
 from mae_jax.train.config import DataConfig, TrainConfig
 from mae_jax.train.pixel_scale import resolve_scale, scale_of_ranges
+from mae_jax.weights.state_dict import write_state_dict
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,20 @@ def test_a_given_scale_a_resumed_run_and_a_model_come_first(tmp_path):
     new = TrainConfig(init_from=str(tmp_path / "run"))
     assert resolve_scale(new, tmp_path / "new").data.scale == 255.0
     assert resolve_scale(TrainConfig(), tmp_path / "new").data.scale is None
+
+
+def test_pytorch_weights_bring_their_scale(tmp_path):
+    """Released weights expect 8-bit images divided by 255; a run that starts from them does so."""
+    model = MAEConfig(
+        ParallelViTConfig(patch=8, width=64, depth=1, heads=1, crop=16, channels=("DNA", "ER")),
+        DecoderConfig(width=512, depth=1, heads=16, cross_heads=8),
+    )
+    shapes = param_shapes(model)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    file = tmp_path / "released.safetensors"
+    write_state_dict(file, export_state_dict(params, model))
+    config = TrainConfig(model=model, init_from=str(file))
+    assert resolve_scale(config, tmp_path / "new").data.scale == 255.0
 
 
 def test_what_a_task_learns_from_is_what_its_model_records():
