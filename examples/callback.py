@@ -1,4 +1,4 @@
-"""A callback and an evaluator of one's own, beside a config or in a script.
+"""A custom callback and a custom evaluator, in a config file or in a script.
 
 As a config, whose callbacks and evaluators the command line adds to those of the trainer:
 

@@ -223,7 +223,7 @@ def _parsed(text: str, expected: type, value: Any, key: str) -> Any:
     if isinstance(literal, int | float):
         return literal
     try:
-        return float(text)  # nan and inf, which the ranges of the schema judge
+        return float(text)  # nan and inf, which the ranges of the schema refuse
     except ValueError:
         raise InputError(f"{PREFIX}{key}={text}: must be a number.") from None
 

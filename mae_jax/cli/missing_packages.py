@@ -28,7 +28,7 @@ def missing_package(error: ModuleNotFoundError, command: str = "") -> str | None
     extras = [extra for extra in packages if package in packages[extra]]
     if not extras:
         return None
-    # The extra that brings least beside it.
+    # The smallest extra that brings the package.
     extra = min(extras, key=lambda name: (len(packages[name]), name))
     if _COMMANDS.get(command) in extras:
         extra = _COMMANDS[command]

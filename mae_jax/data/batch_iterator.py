@@ -105,10 +105,10 @@ class BatchIterator:
         shutil.rmtree(self._crash_log, ignore_errors=True)
 
     def _raise_worker_error(self, error: Exception) -> None:
-        """Raises the error of a worker process in place of grain's report of it, if it was one.
+        """Raises a worker process's own error instead of grain's report of it, if any.
 
         Only a crash inside a decoder (SIGSEGV, SIGABRT, …) is the fault of the image that was
-        open. The kernel kills with SIGKILL when memory runs out, whatever image is open then.
+        open. The kernel kills with SIGKILL when memory runs out, so no image is to blame.
         """
         message = re.search(r"\b(InputError|MachineError): (.*)", str(error))
         if message:

@@ -160,7 +160,7 @@ def _nothing() -> None:
 
 
 def _flip(crop: Crop, draw: np.ndarray) -> None:
-    """Flips in place, by the last two draws."""
+    """Flips the crop in place, as its last two random draws say."""
     if draw[2] < 0.5:
         crop[...] = crop[:, ::-1]
     if draw[3] < 0.5:
