@@ -1,10 +1,12 @@
 """`mae-jax launch`: the launchers, which are a folder of a checkout and a part of the wheel."""
 
+import argparse
 import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import mae_jax
 from mae_jax.errors import InputError
@@ -16,10 +18,20 @@ def launch(argv: Sequence[str]) -> int:
     Raises:
       InputError: neither the installation nor the checkout has the launchers.
     """
+    status: int = _launchers().main(argv)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the launchers' command line."""
+    parser: argparse.ArgumentParser = _launchers().build_parser()
+    return parser
+
+
+def _launchers() -> ModuleType:
     if importlib.util.find_spec("mae_jax.launch") is None:
         _register(Path(mae_jax.__file__).parents[1] / "launch")
-    status: int = importlib.import_module("mae_jax.launch.__main__").main(argv)
-    return status
+    return importlib.import_module("mae_jax.launch.__main__")
 
 
 def _register(folder: Path) -> None:

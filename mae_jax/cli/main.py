@@ -76,17 +76,7 @@ def _run(argv: list[str]) -> int:
     if name == "launch":  # a command line of its own
         return launch(argv[1:])
     command = importlib.import_module(f"mae_jax.cli.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"mae-jax {name}",
-        description=command.HELP,
-        epilog=f"example:\n{command.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an option's name is whole, so that a renamed one is recognized
-    )
-    parser.add_argument("--import", action="append", default=[], dest="modules", metavar="MODULE",
-                        help="import a module of your own first, such as one that registers a "
-                        "network; a name or a file.py")  # fmt: skip
-    command.arguments(parser)
+    parser = command_parser(name)
     if getattr(command, "TAKES_OVERRIDES", False):
         args, overrides = parser.parse_known_args(argv[1:])
         args.overrides = overrides
@@ -114,6 +104,26 @@ def _run(argv: list[str]) -> int:
         print(redact_credentials(f"mae-jax {name}: {message}"), file=sys.stderr)
         return WRONG_INPUT if failure is None else MACHINE
     return DONE
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one of `COMMANDS`, from which the reference of all options is made too."""
+    command = importlib.import_module(f"mae_jax.cli.{name}")
+    if name == "launch":
+        parser: argparse.ArgumentParser = command.build_parser()
+        return parser
+    parser = argparse.ArgumentParser(
+        prog=f"mae-jax {name}",
+        description=command.HELP,
+        epilog=f"example:\n{command.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an option's name is whole, so that a renamed one is recognized
+    )
+    parser.add_argument("--import", action="append", default=[], dest="modules", metavar="MODULE",
+                        help="import a module of your own first, such as one that registers a "
+                        "network; a name or a file.py")  # fmt: skip
+    command.arguments(parser)
+    return parser
 
 
 def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
