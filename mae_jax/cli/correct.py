@@ -3,6 +3,7 @@
 import argparse
 
 from mae_jax.cli.field_options import add_field_options, default_text
+from mae_jax.cli.option_types import comma_list
 from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.profiles import ColumnSchema
 from mae_jax.evaluation.protocols.base import WellsSpec
@@ -35,18 +36,20 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
     group.add_argument(
         "--feature-columns",
-        nargs="+",
-        default=(),
-        metavar="PATTERN",
+        type=comma_list,
+        action="extend",
+        default=[],
+        metavar="PATTERN,…",
         help="the feature columns, as patterns such as 'Image_MAE_*' (default: every numeric "
         "column that does not describe the well)",
     )
     group.add_argument("--metadata", metavar="FILE", help="a second table with the metadata")
     group.add_argument(
         "--key",
-        nargs="+",
-        default=(),
-        metavar="COLUMN",
+        type=comma_list,
+        action="extend",
+        default=[],
+        metavar="COLUMN,…",
         help="columns that join the second table (default: row by row)",
     )
     group.add_argument(

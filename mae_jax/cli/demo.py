@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
+from mae_jax.cli.option_types import comma_list_of
+
 HELP = (
     "Run everything on a synthetic screen: render, index, train, embed, correct, evaluate, "
     "report. An interrupted demo resumes."
 )
 EXAMPLE = """  mae-jax demo --out runs/demo
-  mae-jax demo --out runs/seeds --seeds 0 1 2 --record benchmarks/results/demo"""
+  mae-jax demo --out runs/seeds --seeds 0,1,2 --record benchmarks/results/demo"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder of all output (runs/demo)"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0],
+    parser.add_argument("--seeds", type=comma_list_of(int), action="extend", metavar="N,…",
                         help="one whole run per seed; the report compares them (0)")  # fmt: skip
     parser.add_argument("--record", type=Path, metavar="FOLDER",
                         help="also write the tables of all seeds to this folder")  # fmt: skip
@@ -28,5 +30,5 @@ def run(args: argparse.Namespace) -> None:
     """Run the demo and print the path of its report."""
     from mae_jax.cli.demo_pipeline import demo
 
-    report = demo(args.out, seeds=args.seeds, quick=args.quick, record=args.record)
+    report = demo(args.out, seeds=args.seeds or [0], quick=args.quick, record=args.record)
     print(f"\nreport: {report.resolve()}")

@@ -62,7 +62,7 @@ def demo(
     for seed, evaluation in evaluations.items():
         print(f"seed {seed}: {verdict(evaluation)}")
     if record is not None:
-        words = ["mae-jax", "demo", "--seeds", *map(str, seeds), *["--quick"] * quick]
+        words = ["mae-jax", "demo", "--seeds", ",".join(map(str, seeds)), *["--quick"] * quick]
         picture = pictures[0] if pictures else None
         write_record(record, evaluations, shlex.join(words), picture)
     return report
@@ -95,13 +95,13 @@ class Run:
         for name, encoder in encoders.items():
             self._run("embed", "--encoder", encoder, "--index", index, "--pooling", "channel",
                       "--crop", "64", "--out", at / "embeddings" / name)  # fmt: skip
-        folders = [at / "embeddings" / name for name in encoders]
+        folders = [str(at / "embeddings" / name) for name in encoders]
         self._run("correct", "--embeddings", folders[0], "--method", "tvn",
                   "--out", at / "corrected.parquet")  # fmt: skip
-        self._run("evaluate", "recall", "--embeddings", *folders, "--relationships",
+        self._run("evaluate", "recall", "--embeddings", ",".join(folders), "--relationships",
                   at / "screen" / "relationships.csv", "--corrections", "all",
                   "--by", "Metadata_Gene", "--out", at / "evaluation")  # fmt: skip
-        self._run("reconstruct", "--model", at / "train" / "model", "--index", index,
+        self._run("reconstruct", "--encoder", at / "train" / "model", "--index", index,
                   "--split", "validation", "--out", at / "pictures")  # fmt: skip
 
     def _run(self, command: str, *words: str | Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mae_jax.cli.option_types import comma_list
 from mae_jax.cli.removed_options import removed_option
 
 HELP = "turn every well of a screen into an embedding with any encoder"
@@ -32,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     batch_size = f"per-device batch size ({BATCH_SIZE})"
     add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=batch_size)
     channels = "channels to read (default: all that a site has)"
-    add("--channels", nargs="+", metavar="NAME", help=channels)
+    add("--channels", type=comma_list, action="extend", metavar="NAME,…", help=channels)
     add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
     add("--task", metavar="I/N", help="do slice I of N of the shards, counted from 0")
     tasks = "the number of tasks, if the launcher does not export it"

@@ -26,8 +26,8 @@ HELP = "Score embeddings as the paper does: recall of known relationships and mo
 EXAMPLE = """\
   mae-jax evaluate recall --embeddings runs/demo/embeddings/trained --corrections all \\
       --relationships runs/demo/screen/relationships.csv --out runs/demo/evaluation
-  mae-jax evaluate paper --embeddings MAE=mae_vitl.parquet WSL=wsl.parquet --out paper \\
-      --relationships corum:allComplexes.txt string:links.txt.gz,info.txt.gz
+  mae-jax evaluate paper --embeddings MAE=mae_vitl.parquet,WSL=wsl.parquet --out paper \\
+      --relationships corum:allComplexes.txt,string:links.txt.gz+info.txt.gz
   mae-jax evaluate recall --help"""
 
 
@@ -41,8 +41,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             help=title.replace("%", "%%"),
             description=title[0].upper() + title[1:] + ".",
             epilog=f"example:\n  mae-jax evaluate {name} {evaluation.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         add_spec_options(command, evaluation.spec)
         command.add_argument(
@@ -94,8 +92,10 @@ def specification(args: argparse.Namespace) -> "Spec":
         option = options.get(field.name)
         if option is None:
             values[field.name] = FIELDS_OF_SEVERAL_OPTIONS[types[field.name]].build(args)
+        elif not hasattr(args, field.name):  # several values, none given: the field's default
+            continue
         elif option.named:
-            values[field.name] = _by_name(getattr(args, field.name) or (), field.name)
+            values[field.name] = _by_name(getattr(args, field.name), field.name)
         else:
             values[field.name] = getattr(args, field.name)
     if getattr(args, "paper_protocol", False):

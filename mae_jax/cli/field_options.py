@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, get_type_hints
 
+from mae_jax.cli.option_types import comma_list_of
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.evaluation.protocols.option import Option
 
@@ -38,7 +39,7 @@ def default_text(default: object) -> str:
     if default is None or default is False or default in ((), [], {}):
         return ""
     if isinstance(default, (list, tuple)):
-        default = " ".join(map(str, default))
+        default = ",".join(map(str, default))
     text = f"{default:,}" if isinstance(default, int) else str(default)
     return f" (default: {text})"
 
@@ -61,9 +62,12 @@ def _add(
     settings["help"] = settings["help"].replace("%", "%%")
     if default is False:
         settings["action"] = "store_true"
+    elif option.nargs is not None:  # not given: the field's default, which must not be extended
+        count = option.nargs if isinstance(option.nargs, int) else None
+        settings |= {"type": comma_list_of(parse or str, count), "action": "extend"}
+        settings |= {"metavar": option.metavar, "default": argparse.SUPPRESS}
     else:
-        settings |= {"metavar": option.metavar, "choices": option.choices, "nargs": option.nargs}
-        settings["type"] = parse
+        settings |= {"metavar": option.metavar, "choices": option.choices, "type": parse}
     parser.add_argument(flag, **settings)
     for old in option.old_flags:
         removed_option(parser, old, flag)

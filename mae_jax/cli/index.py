@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mae_jax.cli.option_types import comma_list
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError, MachineError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 HELP = "make one index (parquet) of a screen's images and metadata, and check them"
 EXAMPLE = """\
   mae-jax index screen/load_data.csv --out index.parquet --validation Batch7 --check
-  mae-jax index plate/Images --format harmony --channel-names Mito AGP RNA ER DNA \\
+  mae-jax index plate/Images --format harmony --channel-names Mito,AGP,RNA,ER,DNA \\
       --metadata platemap.csv --metadata-value Experiment=Batch1 --out index.parquet
   mae-jax index index.parquet --check --report findings.csv
 """
@@ -40,18 +41,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", help="folder or URL of the CSV's images, if not the CSV's own")
     parser.add_argument(
         "--channel-names",
-        nargs="+",
+        type=comma_list,
+        action="extend",
         default=[],
-        metavar="NAME",
+        metavar="NAME,…",
         help="names of a folder's channels by their numbers' order, or as 6=Brightfield",
     )
     parser.add_argument("--metadata", metavar="CSV", help="a platemap to join by (plate and) well")
     parser.add_argument(
         "--metadata-value",
-        nargs="+",
+        type=comma_list,
         action="extend",
         default=[],
-        metavar="COLUMN=VALUE",
+        metavar="COLUMN=VALUE,…",
         help="metadata with one value for all sites, such as Experiment=Batch1",
     )
     removed_option(parser, "--set", "--metadata-value")
@@ -64,16 +66,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", type=int, help="the time point to take, where there are several")
     parser.add_argument(
         "--validation",
-        nargs="+",
+        type=comma_list,
+        action="extend",
         default=[],
-        metavar="EXPERIMENT",
+        metavar="EXPERIMENT,…",
         help="experiments for validation, or a fraction of them such as 0.2",
     )
     parser.add_argument(
         "--validation-plate",
-        nargs="+",
+        type=comma_list,
+        action="extend",
         default=[],
-        metavar="PLATE",
+        metavar="PLATE,…",
         help="plates for validation, where there is one experiment only",
     )
     parser.add_argument("--check", action="store_true", help="open every image; list all findings")
@@ -81,9 +85,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     removed_option(parser, "--problems", "--report")
     parser.add_argument(
         "--allow-protocols",
-        nargs="+",
+        type=comma_list,
+        action="extend",
         default=[],
-        metavar="PROTOCOL",
+        metavar="PROTOCOL,…",
         help="read URLs of these protocols too; file, s3, gs and https are allowed as they are",
     )
     parser.add_argument("--threads", type=int, default=8, help="images opened concurrently (8)")

@@ -15,6 +15,7 @@ from mae_jax._version import __version__
 from mae_jax.cli.import_module import import_module
 from mae_jax.cli.launch import launch
 from mae_jax.cli.missing_packages import missing_package
+from mae_jax.cli.parser import Parser
 from mae_jax.config import nearest
 from mae_jax.errors import (
     BROKEN_PIPE,
@@ -112,12 +113,10 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     if name == "launch":
         parser: argparse.ArgumentParser = command.build_parser()
         return parser
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"mae-jax {name}",
         description=command.HELP,
         epilog=f"example:\n{command.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an option's name is whole, so that a renamed one is recognized
     )
     parser.add_argument("--import", action="append", default=[], dest="modules", metavar="MODULE",
                         help="import a module of your own first, such as one that registers a "

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mae_jax.cli.option_types import comma_list, comma_list_of
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
 
@@ -21,15 +22,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", default="zarr", choices=["zarr", "tiles"], help="of the store (zarr)"
     )
-    parser.add_argument("--channels", nargs="+", default=[], help="keep these only, in this order")
+    parser.add_argument(
+        "--channels",
+        type=comma_list,
+        action="extend",
+        default=[],
+        metavar="NAME,…",
+        help="keep these only, in this order",
+    )
     parser.add_argument("--uint8", action="store_true", help="scale 16 bits to 8 by percentiles")
     parser.add_argument(
         "--percentiles",
-        nargs=2,
-        type=float,
+        type=comma_list_of(float, 2),
         default=[0.1, 99.9],
-        metavar=("LOW", "HIGH"),
-        help="percentiles (per plate and channel) that become 0 and 255 (0.1 99.9)",
+        metavar="LOW,HIGH",
+        help="percentiles (per plate and channel) that become 0 and 255 (0.1,99.9)",
     )
     parser.add_argument("--chunk", type=int, default=64, help="side of a Zarr chunk, pixels (64)")
     parser.add_argument("--tile", type=int, default=512, help="side of a tile, pixels (512)")

@@ -1,29 +1,42 @@
 """`mae-jax reconstruct`: what a masked autoencoder makes of a screen's images."""
 
 import argparse
+from typing import Any
+
+from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.removed_options import removed_option
 
 HELP = "show masked, reconstructed and original images of a screen"
 EXAMPLE = """\
-  mae-jax reconstruct --model runs/mine/model --index index.parquet --out pictures
-  mae-jax reconstruct --model runs/mine/model --index index.parquet --out pictures \\
-      --mask-ratio 0.5 --wells P1/B07 C03 --missing Mito"""
+  mae-jax reconstruct --encoder runs/mine/model --index index.parquet --out pictures
+  mae-jax reconstruct --encoder runs/mine/model --index index.parquet --out pictures \\
+      --mask-ratio 0.5 --wells P1/B07,C03 --missing Mito"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     add = parser.add_argument
-    add("--model", required=True, help="a saved model with its decoder, or a training's folder")
+    add(
+        "--encoder",
+        required=True,
+        metavar="PATH",
+        help="a saved model with its decoder, or a training's folder",
+    )
     add("--index", required=True, help="the screen's index, LoadData CSV or folder of images")
     add("--out", required=True, help="the folder for index.html and the pictures")
     add("--mask-ratio", type=float, help="share of patches to hide (that of training)")
-    add("--wells", nargs="+", default=[], metavar="WELL", help="wells such as B07 or PLATE/B07")
+    several: dict[str, Any] = {"type": comma_list, "action": "extend"}
+    wells = "wells such as B07 or PLATE/B07"
+    add("--wells", **several, default=[], metavar="WELL,…", help=wells)
     add("--count", type=int, default=4, help="how many wells, where none are named (4)")
     add("--split", help="choose from this split alone: train or validation")
-    add("--channels", nargs="+", metavar="NAME", help="channels to show (all the decoder knows)")
+    channels = "channels to show (all the decoder knows)"
+    add("--channels", **several, metavar="NAME,…", help=channels)
     missing = "also predict these stains from the others"
-    add("--missing", nargs="+", default=[], metavar="NAME", help=missing)
+    add("--missing", **several, default=[], metavar="NAME,…", help=missing)
     add("--crop", type=int, help="side of a crop in pixels (that of training)")
     add("--seed", type=int, default=0, help="of the masks and the choice of wells (0)")
+    removed_option(parser, "--model", "--encoder")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if args.split:
         index = index.select(Split=args.split)
     page = reconstruct_index(
-        load_encoder(args.model),
+        load_encoder(args.encoder),
         index,
         args.out,
         mask_ratio=args.mask_ratio,

@@ -3,16 +3,20 @@
 import argparse
 from pathlib import Path
 
+from mae_jax.cli.option_types import comma_list_of
+
 HELP = "Write one HTML page about a run: reconstructions, loss, recall, gene map."
 EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out report.html"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--train", type=Path, nargs="+", help="a training work folder; the "
+    parser.add_argument("--train", type=comma_list_of(Path), action="extend", default=[],
+                        metavar="FOLDER,…", help="a training work folder; the "
                         "losses of further ones are plotted for comparison")  # fmt: skip
     parser.add_argument("--evaluation", type=Path, help="a folder of `mae-jax evaluate recall`")
-    parser.add_argument("--reconstructions", type=Path, nargs="*", default=[],
+    parser.add_argument("--reconstructions", type=comma_list_of(Path), action="extend",
+                        default=[], metavar="FILE,…",
                         help="images to show instead of the training's last ones")  # fmt: skip
     parser.add_argument(
         "--complexes",
@@ -29,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
 
     sources = Sources(
         train=args.train[0] if args.train else None,
-        compared=args.train[1:] if args.train else [],
+        compared=args.train[1:],
         evaluation=args.evaluation,
         reconstructions=args.reconstructions,
         complexes=args.complexes,

@@ -131,12 +131,22 @@ READERS: dict[str, Callable[..., Relationships]] = {
 def read_database(given: str) -> Relationships:
     """`FILE` with entity1,entity2, or `KIND:FILE` with a kind of `READERS`.
 
-    STRING takes two files: `string:LINKS,INFO`.
+    STRING takes two files: `string:LINKS+INFO`, since a comma separates databases.
+
+    Raises:
+      InputError: a file cannot be read, or STRING lacks one of its two.
     """
     kind, colon, rest = given.partition(":")
     if not colon or kind not in READERS:
         return Relationships.read(given)
-    return READERS[kind](*rest.split(","))
+    if kind != "string":
+        return READERS[kind](rest)
+    links, plus, info = rest.partition("+")
+    if not plus:
+        raise InputError(
+            f"string:{rest} is one file; give STRING's links and info as string:LINKS+INFO."
+        )
+    return read_string(links, info)
 
 
 def _mitab_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

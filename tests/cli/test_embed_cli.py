@@ -140,7 +140,7 @@ def test_options_of_earlier_versions_name_the_new_one(old: str, new: str, capsys
 
 def test_reconstruct(model: Path, screen: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "pictures"
-    words = ["reconstruct", "--model", str(model), "--index", str(screen), "--out", str(out)]
+    words = ["reconstruct", "--encoder", str(model), "--index", str(screen), "--out", str(out)]
     assert main([*words, "--mask-ratio", "0.5", "--wells", "A01", "--missing", "ER"]) == 0
     assert capsys.readouterr().out.strip() == str(out / "index.html")
     assert "50 % of the patches" in (out / "index.html").read_text()

@@ -208,7 +208,7 @@ def test_files_are_those_of_the_specification(folder: Path) -> None:
     )
     run(spec).save(folder / "python")
     command = ["evaluate", "recall", "--embeddings", f"MAE={folder / 'mae'}", "--random", "16"]
-    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "none", "tvn"]
+    command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "none,tvn"]
     assert main([*command, "--out", str(folder / "cli")]) == 0
     names = sorted(p.name for p in (folder / "python").iterdir())
     assert names == sorted(p.name for p in (folder / "cli").iterdir())
@@ -265,7 +265,7 @@ def test_parts_on_wells(folder: Path, what: str, extra: list[str], files: list[s
 def test_parts_on_maps(folder: Path, what: str) -> None:
     out = folder / "out"
     (folder / "sets.json").write_text(json.dumps({"all": [f"G{i:02d}" for i in range(24)]}))
-    command = ["evaluate", what, "--embeddings", f"A={folder / 'mae'}", f"B={folder / 'mae'}"]
+    command = ["evaluate", what, "--embeddings", f"A={folder / 'mae'},B={folder / 'mae'}"]
     command += ["--relationships", str(folder / "complexes.csv"), "--out", str(out)]
     command += ["--sets", str(folder / "sets.json")] if what == "genesets" else []
     assert main(command) == 0
@@ -286,7 +286,8 @@ def test_features_and_flops(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     pairs = {
         e: [str(folder / f"{e}.parquet"), str(folder / f"{e}_cp.parquet")] for e in ("E0", "E1")
     }
-    command = ["evaluate", "features", "--train", *pairs["E0"], "--test", *pairs["E1"]]
+    command = ["evaluate", "features", "--train", ",".join(pairs["E0"])]
+    command += ["--test", ",".join(pairs["E1"])]
     assert main([*command, "--out", str(folder / "out")]) == 0
     table = pd.read_csv(folder / "out" / "features.csv")
     assert table["category"].tolist() == ["AreaShape", "Texture"]
@@ -368,7 +369,7 @@ def test_features_that_are_missing_in_one_experiment(
         targets = Profiles(whole.metadata, mixed, names).take(rows)
         targets.features[3, missing] = np.nan
         targets.write(folder / f"{experiment}_cp.parquet")
-        command += [option, *(str(folder / f"{experiment}{s}.parquet") for s in ("", "_cp"))]
+        command += [option, ",".join(str(folder / f"{experiment}{s}.parquet") for s in ("", "_cp"))]
     assert main(command) == 0
     table = pd.read_csv(folder / "out" / "features.csv")
     assert table["feature"].tolist() == ["Cells_Intensity_Mean"]

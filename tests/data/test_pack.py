@@ -299,7 +299,7 @@ def test_command_says_what_is_wrong(
         (["--shard", "2"], "NUMBER/COUNT"),
         (["--shard", "2/2"], "does not exist"),
         (["--channels", "RNA"], "has no channel 'RNA'"),
-        (["--uint8", "--percentiles", "9", "3"], "must rise"),
+        (["--uint8", "--percentiles", "9,3"], "must rise"),
     ]:
         out = tmp_path / argv[-1].replace("/", "")
         assert main(["pack", source, "--out", str(out), *argv]) == 2

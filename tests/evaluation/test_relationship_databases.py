@@ -82,7 +82,7 @@ def test_string_takes_scores_above_95_per_cent(tmp_path: Path) -> None:
     assert pairs(got) == {("ARF5", "M6PR")}
     assert got.duplicates == 1
     assert pairs(read_string(links, info, score=900)) == {("ARF5", "M6PR"), ("ARF5", "FKBP4")}
-    assert pairs(read_database(f"string:{links},{info}")) == {("ARF5", "M6PR")}
+    assert pairs(read_database(f"string:{links}+{info}")) == {("ARF5", "M6PR")}
     with pytest.raises(InputError, match=r"protein.links"):
         read_string(info, info)
 

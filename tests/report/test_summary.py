@@ -8,9 +8,9 @@ def test_the_record_holds_the_tables_of_all_seeds(evaluation, tmp_path):
     picture.write_bytes(b"a picture")
     out = tmp_path / "record"
     page = write_record(
-        out, {0: evaluation, 3: evaluation}, "mae-jax demo --seeds 0 3", picture
+        out, {0: evaluation, 3: evaluation}, "mae-jax demo --seeds 0,3", picture
     ).read_text()
-    assert "`mae-jax demo --seeds 0 3`" in page
+    assert "`mae-jax demo --seeds 0,3`" in page
     assert "| 0 | 0.64 | 0.17 |" in page
     assert "| 3 | +0.47 (+0.42 to +0.52) |" in page
     assert (out / "triplets.png").read_bytes() == b"a picture"

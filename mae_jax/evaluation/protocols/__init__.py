@@ -59,8 +59,8 @@ EVALUATIONS: dict[str, Evaluation] = {
             RecallSpec,
             run_recall,
             "recall of known relationships (Tables 2, 3 and 6, Fig. 5)",
-            "--embeddings MAE=emb/mae WSL=emb/wsl --corrections none tvn \\\n"
-            "      --relationships corum:allComplexes.txt reactome.csv --out evaluation",
+            "--embeddings MAE=emb/mae,WSL=emb/wsl --corrections none,tvn \\\n"
+            "      --relationships corum:allComplexes.txt,reactome.csv --out evaluation",
         ),
         Evaluation(
             RetrievalSpec,
@@ -84,14 +84,14 @@ EVALUATIONS: dict[str, Evaluation] = {
             GeneSetsSpec,
             run_gene_sets,
             "recall at 5 % false positives on gene sets (Table 5)",
-            "--embeddings emb/mae --relationships string:links.txt.gz,info.txt.gz \\\n"
+            "--embeddings emb/mae --relationships string:links.txt.gz+info.txt.gz \\\n"
             "      --sets sets.json --out genesets",
         ),
         Evaluation(
             FeaturesSpec,
             run_features,
             "prediction of CellProfiler features (Table 7, Fig. 6 and 9)",
-            "--train emb/exp1 exp1_features.csv.gz --test emb/exp2 exp2_features.csv.gz \\\n"
+            "--train emb/exp1,exp1_features.csv.gz --test emb/exp2,exp2_features.csv.gz \\\n"
             "      --out features",
         ),
         Evaluation(
@@ -104,13 +104,13 @@ EVALUATIONS: dict[str, Evaluation] = {
             CompareSpec,
             run_compare,
             "which model recalls more, with intervals and p-values",
-            "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out compare",
+            "--embeddings MAE=emb/mae,WSL=emb/wsl --relationships corum.csv --out compare",
         ),
         Evaluation(
             BlocksSpec,
             run_blocks,
             "which block of an encoder makes the best map",
-            "--embeddings 4=emb/block4 8=emb/block8 12=emb/block12 \\\n"
+            "--embeddings 4=emb/block4,8=emb/block8,12=emb/block12 \\\n"
             "      --relationships corum.csv --out blocks",
         ),
         Evaluation(
@@ -124,7 +124,7 @@ EVALUATIONS: dict[str, Evaluation] = {
             PaperSpec,
             run_paper,
             "the paper's tables and figures, next to the published numbers",
-            "--embeddings MAE=emb/mae WSL=emb/wsl --relationships corum.csv --out paper",
+            "--embeddings MAE=emb/mae,WSL=emb/wsl --relationships corum.csv --out paper",
         ),
     )
 }

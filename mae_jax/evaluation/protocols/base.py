@@ -78,7 +78,7 @@ class WellsSpec(Spec):
         Option(
             "embeddings folders or files; a NAME for the tables",
             nargs="+",
-            metavar="[NAME=]PATH",
+            metavar="[NAME=]PATH,…",
             named=True,
         ),
     ]
@@ -199,9 +199,9 @@ class MapSpec(WellsSpec):
         Sequence[Relationships | str | os.PathLike[str]],
         Option(
             "entity1,entity2 tables, or downloads: corum:F humap:F reactome:F signor:F "
-            "string:LINKS,INFO",
+            "string:LINKS+INFO",
             nargs="+",
-            metavar="[KIND:]FILE",
+            metavar="[KIND:]FILE,…",
         ),
     ]
     by: Annotated[str, Option("column to relate", metavar="COLUMN")] = "Metadata_Gene"
@@ -211,8 +211,8 @@ class MapSpec(WellsSpec):
             "columns to aggregate by first, such as the guide",
             flag="--aggregate-via",
             old_flags=("--through",),
-            nargs="*",
-            metavar="COLUMN",
+            nargs="+",
+            metavar="COLUMN,…",
         ),
     ] = ()
     chromosome_arms: Annotated[

@@ -12,7 +12,7 @@ from mae_jax.evaluation.protocols.base import Progress, Source, Spec
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 
-_PAIR = ("EMBEDDINGS", "FEATURES")
+_PAIR = "EMBEDDINGS,FEATURES"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class FeaturesSpec(Spec):
     test: Annotated[Sequence[Source], Option("another experiment", nargs=2, metavar=_PAIR)]
     on: Annotated[
         Sequence[str],
-        Option("columns that identify a well in both tables", nargs="+", metavar="COLUMN"),
+        Option("columns that identify a well in both tables", nargs="+", metavar="COLUMN,…"),
     ] = ("Metadata_Plate", "Metadata_Well")
     scale_per_experiment: Annotated[
         bool,

@@ -16,7 +16,7 @@ class Option:
       flag: another name than the field's, such as "--aggregate-via".
       old_flags: what earlier versions called the option; using one is an error that names today's.
       parse: converts the text; None: the field's type, if that is int or float.
-      nargs: number of values, as in argparse.
+      nargs: "+" for several values, separated by commas; a number for exactly that many.
       metavar: what stands for the value in the help.
       choices: all values that are allowed.
       named: the values are [NAME=]PATH and the field is a mapping of names to paths.
@@ -27,6 +27,6 @@ class Option:
     old_flags: Sequence[str] = ()
     parse: Callable[[str], object] | None = None
     nargs: int | str | None = None
-    metavar: str | tuple[str, ...] | None = None
+    metavar: str | None = None
     choices: Sequence[str] | None = None
     named: bool = False

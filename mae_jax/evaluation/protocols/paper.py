@@ -56,8 +56,8 @@ class PaperSpec(RecallSpec):
         Mapping[str, Source],
         Option(
             "embeddings of CPJUMP1's plates, for Tables 4, 8, 9",
-            nargs="*",
-            metavar="[NAME=]PATH",
+            nargs="+",
+            metavar="[NAME=]PATH,…",
             named=True,
         ),
     ] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class PaperSpec(RecallSpec):
     null_size: Annotated[int, NULL_SIZE] = DEFAULT_NULL_SIZE
     features: Annotated[
         Mapping[str, pd.DataFrame | str | os.PathLike[str]],
-        Option("`features` tables, for Table 7", nargs="*", metavar="NAME=CSV", named=True),
+        Option("`features` tables, for Table 7", nargs="+", metavar="NAME=CSV,…", named=True),
     ] = field(default_factory=dict)
     shapes: Annotated[
         Shapes | None,

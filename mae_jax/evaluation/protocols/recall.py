@@ -30,9 +30,9 @@ class RecallSpec(MapSpec):
     """
 
     name: ClassVar[str] = "recall"
-    corrections: Annotated[Sequence[str], Option("names of corrections, or all", nargs="+")] = (
-        "tvn",
-    )
+    corrections: Annotated[
+        Sequence[str], Option("names of corrections, or all", nargs="+", metavar="NAME,…")
+    ] = ("tvn",)
     random: Annotated[
         int | None, Option("add random embeddings of this width", parse=int, metavar="WIDTH")
     ] = None
