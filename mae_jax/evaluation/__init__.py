@@ -8,8 +8,10 @@ from mae_jax.evaluation.aggregation import aggregate
 from mae_jax.evaluation.corrections import CORRECTIONS, TABLE2, Correction, correct, fit
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.protocols import (
+    ActivitySpec,
     BlocksSpec,
     CompareSpec,
+    ConsistencySpec,
     CPJUMP1Spec,
     FeaturesSpec,
     FlopsSpec,
@@ -28,10 +30,12 @@ from mae_jax.evaluation.results import Result
 __all__ = [
     "CORRECTIONS",
     "TABLE2",
+    "ActivitySpec",
     "BlocksSpec",
     "CPJUMP1Spec",
     "ColumnSchema",
     "CompareSpec",
+    "ConsistencySpec",
     "Correction",
     "FeaturesSpec",
     "FlopsSpec",

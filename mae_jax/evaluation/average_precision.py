@@ -1,7 +1,8 @@
 """Average precision of rankings, its null, and the two published ways to call a group retrieved.
 
 AP of a query = (1/m) Σ_i i/rank_i over its m positives, i counting them from the top. Where a
-positive and a negative are equally similar, the positive ranks first (as in copairs).
+positive and a negative are equally similar, the positive ranks first (as in copairs). Normalized
+AP subtracts what a random ranking has on average, so that queries with unlike m and n compare.
 """
 
 import itertools
@@ -34,6 +35,36 @@ def average_precision(
     above = len(sorted_negatives) - np.searchsorted(sorted_negatives, top, side="right")
     i = np.arange(1, len(top) + 1)
     return float(np.mean(i / (i + above)))
+
+
+def expected_average_precision(
+    m: Int[np.ndarray, "*queries"] | int, n: Int[np.ndarray, "*queries"] | int
+) -> Float[np.ndarray, "*queries"]:
+    """The mean AP of a random ranking of m positives among L = m + n.
+
+    μ = [(m − 1)/(L − 1) · (L − H_L) + H_L] / L, with H_L = 1 + 1/2 + … + 1/L.
+    """
+    from scipy.special import digamma
+
+    positives = np.asarray(m, np.float64)
+    total = positives + np.asarray(n, np.float64)
+    harmonic = digamma(total + 1) + np.euler_gamma
+    others = np.maximum(total - 1, 1)
+    mean = ((positives - 1) / others * (total - harmonic) + harmonic) / total
+    return np.asarray(np.where(positives == total, 1.0, mean))
+
+
+def normalized_average_precision(
+    ap: Float[np.ndarray, "*queries"],
+    m: Int[np.ndarray, "*queries"],
+    n: Int[np.ndarray, "*queries"],
+) -> Float[np.ndarray, "*queries"]:
+    """(AP − μ)/(1 − μ) within [−1, 1]: 1 is a perfect ranking, 0 a random one.
+
+    μ is `expected_average_precision`; the formula is that of copairs 0.5.5.
+    """
+    mean = expected_average_precision(m, n)
+    return np.clip((np.asarray(ap) - mean) / np.maximum(1 - mean, 1e-10), -1, 1)
 
 
 def null_average_precision(
@@ -126,7 +157,8 @@ def group_significance(
       rule, null_size, seed, q: as above.
 
     Returns:
-      One row per group: the columns `by`, queries, map, p, q, retrieved.
+      One row per group: the columns `by`, queries, map and nap (means of AP and normalized AP),
+      p, q, retrieved.
 
     Raises:
       InputError: an unknown rule.
@@ -135,10 +167,14 @@ def group_significance(
         raise InputError(f"there is no rule '{rule}'; choose {' or '.join(RULES)}.")
     columns = [by] if isinstance(by, str) else list(by)
     if scores.empty:
-        return pd.DataFrame(columns=[*columns, "queries", "map", "p", "q", "retrieved"])
+        return pd.DataFrame(columns=[*columns, "queries", "map", "nap", "p", "q", "retrieved"])
     sizes = list(zip(scores["positives"], scores["negatives"], strict=True))
     nulls: dict[tuple[int, int], np.ndarray] = {}
-    scores = scores.assign(_size=pd.Series(sizes, index=scores.index))
+    m, n = (scores[c].to_numpy(np.int64) for c in ("positives", "negatives"))
+    scores = scores.assign(
+        _size=pd.Series(sizes, index=scores.index),
+        _nap=normalized_average_precision(scores["ap"].to_numpy(np.float64), m, n),
+    )
     if rule == "2023":
         scores["_log"] = _log_p(scores, null_size, seed)
     else:
@@ -155,8 +191,9 @@ def group_significance(
                 p = share_above(nulls[counts.index[0]], mean)
             else:
                 p = share_above(_mean_null(counts, nulls, null_size, seed), mean)
-        rows.append((*(key if isinstance(key, tuple) else (key,)), len(group), mean, p))
-    table = pd.DataFrame(rows, columns=[*columns, "queries", "map", "p"])
+        nap = float(group["_nap"].mean())
+        rows.append((*(key if isinstance(key, tuple) else (key,)), len(group), mean, nap, p))
+    table = pd.DataFrame(rows, columns=[*columns, "queries", "map", "nap", "p"])
     table["q"] = benjamini_hochberg(table["p"].to_numpy())
     table["retrieved"] = table["q"] < q
     return table

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float32
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import average_precision, group_significance
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+
+SIMILARITIES = ("cosine", "euclidean")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Retrieval:
 
     Attributes:
       fraction: retrieved groups over tested groups; NaN when none could be tested.
-      groups: one row per group: its label, queries, map, p, q, retrieved.
+      groups: one row per group: its label, queries, map, nap, p, q, retrieved.
       queries: one row per query: ap, positives, negatives and its metadata.
       note: why nothing could be tested, or "".
     """
@@ -33,6 +36,8 @@ def perturbation_retrieval(
     profiles: Profiles,
     *,
     by: str = "Metadata_Perturbation",
+    within: Sequence[str] = (),
+    similarity: str = "cosine",
     schema: ColumnSchema | None = None,
     rule: str = "copairs",
     null_size: int = 10_000,
@@ -42,51 +47,79 @@ def perturbation_retrieval(
     """Which perturbations' replicates find each other among the negative controls of their plate.
 
     For each treated well: positives are the other wells of the same perturbation on any plate,
-    negatives the negative-control wells of its own plate, similarity is the cosine.
+    negatives the negative-control wells of its own plate.
 
     Args:
       profiles: corrected wells.
       by: the column of the perturbation; wells where it is "" are left out.
+      within: columns of strata, such as a set of experiments: positives and negatives are of the
+        query's stratum, and a perturbation in two strata makes two groups.
+      similarity: "cosine", or "euclidean" for 1/(1 + distance), which suits one or two features.
       schema: names the columns and the controls.
       rule, null_size, seed, q: see `group_significance`.
 
+    Returns:
+      One group per perturbation (and stratum); its columns start with `by` and `within`.
+
     Raises:
-      InputError: no controls, or treated wells on a plate without controls.
+      InputError: no controls, or treated wells on a plate (of their stratum) without controls.
     """
     schema = schema or ColumnSchema()
     controls = profiles.controls(schema.controls)
     labels = profiles.column(by).to_numpy(dtype=object)
+    strata = [profiles.column(name).to_numpy(dtype=object) for name in within]
     plates = profiles.batches("plate", schema)
-    rows = l2_normalize(profiles.features)
+    for values in strata:
+        plates = np.asarray(plates + " in " + values)
     treated = np.flatnonzero(~controls & (labels != ""))
-    groups: dict[str, np.ndarray] = {
-        str(k): np.asarray(v) for k, v in pd.Series(treated).groupby(labels[treated]).groups.items()
-    }
-    members = {k: treated[v] for k, v in groups.items()}
+    similar = _Similarity(profiles.features, similarity)
+    members = pd.Series(treated).groupby([labels[treated], *[s[treated] for s in strata]])
     negatives: dict[str, np.ndarray] = {}
     for plate in sorted(set(plates[treated])):
-        own = rows[controls & (plates == plate)]
-        if not len(own):
+        negatives[plate] = np.flatnonzero(controls & (plates == plate))
+        if not len(negatives[plate]):
             raise InputError(
                 f"plate {plate} has treated wells but no negative control; drop it or name the "
                 "controls with --controls."
             )
-        negatives[plate] = np.ascontiguousarray(own.T)
     scores = []
-    for wells in members.values():
+    for _, rows in members:
+        wells = rows.to_numpy()
         if len(wells) < 2:
             continue
-        gram = rows[wells] @ np.ascontiguousarray(rows[wells].T)
+        mates = similar(wells, wells)
         for i, well in enumerate(wells):
-            against = np.sort(rows[well] @ negatives[plates[well]])
-            ap = average_precision(np.delete(gram[i], i), against)
+            against = np.sort(similar(wells[i : i + 1], negatives[plates[well]])[0])
+            ap = average_precision(np.delete(mates[i], i), against)
             scores.append((int(well), ap, len(wells) - 1, len(against)))
     queries = pd.DataFrame(scores, columns=["row", "ap", "positives", "negatives"])
-    queries[by] = labels[queries["row"].to_numpy(dtype=int)]
+    for name in (by, *within):
+        queries[name] = profiles.metadata[name].to_numpy(dtype=object)[queries["row"]]
     if queries.empty:
-        return _nothing(by, "no perturbation has two replicates")
-    table = group_significance(queries, by, rule=rule, null_size=null_size, seed=seed, q=q)
+        return _nothing((by, *within), "no perturbation has two replicates")
+    table = group_significance(
+        queries, [by, *within], rule=rule, null_size=null_size, seed=seed, q=q
+    )
     return Retrieval(float(table["retrieved"].mean()), table, queries)
+
+
+class _Similarity:
+    """Similarities between rows by their numbers."""
+
+    def __init__(self, features: np.ndarray, name: str) -> None:
+        if name not in SIMILARITIES:
+            raise InputError(
+                f"there is no similarity '{name}'; choose {' or '.join(SIMILARITIES)}."
+            )
+        self.cosine = name == "cosine"
+        self.rows = l2_normalize(features) if self.cosine else features.astype(np.float64)
+
+    def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        if self.cosine:
+            return np.asarray(self.rows[left] @ np.ascontiguousarray(self.rows[right].T))
+        from scipy.spatial.distance import cdist
+
+        return np.asarray(1 / (1 + cdist(self.rows[left], self.rows[right])))
 
 
 def consensus(profiles: Profiles, by: str = "Metadata_Perturbation") -> Profiles:
@@ -143,7 +176,7 @@ def sibling_retrieval(
     wells = profiles.take(~profiles.controls(schema.controls))
     wells = wells.take(wells.column(by).isin(list(retrieved)).to_numpy(dtype=bool))
     if not len(wells):
-        return _nothing("label", "no perturbation was retrieved, so there are no siblings")
+        return _nothing(("label",), "no perturbation was retrieved, so there are no siblings")
     medians = consensus(wells, by)
     names = medians.metadata[by].to_numpy(dtype=object)
     labels = [
@@ -159,34 +192,63 @@ def sibling_retrieval(
         medians, names, holds = medians.take(kept), names[kept], holds[kept]
         if not len(kept):
             why = f"none of the {len(labels)} retrieved perturbations has a sibling among them"
-            return _nothing("label", why)
-    rows = l2_normalize(medians.features)
-    cosines = rows @ np.ascontiguousarray(rows.T)
-    if absolute:
-        cosines = np.abs(cosines)
-    related = (holds.astype(np.int64) @ holds.T.astype(np.int64)) > 0
-    scores = []
-    for i in range(len(rows)):
-        unrelated = ~related[i]
-        unrelated[i] = False
-        if not holds[i].any() or not unrelated.any():
-            continue
-        against = np.sort(cosines[i, unrelated])
-        for at in np.flatnonzero(holds[i]):
-            mates = holds[:, at].copy()
-            mates[i] = False
-            if mates.any():
-                ap = average_precision(cosines[i, mates], against)
-                scores.append((str(names[i]), every[at], ap, int(mates.sum()), len(against)))
-    queries = pd.DataFrame(scores, columns=[by, "label", "ap", "positives", "negatives"])
+            return _nothing(("label",), why)
+    queries = rank_by_labels(medians.features, holds, absolute=absolute)
     if queries.empty:
-        why = f"none of the {len(rows)} retrieved perturbations has a sibling among them"
-        return _nothing("label", why)
+        why = f"none of the {len(medians)} retrieved perturbations has a sibling among them"
+        return _nothing(("label",), why)
+    rows = queries["row"].to_numpy()
+    queries = queries.assign(
+        **{by: names[rows].astype(str)}, label=np.array(every, dtype=object)[queries["label"]]
+    ).drop(columns="row")
     table = group_significance(queries, "label", rule=rule, null_size=null_size, seed=seed, q=q)
     return Retrieval(float(table["retrieved"].mean()), table, queries)
 
 
-def _nothing(by: str, why: str) -> Retrieval:
-    groups = pd.DataFrame(columns=[by, "queries", "map", "p", "q", "retrieved"])
-    queries = pd.DataFrame(columns=["ap", "positives", "negatives", by])
+def rank_by_labels(
+    features: Float32[np.ndarray, "rows features"],
+    holds: Bool[np.ndarray, "rows labels"],
+    *,
+    absolute: bool = False,
+    similarity: str = "cosine",
+) -> pd.DataFrame:
+    """AP of every row for each of its labels; a row may have several.
+
+    The positives of a query (row, label) are the other rows with the label; its negatives are the
+    rows that share no label with it.
+
+    Args:
+      features: one row per perturbation.
+      holds: which row has which label.
+      absolute: rank by the absolute value of the similarity.
+      similarity: see `perturbation_retrieval`.
+
+    Returns:
+      One row per query that has positives and negatives: row and label (as numbers), ap,
+      positives, negatives (their counts).
+    """
+    every = np.arange(len(features))
+    similarities = _Similarity(features, similarity)(every, every)
+    if absolute:
+        similarities = np.abs(similarities)
+    related = (holds.astype(np.float32) @ holds.T.astype(np.float32)) > 0
+    scores = []
+    for i in every:
+        unrelated = ~related[i]
+        unrelated[i] = False
+        if not holds[i].any() or not unrelated.any():
+            continue
+        against = np.sort(similarities[i, unrelated])
+        for label in np.flatnonzero(holds[i]):
+            mates = holds[:, label].copy()
+            mates[i] = False
+            if mates.any():
+                ap = average_precision(similarities[i, mates], against)
+                scores.append((int(i), int(label), ap, int(mates.sum()), len(against)))
+    return pd.DataFrame(scores, columns=["row", "label", "ap", "positives", "negatives"])
+
+
+def _nothing(by: Sequence[str], why: str) -> Retrieval:
+    groups = pd.DataFrame(columns=[*by, "queries", "map", "nap", "p", "q", "retrieved"])
+    queries = pd.DataFrame(columns=["ap", "positives", "negatives", *by])
     return Retrieval(float("nan"), groups, queries, why)

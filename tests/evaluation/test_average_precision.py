@@ -17,8 +17,10 @@ from mae_jax.evaluation.average_precision import (
     average_precision,
     benjamini_hochberg,
     exact_null_average_precision,
+    expected_average_precision,
     expected_share_above,
     group_significance,
+    normalized_average_precision,
     null_average_precision,
     share_above,
 )
@@ -49,6 +51,23 @@ def test_null_is_that_of_all_subsets(m: int, n: int) -> None:
     for value in sorted(set(every)):
         exact = np.mean(np.array(every) > value + 1e-9)
         assert share_above(drawn, value) == pytest.approx(exact, abs=0.01)
+
+
+def test_normalized_ap_is_that_of_copairs_and_zero_at_random() -> None:
+    normalization = pytest.importorskip("copairs.map.normalization")
+    m, n = np.meshgrid(np.arange(1, 9), np.arange(0, 40))
+    m, n = m.ravel(), n.ravel()
+    want = [normalization.expected_ap(int(a), int(b)) for a, b in zip(m, n, strict=True)]
+    np.testing.assert_allclose(expected_average_precision(m, n), want, rtol=1e-12)
+    ap = np.random.default_rng(0).random(len(m))
+    theirs = normalization.normalize_ap(ap, m, n)
+    np.testing.assert_allclose(normalized_average_precision(ap, m, n), theirs, atol=1e-9)
+    for a, b in ((1, 4), (3, 16), (5, 5)):
+        every = exact_null_average_precision(a, b)
+        assert expected_average_precision(a, b) == pytest.approx(every.mean(), rel=1e-12)
+        scores = normalized_average_precision(every, np.full(len(every), a), np.full(len(every), b))
+        assert scores.mean() == pytest.approx(0, abs=1e-12)
+        assert scores.max() == 1
 
 
 @pytest.mark.parametrize(("m", "n"), [(3, 400), (30, 40)])

@@ -13,6 +13,12 @@ from mae_jax.evaluation.protocols.flops import FlopsSpec, run_flops
 from mae_jax.evaluation.protocols.gene_sets import GeneSetsSpec, run_gene_sets
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.protocols.paper import PaperSpec, run_paper
+from mae_jax.evaluation.protocols.phenotypic import (
+    ActivitySpec,
+    ConsistencySpec,
+    run_activity,
+    run_consistency,
+)
 from mae_jax.evaluation.protocols.recall import (
     BlocksSpec,
     CompareSpec,
@@ -34,9 +40,11 @@ from mae_jax.evaluation.results import Result
 
 __all__ = [
     "EVALUATIONS",
+    "ActivitySpec",
     "BlocksSpec",
     "CPJUMP1Spec",
     "CompareSpec",
+    "ConsistencySpec",
     "Evaluation",
     "FeaturesSpec",
     "FlopsSpec",
@@ -99,6 +107,18 @@ EVALUATIONS: dict[str, Evaluation] = {
             run_replicates,
             "replicate consistency and perturbation strength, with p-values",
             "--embeddings emb/mae --out replicates",
+        ),
+        Evaluation(
+            ActivitySpec,
+            run_activity,
+            "phenotypic activity: normalized AP of each perturbation's replicates",
+            "--embeddings emb/mae --correction tvn --out activity",
+        ),
+        Evaluation(
+            ConsistencySpec,
+            run_consistency,
+            "phenotypic consistency: normalized AP of perturbations that share a target",
+            "--embeddings emb/mae --targets Metadata_Target --out consistency",
         ),
         Evaluation(
             CompareSpec,
