@@ -46,6 +46,34 @@ def degrees_of_freedom(ends: Int[np.ndarray, "pairs 2"]) -> float:
     return max(float(pairs_of.sum() ** 2 / (pairs_of**2).sum()) / 2 - 1, 1.0)
 
 
+def clustered_interval(
+    values: Float[np.ndarray, " rows"], clusters: np.ndarray, confidence: float = 0.95
+) -> Interval:
+    """The interval of a mean over rows that are dependent within clusters.
+
+    With S_c the sum of the residuals of cluster c, the variance of the mean of N rows in G
+    clusters is G/(G − 1) Σ_c S_c² / N², and Student's t has G − 1 degrees of freedom.
+
+    Args:
+      values: one number per row, such as 1 for a treatment that is predicted right.
+      clusters: the cluster of each row, such as its compound.
+      confidence: of the interval.
+
+    Returns:
+      The interval; NaN with fewer than two clusters.
+    """
+    from scipy.stats import t
+
+    names, codes = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        return Interval(float("nan"), float("nan"))
+    mean = float(values.mean())
+    sums = np.bincount(codes, values - mean)
+    error = np.sqrt(len(names) / (len(names) - 1) * float((sums**2).sum())) / len(values)
+    half = float(t.ppf((1 + confidence) / 2, len(names) - 1)) * error
+    return Interval(mean - half, mean + half)
+
+
 def share_interval(
     hits: Float[np.ndarray, " pairs"], ends: Int[np.ndarray, "pairs 2"], confidence: float = 0.95
 ) -> Interval:

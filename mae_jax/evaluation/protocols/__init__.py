@@ -11,6 +11,7 @@ from mae_jax.evaluation.protocols.base import Evaluation, Progress, Spec
 from mae_jax.evaluation.protocols.features import FeaturesSpec, run_features
 from mae_jax.evaluation.protocols.flops import FlopsSpec, run_flops
 from mae_jax.evaluation.protocols.gene_sets import GeneSetsSpec, run_gene_sets
+from mae_jax.evaluation.protocols.mechanism import MechanismSpec, run_mechanism
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.protocols.paper import PaperSpec, run_paper
 from mae_jax.evaluation.protocols.phenotypic import (
@@ -49,6 +50,7 @@ __all__ = [
     "FeaturesSpec",
     "FlopsSpec",
     "GeneSetsSpec",
+    "MechanismSpec",
     "Option",
     "PaperSpec",
     "RecallSpec",
@@ -119,6 +121,13 @@ EVALUATIONS: dict[str, Evaluation] = {
             run_consistency,
             "phenotypic consistency: normalized AP of perturbations that share a target",
             "--embeddings emb/mae --targets Metadata_Target --out consistency",
+        ),
+        Evaluation(
+            MechanismSpec,
+            run_mechanism,
+            "mechanism of action by the nearest treatment, not same compound or batch (NSC, NSCB)",
+            "--embeddings emb/bbbc021 --correction standardize-plate --not-same Metadata_Week \\\n"
+            "      --out mechanism",
         ),
         Evaluation(
             CompareSpec,

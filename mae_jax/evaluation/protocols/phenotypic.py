@@ -28,7 +28,7 @@ class PhenotypicSpec(ScoredWellsSpec):
 
     within: Annotated[
         Sequence[str],
-        Option("rank within the values of these columns alone", nargs="*", metavar="COLUMN"),
+        Option("rank within the values of these columns alone", nargs="+", metavar="COLUMN,…"),
     ] = ()
     similarity: Annotated[
         str, Option("what to rank by; Euclidean suits one or two features", choices=SIMILARITIES)
