@@ -2,6 +2,8 @@
 
 import argparse
 
+from mae_jax.cli.option_types import comma_list
+
 HELP = "Convert PyTorch weights or a run's checkpoint to a saved model, or export to PyTorch."
 EXAMPLE = """\
   mae-jax convert model.safetensors models/openphenom --channels DNA,ER,AGP,RNA,Mito,BF
@@ -20,8 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="folder of the saved model, or with --export a file")
     parser.add_argument(
         "--channels",
-        help="names of the channels in the model's order, separated by commas "
-        "(RGB models are adapted to that many)",
+        type=comma_list,
+        action="extend",
+        metavar="NAME",
+        help="names of the channels in the model's order, comma-separated (RGB models are adapted "
+        "to that many)",
     )
     parser.add_argument(
         "--bias-layout",
@@ -66,8 +71,9 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.networks.registry import of_config
     from mae_jax.networks.saved_model import save_model
     from mae_jax.networks.torch_import import export_model
+    from mae_jax.weights.import_options import ImportOptions
 
-    channels = tuple(args.channels.split(",")) if args.channels else None
+    channels = tuple(args.channels) if args.channels else None
     model = from_pretrained(
         args.source,
         revision=args.revision,
@@ -79,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
         decoder_norm_eps=args.decoder_norm_eps,
     )
     config, params, preprocessing = model
+    ImportOptions.check_named(preprocessing.channels, args.source)
     if args.scale is not None:
         preprocessing = dataclasses.replace(preprocessing, scale=args.scale)
     if args.eps is not None:

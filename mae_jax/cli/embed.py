@@ -32,8 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
     batch_size = f"per-device batch size ({BATCH_SIZE})"
     add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=batch_size)
-    channels = "channels to read (default: all that a site has)"
-    add("--channels", type=comma_list, action="extend", metavar="NAME,…", help=channels)
+    channels = (
+        "channels to read, comma-separated (default: all that the encoder takes); AGP=WGA says "
+        "that the encoder's AGP is this screen's WGA, where names and synonyms do not tell"
+    )
+    add("--channels", type=comma_list, action="extend", metavar="NAME[=CHANNEL],…", help=channels)
     add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
     add("--task", metavar="I/N", help="do slice I of N of the shards, counted from 0")
     tasks = "the number of tasks, if the launcher does not export it"

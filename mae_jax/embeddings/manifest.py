@@ -28,6 +28,7 @@ _RESUMABLE_KEYS = {
     "pooling": "pooling",
     "block": "block",
     "channels": "channels",
+    "channels_matched": "matching of channels",
     "outputs": "outputs",
 }
 

@@ -14,6 +14,7 @@ from mae_jax.errors import InputError
 from mae_jax.networks.compute_options import Dtype
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.registry import make_encoder
+from mae_jax.weights.import_options import ImportOptions
 
 # Baselines that need no weights, by name.
 BASELINES: dict[str, Callable[[], Encoder]] = {
@@ -46,8 +47,8 @@ def load_encoder(
         `from_pretrained`).
 
     Raises:
-      InputError: nothing of that name exists, its files do not fit together or are damaged, or
-        it has no compute type `dtype`.
+      InputError: nothing of that name exists, its files do not fit together or are damaged, it
+        has no compute type `dtype`, or its channels have no names and none are given.
     """
     if dtype is not None and dtype not in get_args(Dtype):
         raise InputError(f"dtype cannot be '{dtype}': {nearest(dtype, get_args(Dtype))}")
@@ -70,6 +71,7 @@ def load_encoder(
         norm_eps=norm_eps,
     )
     config, params, preprocessing = model
+    ImportOptions.check_named(preprocessing.channels, str(path))
     if dtype is not None:
         if not has_key(config, "dtype"):
             raise InputError(f"{path} has no compute type; omit dtype.")

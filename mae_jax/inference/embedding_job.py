@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import jax
 
+from mae_jax.config import nearest
 from mae_jax.data.index import Index
 from mae_jax.embeddings.crop_arrays import arrays_problem
 from mae_jax.embeddings.manifest import (
@@ -28,6 +29,7 @@ from mae_jax.inference.embedding_plan import EmbeddingPlan, make_plan
 from mae_jax.inference.progress import EmbedReport, Progress
 from mae_jax.inference.reading import read_ahead
 from mae_jax.inference.task_slice import TaskSlice, detect_task_slice, parse_task_slice
+from mae_jax.networks.channel_names import ChannelMatch
 from mae_jax.networks.encoder import Encoder
 
 BATCH_SIZE = 64  # per device
@@ -76,6 +78,8 @@ def embed_index(
       batch_size: per-device batch size.
       task: this process's slice of the shards, or "i/n"; None to detect it from the launcher.
       channels: channels to read, by name, from every site; None for all that the encoder takes.
+        Channels are recognized by name or synonym (`networks.channel_names`); "AGP=WGA" says that
+        the encoder's AGP is the screen's WGA.
       crop: crop side in pixels; None for that of the encoder's training. (A baseline has none:
         fields smaller than its crop are taken whole.)
       wells_per_shard: wells per shard, which is what a killed process loses at most.
@@ -143,6 +147,8 @@ def embed_index(
     num_wells, num_left = (sum(map(plan.shard_size, shards)) for shards in (own, to_do))
     name = "embedding" if task.count == 1 else f"embedding {task}"
     with Progress(num_wells, num_wells - num_left, name, progress) as bar:
+        if plan.matched:
+            bar.write(f"channels: {ChannelMatch(dict(plan.matched)).describe()}")
         report = embed(to_do, bar)
         report = replace(report, already_done=len(own) - len(to_do))
         merge_skipped(files, plan.columns)
@@ -178,22 +184,37 @@ def embed_index(
 
 def resolve_channels(
     encoder: Encoder, plan: EmbeddingPlan, pooling: str
-) -> tuple[EmbeddingPlan, int | None]:
-    """The plan with its channels, and the number of features (None if no well can be embedded).
+) -> tuple[EmbeddingPlan, int]:
+    """The plan with its channels, and the number of features.
 
     If features depend on the channels, the plan's become those that most sites have, provided no
     site has others: the wells that lack some of them are then reported one by one.
 
     Raises:
-      InputError: wells have different channels, and none of the sets includes all others.
+      InputError: no site has the channels that the encoder needs, or wells have different channels
+        and none of the sets includes all others.
     """
+    for name in plan.assigned:
+        if name not in encoder.preprocessing.channels:
+            known = encoder.preprocessing.channels
+            raise InputError(
+                f"the encoder '{encoder.name}' has no channel '{name}': {nearest(name, known)}"
+            )
     sites_with: Counter[tuple[str, ...]] = Counter()
+    problem: InputError | None = None
     for names, sites in Counter(names for names, _ in plan.index.sites).items():
+        chosen = names if plan.channels is None else plan.channels
         try:
-            ordered = encoder.select_channels(names if plan.channels is None else plan.channels)
-        except InputError:
+            ordered = encoder.select_channels(chosen, plan.assigned)
+        except InputError as error:
+            problem = error
             continue  # these wells will be reported one by one
         sites_with[ordered] += sites
+    if not sites_with:
+        assert problem is not None
+        raise problem
+    names = sites_with.most_common(1)[0][0]
+    plan = replace(plan, matched=encoder.match_channels(names, plan.assigned).found)
     widths = {encoder.width(len(names), pooling) for names in sites_with}
     if len(sites_with) > 1 and (pooling == "channel" or len(widths) > 1):
         usual = sites_with.most_common(1)[0][0]
@@ -205,7 +226,7 @@ def resolve_channels(
                     f"{', '.join(names)}; name those to use with --channels."
                 )
         return replace(plan, channels=usual), encoder.width(len(usual), pooling)
-    return plan, next(iter(widths), None)
+    return plan, next(iter(widths))
 
 
 def verify_shards(
@@ -266,6 +287,7 @@ def _manifest(
     outputs: list[str],
     batch_size: int,
 ) -> Manifest:
+    renamed = {own: name for own, name in plan.matched.items() if own != name}
     return Manifest(
         job={
             "encoder": encoder.name,
@@ -278,6 +300,8 @@ def _manifest(
             "outputs": outputs,
             "wells_per_shard": plan.wells_per_shard,
             "index": plan.fingerprint(),
+            # Absent where all are called alike, as in manifests of earlier versions.
+            **({"channels_matched": renamed} if renamed else {}),
         },
         settings={"architecture": encoder.architecture(), "batch_size": batch_size},
         versions=package_versions(),

@@ -8,8 +8,8 @@ before, puts the same crops into the same batches and gets the same bits.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -42,6 +42,8 @@ class EmbeddingPlan:
       table: one row per well with these columns, and `rows`.
       wells_per_shard: wells per shard (the last may have fewer).
       channels: channels to read from every site, or None for all that it has.
+      assigned: the encoder's name of a channel -> the screen's, where someone has said so.
+      matched: the encoder's name -> the screen's, of all channels that were recognized.
       crop: crop side in pixels, or None for that of the encoder's training.
     """
 
@@ -51,6 +53,8 @@ class EmbeddingPlan:
     wells_per_shard: int
     channels: tuple[str, ...] | None = None
     crop: int | None = None
+    assigned: Mapping[str, str] = field(default_factory=dict)
+    matched: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_wells(self) -> int:
@@ -102,6 +106,7 @@ def make_plan(
       index: the index of the screen.
       wells_per_shard: wells per shard, which is what a killed process loses at most.
       channels: channels to read from every site, by name; None for all that each site has.
+        "AGP=WGA" says that the encoder's AGP is the screen's WGA.
       crop: crop side in pixels; None for that of the encoder's training.
 
     Raises:
@@ -114,12 +119,25 @@ def make_plan(
         raise InputError(f"a crop must be at least 1 pixel wide, not {crop}.")
     if not len(index):
         raise InputError("the index has no sites; there is nothing to embed.")
-    for name in channels or ():
+    names, assigned = _named(index, channels or ())
+    for name in names:
         if name not in index.channels:
             raise InputError(
                 f"no site has the channel '{name}': {nearest(name, list(index.channels))}"
             )
     table = index.wells()
     others = [c for c in table.columns if c.startswith("Metadata_") and c not in WELL]
-    chosen = None if channels is None else tuple(channels)
-    return EmbeddingPlan(index, (*WELL, *others), table, wells_per_shard, chosen, crop)
+    chosen = tuple(names) if len(names) > len(assigned) else None
+    columns = (*WELL, *others)
+    return EmbeddingPlan(index, columns, table, wells_per_shard, chosen, crop, assigned)
+
+
+def _named(index: Index, channels: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The screen's channels that are named, and which of them are given the encoder's names."""
+    names, assigned = [], {}
+    for text in channels:
+        own, equals, name = text.partition("=")
+        if equals and text not in index.channels:
+            assigned[own] = name
+        names.append(name if equals and text not in index.channels else text)
+    return names, assigned

@@ -112,10 +112,10 @@ def _channels(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> tuple[str, .
     if any(set(names) != set(lists[0]) for names in lists):
         raise InputError("its sites have different channels.")
     names = lists[0] if plan.channels is None else plan.channels
-    missing = [name for name in names if name not in lists[0]]
+    missing = [n for n in (*names, *plan.assigned.values()) if n not in lists[0]]
     if missing:
         raise InputError(f"it lacks the channel {missing[0]}; it has {', '.join(lists[0])}.")
-    return encoder.select_channels(names)
+    return encoder.select_channels(names, plan.assigned)
 
 
 def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> SiteImage:

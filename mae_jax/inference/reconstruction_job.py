@@ -151,15 +151,17 @@ def _sample(
     encoder: Encoder, index: Index, row: int, channels: Sequence[str] | None, crop: int | None
 ) -> Sample:
     available = index.sites[row][0]
-    chosen = available if channels is None else tuple(channels)
-    known = [name for name in encoder.preprocessing.channels if name in chosen]
-    if not known:
+    found = encoder.match_channels(available).found
+    if channels is not None:
+        found = {name: found.get(name, name) for name in encoder.preprocessing.channels
+                 if name in channels}  # fmt: skip
+    if not found:
         raise InputError(
             f"{index.describe(row)} has no channel that the decoder knows: it has "
             f"{', '.join(available)}, the decoder {', '.join(encoder.preprocessing.channels)}."
         )
-    names = encoder.select_channels(known)
-    image = read_site(index, row, names)
+    names = encoder.select_channels(list(found))
+    image = read_site(index, row, [found[name] for name in names])
     crop = crop or encoder.preprocessing.crop
     if min(image.shape[1:]) < crop:
         raise InputError(

@@ -1,7 +1,7 @@
 """The interface of everything that turns crops into vectors."""
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
-from mae_jax.config import nearest, to_dict
+from mae_jax.config import to_dict
 from mae_jax.errors import InputError
 from mae_jax.kernels.cpu_pool import MicrobatchPool
+from mae_jax.networks.channel_names import ChannelMatch, match_channels
 from mae_jax.nn.pooling import POOLINGS
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import fingerprint, flatten
@@ -109,30 +110,49 @@ class Encoder:
             f"width={width}, {self.num_params:,} parameters)"
         )
 
-    def select_channels(self, names: Sequence[str]) -> tuple[str, ...]:
+    def match_channels(
+        self, names: Sequence[str], assigned: Mapping[str, str] | None = None
+    ) -> ChannelMatch:
+        """Which of the channels `names` is which of training's, by name and synonym.
+
+        Args:
+          names: the available channels.
+          assigned: training's name -> the available one, where someone has said so.
+        """
+        return match_channels(self.preprocessing.channels, names, assigned)
+
+    def select_channels(
+        self, names: Sequence[str], assigned: Mapping[str, str] | None = None
+    ) -> tuple[str, ...]:
         """The available channels to load, in the order that the encoder takes them.
 
-        Encoders of fixed channels take exactly those of training. The others take all available:
-        first those of training in that order, then the rest in the given order.
+        Channels are recognized by name or by a synonym (`networks.channel_names`). Encoders of
+        fixed channels take exactly those of training. The others take all available: first those
+        of training in that order, then the rest in the given order.
+
+        Args:
+          names: the available channels.
+          assigned: training's name -> the available one, where someone has said so.
 
         Raises:
-          InputError: a channel that the encoder needs is not available.
+          InputError: a channel that the encoder needs is not available, or may be one of several.
         """
-        required = self.preprocessing.channels
         available = tuple(names)
         if not available:
             raise InputError("there are no channels to embed.")
+        match = self.match_channels(available, assigned)
+        chosen = tuple(match.found.values())
         if self.preprocessing.any_channels:
-            trained = [name for name in required if name in available]
-            return (*trained, *(name for name in available if name not in required))
-        for name in required:
-            if name not in available:
-                raise InputError(
-                    f"the encoder '{self.name}' needs the channel '{name}', which the images lack: "
-                    f"{nearest(name, available)} Rename the channel in the index, or take a "
-                    "channel-agnostic encoder."
-                )
-        return required
+            return (*chosen, *(name for name in available if name not in chosen))
+        if match.unclear:
+            name = next(iter(match.unclear))
+            raise InputError(
+                f"the encoder '{self.name}' needs the channels "
+                f"{', '.join(self.preprocessing.channels)}, and the images have "
+                f"{', '.join(available)}: {match.complaint()}; say which channel is which "
+                f"(--channels {name}=CHANNEL), or take a channel-agnostic encoder."
+            )
+        return chosen
 
     def embed(
         self,
@@ -204,7 +224,7 @@ class Encoder:
             )
         if len(set(names)) != len(names):
             raise InputError(f"channels are named twice: {', '.join(names)}.")
-        if fixed and names != trained:
+        if fixed and self.select_channels(names) != names:
             raise InputError(
                 f"the encoder '{self.name}' takes the channels {', '.join(trained)} in that order, "
                 f"not {', '.join(names)}; `select_channels` gives the order."

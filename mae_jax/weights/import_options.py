@@ -65,6 +65,20 @@ class ImportOptions:
             )
         return self.channels
 
+    @staticmethod
+    def check_named(channels: tuple[str, ...], source: str) -> None:
+        """Raise InputError if these are the numbers that stand for names which nobody gave."""
+        if channels[:1] != ("channel_1",):
+            return
+        count = len(channels)
+        which = f"its {count} channels" if count > 1 else "the channels that it was trained on"
+        example = ",".join(("DNA", "ER", "RNA", "AGP", "Mito", "BF", "…")[: max(count, 2)])
+        raise InputError(
+            f"{source} does not name {which}: which are they, in the model's order? Name them with "
+            f"`mae-jax convert {source} FOLDER --channels {example}`"
+            f"{f' ({count} names)' if count > 1 else ''}, and take the model that it writes."
+        )
+
     def encoder_heads(self, width: int, source: str) -> int:
         """Return the attention heads of an encoder of `width` whose tensors do not show them.
 

@@ -320,3 +320,20 @@ def test_crops_too_large_for_attention_are_refused(
         embed_index(tiny_encoder, index, tmp_path / "out", crop=129)
     assert not (tmp_path / "out").exists()
     assert embed_index(tiny_encoder, index, tmp_path / "out").crops == 25  # tiled
+
+
+def test_channels_of_other_names_are_recognized_printed_and_recorded(
+    make_screen, tiny_encoder: MAEEncoder, tmp_path: Path, capsys
+) -> None:
+    index = make_screen(wells=1, sites=1, size=32, channels=("MitoTracker", "FITC", "Hoechst"))
+    embed_on_all(tiny_encoder, index, tmp_path / "out", devices=ONE, pooling="channel")
+    assert "channels: DNA = Hoechst, ER = FITC, Mito = MitoTracker" in capsys.readouterr().err
+    image = read_site(index, 0, ("Hoechst", "FITC", "MitoTracker"))
+    wanted = np.asarray(tiny_encoder.embed(image[None], pooling="channel"))[0]
+    got = read_embeddings(tmp_path / "out")[1][0]
+    np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5)
+    job = json.loads((tmp_path / "out" / "manifest.json").read_text())["job"]
+    assert job["channels_matched"] == {"DNA": "Hoechst", "ER": "FITC", "Mito": "MitoTracker"}
+    with pytest.raises(InputError, match="no channel 'DNB': did you mean 'DNA'"):
+        embed_index(tiny_encoder, index, tmp_path / "other", channels=["DNB=Hoechst"])
+    assert not (tmp_path / "other").exists()

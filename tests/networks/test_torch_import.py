@@ -284,7 +284,7 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert "states channels ('a', 'b') in its metadata" in capsys.readouterr().err
 
 
-def test_a_foreign_folder_is_an_encoder(tmp_path):
+def test_a_foreign_folder_is_an_encoder(tmp_path, capsys):
     config, params = mae()
     folder = tmp_path / "release"
     write_state_dict(folder / "model.safetensors", export_state_dict(params, config))
@@ -297,6 +297,11 @@ def test_a_foreign_folder_is_an_encoder(tmp_path):
     assert fixed.encoder_config.bias_layout == "fixed"
     # Published weights were trained on 8-bit images.
     assert encoder.preprocessing.scale == 255.0
+    with pytest.raises(InputError, match=r"its 2 channels.*--channels DNA,ER` \(2 na"):
+        mae_jax.load_encoder(folder, decoder_heads=16)
+    target = str(tmp_path / "saved")
+    assert main(["convert", str(folder), target, "--decoder-heads", "16"]) == 2
+    assert "does not name its 2 channels: which are they" in capsys.readouterr().err
     with pytest.raises(InputError, match="2 channels, but 1 names"):
         mae_jax.load_encoder(folder, channels=("a",), decoder_heads=16)
     with pytest.raises(InputError, match="bias_layout cannot be 'Legacy': did you mean 'legacy'"):
