@@ -69,6 +69,11 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     # Shapes first, so that no array is ever whole on one device.
     init_fn = partial(initial_state, config, transform)
     shapes = jax.eval_shape(init_fn, init_key)
+    if config.optimizer.name == "schedule-free-adamw" and shapes.model_state:
+        raise InputError(
+            "schedule-free-adamw evaluates other weights than those that the running statistics of "
+            f"the network '{config.network}' are measured with; choose another optimizer.name."
+        )
     layout = of_config(config.model).sharding_rules if config.mesh.layout == "auto" else ()
     shardings = meshes.state_sharding(shapes, mesh, config.mesh.rules + layout)
     batch_sharding, replicated = meshes.batch_sharding(mesh), meshes.replicated(mesh)

@@ -81,13 +81,17 @@ class OptimizerConfig:
     """The recipe of section A.2: Lion, one cycle with warm-up and cosine decay, no clipping.
 
     Attributes:
-      name: "lion", "adamw" or "sgd".
+      name: "lion", "adamw", "sgd", "muon" (orthogonalized updates of hidden matrices, AdamW for all
+        else), or "schedule-free-adamw" (evaluates and saves the average of its iterates; takes the
+        schedule "constant").
       schedule: "one_cycle" as the paper states it; "one_cycle_torch" as PyTorch's OneCycleLR, which
         rises from `lr` / 25 by a cosine, ends at `lr` / 250,000 and cycles beta1 (or momentum)
-        between 0.95 and 0.85, for those who continue released models.
+        between 0.95 and 0.85, for those who continue released models; "constant" after a linear
+        warm-up.
       lr: maximum learning rate of the cycle.
-      b1, b2: decay rates of Lion's and AdamW's moments; b1 is also SGD's momentum. b1 is not used
-        by "one_cycle_torch".
+      b1, b2: decay rates of Lion's and AdamW's moments; b1 is also SGD's and Muon's momentum, and
+        schedule-free AdamW's share of the average in the point of its gradients. b1 is not used by
+        "one_cycle_torch".
       weight_decay: decoupled; skips 1-D parameters (biases, norms, gains) and names that match
         `no_decay`.
       no_decay: regular expressions; a parameter whose own name matches one does not decay.
@@ -98,7 +102,7 @@ class OptimizerConfig:
         then evaluated and saved; 0 for none.
     """
 
-    name: Literal["lion", "adamw", "sgd"] = "lion"
+    name: Literal["lion", "adamw", "sgd", "muon", "schedule-free-adamw"] = "lion"
     schedule: str = setting("one_cycle", check=_schedule)
     lr: float = setting(1e-4, gt=0)
     b1: float = setting(0.9, ge=0, lt=1)
@@ -114,6 +118,20 @@ class OptimizerConfig:
     final_lr: float = setting(0.0, ge=0, le=1)
     grad_accum_steps: int = setting(1, ge=1, renamed_from="accumulate")
     ema_decay: float = setting(0.0, ge=0, lt=1, renamed_from="ema")
+
+    def __post_init__(self) -> None:
+        if self.name != "schedule-free-adamw":
+            return
+        if self.schedule != "constant":
+            raise InputError(
+                "schedule-free-adamw needs no schedule but a warm-up; give "
+                f"optimizer.schedule=constant, not {self.schedule}."
+            )
+        if self.ema_decay or not self.b1:
+            raise InputError(
+                "schedule-free-adamw averages the weights itself; give optimizer.ema_decay=0 and "
+                "a b1 above 0."
+            )
 
 
 @schema

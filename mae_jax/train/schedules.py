@@ -49,10 +49,17 @@ def one_cycle_torch(lr: float, warmup: float, final_lr: float, steps: int) -> Sc
     )
 
 
+def constant(lr: float, warmup: float, final_lr: float, steps: int) -> Schedule:
+    """Linear from 0 to `lr` in `warmup` of the steps, then `lr` (`final_lr` is not used)."""
+    warmup_steps = max(1, round(warmup * steps))
+    return Schedule(optax.warmup_constant_schedule(0.0, lr, warmup_steps))
+
+
 # Name in `optimizer.schedule` -> (lr, warmup, final_lr, steps) -> Schedule.
 SCHEDULES: dict[str, Callable[[float, float, float, int], Schedule]] = {
     "one_cycle": one_cycle,
     "one_cycle_torch": one_cycle_torch,
+    "constant": constant,
 }
 
 

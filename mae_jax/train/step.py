@@ -13,6 +13,7 @@ from mae_jax.networks.registry import make_task
 from mae_jax.networks.task import Batch, Scalars
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.divergence import check_step, initial_divergence
+from mae_jax.train.optimizer import evaluated_params
 
 StepFunction = Callable[..., tuple["TrainState", Scalars]]
 
@@ -24,7 +25,8 @@ class TrainState(flax.struct.PyTreeNode):
       step: optimizer steps done.
       params, opt_state: nested dicts of float32 arrays, and the optimizer's state.
       model_state: running statistics of the network; {} if it has none.
-      ema: exponential moving average of the parameters, or None.
+      ema: the average of the parameters that is evaluated and saved: an exponential moving one, or
+        that of schedule-free AdamW; None without.
       divergence: statistics of the losses and the skipped steps.
     """
 
@@ -47,13 +49,14 @@ def initial_state(
 ) -> TrainState:
     """The state before the first step; pure, for `jax.eval_shape` and `jax.jit`."""
     params, model_state = make_task(config.model, config.data.crop).init(key)
+    averaged = config.optimizer.ema_decay or config.optimizer.name == "schedule-free-adamw"
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=transform.init(params),
         model_state=model_state,
         # A copy: the state's buffers are donated, and none may be donated twice.
-        ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
+        ema=jax.tree.map(jnp.copy, params) if averaged else None,
         divergence=initial_divergence(config.divergence),
     )
 
@@ -132,7 +135,9 @@ def train_step(
                 transform_non_params=lambda _: True,
             )  # fmt: skip
             opt_state = jax.tree.map(jnp.where, moments, opt_state, state.opt_state)
-        ema = state.ema and moving_average(state.ema, params, decay, state.step)
+        ema = evaluated_params(config.optimizer, opt_state, params)
+        if decay:
+            ema = moving_average(state.ema, params, decay, state.step)
         norm = optax.tree.norm(grads)
         good, divergence = check_step(
             state.divergence, state.step, scalars["loss"], norm, config.divergence

@@ -16,6 +16,7 @@ from mae_jax.errors import InputError
 from mae_jax.networks.registry import of_config, param_shapes
 from mae_jax.networks.saved_model import PretrainedModel
 from mae_jax.networks.task import Task
+from mae_jax.train.optimizer import restarted
 from mae_jax.train.step import TrainState
 from mae_jax.weights.import_options import RGB
 from mae_jax.weights.pytree_paths import flatten, flatten_leaves
@@ -83,7 +84,8 @@ def warm_start(path: str, task: Task, state: TrainState) -> TrainState:
         )
     params, model_state = task.from_saved(saved)
     ema = None if state.ema is None else jax.tree.map(lambda a: a.copy(), params)
-    return state.replace(params=params, model_state=model_state, ema=ema)
+    opt_state = restarted(state.opt_state, params)
+    return state.replace(params=params, model_state=model_state, ema=ema, opt_state=opt_state)
 
 
 def read_initial_model(path: str, task: Task) -> PretrainedModel:
