@@ -14,6 +14,7 @@ import pytest
 import mae_jax
 from mae_jax.cli.config_file import load_config
 from mae_jax.config import from_dict
+from mae_jax.data.index import METADATA, Index
 from mae_jax.distributed import mesh as meshes
 from mae_jax.errors import InputError
 from mae_jax.networks.densenet.config import DenseNetConfig
@@ -21,6 +22,7 @@ from mae_jax.networks.mae.config import MAEConfig
 from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.train import TrainConfig
 from mae_jax.train.compiled import build
+from mae_jax.train.index_channels import resolve_channels
 from mae_jax.train.retention import RetentionPolicy
 
 FILE = Path(__file__).parents[1] / "configs" / "paper.py"
@@ -164,3 +166,23 @@ def test_every_network_compiles():
 def test_a_row_that_does_not_exist_is_named_with_its_neighbor():
     with pytest.raises(InputError, match=r"did you mean 'mae/vit_l16\+/rpi_52m'"):
         load_config(f"{FILE}:mae/vit_l6+/rpi_52m")
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "batch"),
+    [("small", 384, 1024), ("small:muon", 384, 1024), ("base", 768, 2048)],
+)
+def test_configs_for_ones_own_screen_take_its_channels(name, width, batch, tmp_path):
+    config = from_dict(TrainConfig, load_config(name).to_dict())
+    assert (config.model.encoder.width, config.data.batch) == (width, batch)
+    assert config.model.encoder.channel_agnostic
+    assert config.optimizer.grad_accum_steps == 0  # fitted to the devices
+    with pytest.raises(InputError, match=r"give --config\.data\.index=FILE"):
+        resolve_channels(config)
+    table = {column: [""] for column in METADATA}
+    index = Index(pd.DataFrame(table | {"Channels": [["ER", "Cy5"]], "Images": [["a", "b"]]}), "/")
+    path = str(index.write(tmp_path / "index.parquet"))
+    resolved = resolve_channels(replace(config, data=replace(config.data, index=path)))
+    assert resolved.model.encoder.channels == ("ER", "Cy5")
+    named = load_config(name, ["--config.model.encoder.channels=ER"]).to_dict()
+    assert resolve_channels(from_dict(TrainConfig, named)).model.encoder.channels == ("ER",)

@@ -36,19 +36,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Estimate the run, print the estimate, and write it with --json."""
     import jax
+    from jax.sharding import AbstractMesh
 
     # Compiling for other machines needs no device, and must not take one.
     jax.config.update("jax_platforms", "cpu")
 
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict
+    from mae_jax.distributed.mesh import AXES, mesh_shape
     from mae_jax.files import write_json
     from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
     from mae_jax.planning.format import format_estimate, format_operations, to_json
+    from mae_jax.train.accumulation import fit_accumulation
     from mae_jax.train.config import TrainConfig
+    from mae_jax.train.index_channels import resolve_channels
 
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
     slice_ = parse_slice(args.on)
+    config = resolve_channels(config)
+    if not config.optimizer.grad_accum_steps:
+        mesh = AbstractMesh(mesh_shape(config.mesh, slice_.devices), AXES)
+        config = fit_accumulation(config, mesh, slice_.usable_memory)
     try:
         estimate = estimate_run(config, slice_)
     except DoesNotFit as error:

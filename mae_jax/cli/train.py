@@ -16,6 +16,8 @@ EXAMPLE = (
     "      --config.optimizer.lr=1e-4 --workdir runs/mine\n"
     "  mae-jax train --config paper:mae/vit_l8+/rpi_93m --config.data.index=index.parquet \\\n"
     "      --workdir runs/mae_l8\n"
+    "  mae-jax train --config small --config.data.index=index.parquet --workdir runs/small\n"
+    "  mae-jax train --from openphenom --config.data.index=index.parquet --workdir runs/more\n"
     "  mae-jax train --help-config"
 )
 TAKES_OVERRIDES = True
@@ -24,8 +26,11 @@ TAKES_OVERRIDES = True
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a config file, or the name "
-                        "of a shipped one (demo, paper:ROW); any key of it can be changed with "
-                        "--config.KEY=VALUE")  # fmt: skip
+                        "of a shipped one (demo, small, base, paper:ROW); any key of it can be "
+                        "changed with --config.KEY=VALUE")  # fmt: skip
+    parser.add_argument("--from", dest="init_from", metavar="PATH_OR_NAME", help="start from the "
+                        "weights and the architecture of this model (config.init_from); --config "
+                        "is then small, if not given")  # fmt: skip
     parser.add_argument("--workdir", metavar="FOLDER", help="folder of the run; made if missing")
     parser.add_argument("--distributed", action="store_true", help="train with the other processes "
                         "of this job (TPU slice, srun, Kubernetes)")  # fmt: skip
@@ -48,6 +53,9 @@ def run(args: argparse.Namespace) -> None:
     if args.help_config:
         print(as_text(describe(TrainConfig)))
         return
+    if args.init_from is not None:
+        args.config = args.config or "small"
+        args.overrides = [*args.overrides, f"--config.init_from={args.init_from}"]
     if args.config is None:
         raise InputError("--config is missing; give a config file, such as --config demo.")
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())

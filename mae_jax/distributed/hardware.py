@@ -111,11 +111,19 @@ TPUS = tuple(name for name, accelerator in ACCELERATORS.items() if accelerator.t
 
 def device_peak_flops(device_kind: str) -> float | None:
     """Peak FLOP/s of a `jax.Device.device_kind`, or None where it is unknown (CPUs)."""
+    accelerator = _accelerator(device_kind)
+    return None if accelerator is None else accelerator.peak_flops
+
+
+def device_memory(device_kind: str) -> float | None:
+    """Usable bytes of memory of a `jax.Device.device_kind`, or None where it is unknown (CPUs)."""
+    accelerator = _accelerator(device_kind)
+    return None if accelerator is None else (1 - RESERVED_MEMORY) * accelerator.memory
+
+
+def _accelerator(device_kind: str) -> Accelerator | None:
     text = device_kind.lower()
-    for accelerator in _TABLE:
-        if any(part in text for part in accelerator.device_kinds):
-            return accelerator.peak_flops
-    return None
+    return next((a for a in _TABLE if any(part in text for part in a.device_kinds)), None)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from mae_jax.errors import InputError
 # The five stains of Cell Painting under JUMP's names: a default that every config may replace.
 CELL_PAINTING = ("DNA", "ER", "RNA", "AGP", "Mito")
 
+# Channels of a training config that stand for all channels of its index.
+ALL_CHANNELS = ("*",)
+
 
 def check_num_channels(images: jax.Array, channels: Sequence[str]) -> None:
     """Compare the number of channels of images (batch, channels, …) with that of a network.

@@ -1,20 +1,15 @@
 """The cost of a step on GPUs by formula, since no GPU compiler runs without a GPU."""
 
 import math
-from typing import Any
 
 import jax
-import numpy as np
-from jax.extend import core
-from jaxtyping import PyTree
 
-from mae_jax.config_keys import with_key
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import Slice
-from mae_jax.networks.registry import make_task
 from mae_jax.planning.hlo_traffic import Collective, Traffic
 from mae_jax.planning.step_cost import StepCost, parameter_count
 from mae_jax.planning.step_flops import executed_flops
+from mae_jax.train.accumulation import device_bytes, residual_bytes
 from mae_jax.train.compiled import CompiledFns, build
 from mae_jax.train.config import TrainConfig
 
@@ -36,8 +31,8 @@ def formula_cost(config: TrainConfig, slice_: Slice) -> StepCost:
     # An abstract mesh: nothing is allocated, so no device is needed.
     mesh = jax.sharding.AbstractMesh(meshes.mesh_shape(config.mesh, slice_.devices), meshes.AXES)
     functions = build(config, mesh)
-    state = _device_bytes(functions.state)
-    parameters = _device_bytes(functions.state.params)
+    state = device_bytes(functions.state)
+    parameters = device_bytes(functions.state.params)
     num_micro = config.optimizer.grad_accum_steps
     crops = max(1, config.data.batch // num_micro // meshes.num_batch_shards(mesh))
     residuals = residual_bytes(config, crops)
@@ -48,7 +43,7 @@ def formula_cost(config: TrainConfig, slice_: Slice) -> StepCost:
     return StepCost(
         parameters=parameter_count(functions),
         devices=slice_.devices,
-        state_bytes=state + _device_bytes(functions.batch),
+        state_bytes=state + device_bytes(functions.batch),
         working_bytes=residuals + parameters * (2 if num_micro > 1 else 1),
         model_flops=model * config.data.batch,
         executed_flops=executed * config.data.batch,
@@ -56,41 +51,6 @@ def formula_cost(config: TrainConfig, slice_: Slice) -> StepCost:
         batch=config.data.batch,
         crops=config.steps * config.data.batch,
         source="formula",
-    )
-
-
-def residual_bytes(config: TrainConfig, crops: int) -> int:
-    """Bytes that the forward pass of `crops` crops keeps for the backward pass.
-
-    Read off the trace of the step's own loss: the outputs for the backward pass that are not
-    inputs (the parameters, which count as state).
-    """
-    task = make_task(with_key(config.model, "attention", "chunked"), config.data.crop)
-    params, model_state = jax.eval_shape(task.init, jax.random.key(0))
-
-    def forward(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
-        def loss(params: PyTree) -> jax.Array:
-            return task.loss(params, model_state, batch, jax.random.key(0), train=True)[0]
-
-        return jax.vjp(loss, params)[1]
-
-    jaxpr = jax.make_jaxpr(forward)(params, model_state, task.batch(crops)).jaxpr
-    inputs = set(map(id, jaxpr.invars))
-    residuals: dict[int, Any] = {
-        id(v): v.aval for v in jaxpr.outvars if isinstance(v, core.Var) and id(v) not in inputs
-    }
-    return sum(math.prod(a.shape) * _item_bytes(a.dtype) for a in residuals.values())
-
-
-def _item_bytes(dtype: jax.typing.DTypeLike) -> int:
-    # Random keys have a dtype that numpy does not know; they take a few bytes.
-    return 0 if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else np.dtype(dtype).itemsize
-
-
-def _device_bytes(tree: PyTree) -> int:
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * _item_bytes(leaf.dtype)
-        for leaf in jax.tree.leaves(tree)
     )
 
 

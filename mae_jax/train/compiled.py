@@ -55,6 +55,11 @@ def build(config: TrainConfig, mesh: Mesh | AbstractMesh) -> CompiledFns:
     Raises:
       InputError: the micro-batch does not divide among the devices of the mesh.
     """
+    if not config.optimizer.grad_accum_steps:
+        raise InputError(
+            "optimizer.grad_accum_steps is 0; fit it with mae_jax.train.accumulation, or give a "
+            "number."
+        )
     task = make_task(config.model, config.data.crop, scale=config.data.scale, eps=config.data.eps)
     micro_batch = config.data.batch // config.optimizer.grad_accum_steps
     num_shards = meshes.num_batch_shards(mesh)

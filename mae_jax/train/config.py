@@ -97,7 +97,8 @@ class OptimizerConfig:
       no_decay: regular expressions; a parameter whose own name matches one does not decay.
       warmup: share of all steps in which the learning rate rises.
       final_lr: final learning rate relative to the maximum; "one_cycle" only.
-      grad_accum_steps: micro-batches per step, over which gradients are averaged.
+      grad_accum_steps: micro-batches per step, over which gradients are averaged; 0 takes the
+        fewest that fit the devices' memory, and the run's folder records how many.
       ema_decay: decay of the exponential moving average of the weights (0.9999, say), which is
         then evaluated and saved; 0 for none.
     """
@@ -116,7 +117,7 @@ class OptimizerConfig:
     )
     warmup: float = setting(0.1, ge=0, le=1)
     final_lr: float = setting(0.0, ge=0, le=1)
-    grad_accum_steps: int = setting(1, ge=1, renamed_from="accumulate")
+    grad_accum_steps: int = setting(1, ge=0, renamed_from="accumulate")
     ema_decay: float = setting(0.0, ge=0, lt=1, renamed_from="ema")
 
     def __post_init__(self) -> None:
@@ -272,7 +273,7 @@ class TrainConfig:
                 f"network is '{self.network}', but model is that of "
                 f"'{registry.of_config(self.model).name}'; set both to the same network."
             )
-        if self.data.batch % self.optimizer.grad_accum_steps:
+        if self.data.batch % max(1, self.optimizer.grad_accum_steps):
             raise InputError(
                 f"data.batch ({self.data.batch}) must be a multiple of optimizer.grad_accum_steps "
                 f"({self.optimizer.grad_accum_steps})."

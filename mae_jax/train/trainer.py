@@ -20,12 +20,15 @@ from mae_jax.distributed.hardware import device_peak_flops
 from mae_jax.networks.saved_model import save_model
 from mae_jax.networks.task import Scalars
 from mae_jax.train import callbacks as cb
+from mae_jax.train.accumulation import resolve_accumulation
 from mae_jax.train.checkpoints import Checkpoints
 from mae_jax.train.compiled import build
 from mae_jax.train.config import TrainConfig
 from mae_jax.train.evaluators import VALIDATION_LOSS, Evaluator, ValidationLoss
+from mae_jax.train.index_channels import resolve_channels
 from mae_jax.train.initial_architecture import adopt_architecture
 from mae_jax.train.metric_writers import MetricWriter, NoopWriter, make_writer, read_metrics
+from mae_jax.train.optimizer import schedule as build_schedule
 from mae_jax.train.pixel_scale import resolve_scale
 from mae_jax.train.preemption import StopSignal
 from mae_jax.train.rollback import roll_back
@@ -33,7 +36,7 @@ from mae_jax.train.step import TrainState
 from mae_jax.train.throughput import ThroughputTracker
 from mae_jax.train.train_data import DataSource, DeviceBatch, TrainData
 from mae_jax.train.warm_start import warm_start
-from mae_jax.train.workdir import create_or_verify
+from mae_jax.train.workdir import create_or_verify, steps_to_extend
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +85,11 @@ class Trainer:
         workdir: str | Path,
         data: DataSource | None = None,
     ) -> None:
-        config = adopt_architecture(resolve_scale(config, Path(workdir)), Path(workdir))
-        self.config, self.workdir = config, Path(workdir)
+        self.workdir = Path(workdir)
+        config = resolve_channels(config, self.workdir)
+        config = adopt_architecture(resolve_scale(config, self.workdir), self.workdir)
         self.mesh = meshes.make_mesh(config.mesh) if mesh is None else mesh
+        self.config = config = resolve_accumulation(config, self.mesh, self.workdir)
         self.fns = build(config, self.mesh)
         self.data: DataSource = data or TrainData(config, self.fns.task, self.mesh)
         self.evaluators = [ValidationLoss(config.log.validation), *evaluators]
@@ -101,7 +106,8 @@ class Trainer:
         """Trains and returns the folder of the saved model; None if SIGTERM stopped the run.
 
         A work folder that holds a part of the same run is resumed; a finished one is left as it
-        is. SIGTERM and SIGINT save the state and end the run after the current step.
+        is, unless `steps` is now larger, which extends it. SIGTERM and SIGINT save the state and
+        end the run after the current step.
 
         Raises:
           InputError: the folder holds another run, is in use by another process or cannot be
@@ -110,7 +116,8 @@ class Trainer:
           KeyboardInterrupt: SIGINT stopped the run; the state is saved.
         """
         model_folder = self.workdir / "model"
-        if model_folder.exists():  # written last: the run is finished
+        finished = model_folder.exists()  # written last
+        if finished and not steps_to_extend(self.workdir, self.config):
             create_or_verify(self.workdir, self.config)
             return model_folder
         with ExitStack() as stack:
@@ -122,6 +129,12 @@ class Trainer:
         config = self.config
 
         # ---- work folder: one run, one resolved config
+        steps = steps_to_extend(self.workdir, config)
+        if steps:
+            self._say_extension(steps)
+            # Before the config has the new number of steps, so that a kill in between does no harm.
+            if model_folder.exists() and jax.process_index() == 0:
+                model_folder.rename(self.workdir / f"model-{steps}")
         create_or_verify(self.workdir, config)
 
         with ExitStack() as stack:
@@ -226,6 +239,17 @@ class Trainer:
         return {name: value for each in self._evaluated.values() for name, value in each.items()}
 
     # ---- parts of `fit`
+
+    def _say_extension(self, steps: int) -> None:
+        config = self.config
+        before = build_schedule(config.optimizer, steps).rate(steps - 1)
+        log.warning(
+            "the run of %d steps is extended to %d: schedule '%s' now spans %d steps, so the "
+            "learning rate of step %d is %.3g (that of step %d was %.3g); its model is kept in "
+            "model-%d.",
+            steps, config.steps, config.optimizer.schedule, config.steps,
+            steps + 1, float(self.fns.lr_schedule(steps)), steps, float(before), steps,
+        )  # fmt: skip
 
     def _initial_state(self, checkpoints: Checkpoints) -> tuple[TrainState, CallbackStates]:
         if checkpoints.latest is not None:

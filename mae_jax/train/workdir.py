@@ -22,8 +22,9 @@ RESUMABLE_KEYS = (
 def create_or_verify(workdir: Path, config: TrainConfig) -> None:
     """Writes the resolved config in `workdir`, or checks that the folder holds the same run.
 
-    A run may resume with other values of the keys in `RESUMABLE_KEYS`; the file then holds the
-    new ones. A key that the version which wrote the file did not have may have any value.
+    A run may resume with other values of the keys in `RESUMABLE_KEYS`, and with more `steps`; the
+    file then holds the new ones. A key that the version which wrote the file did not have may have
+    any value.
 
     Raises:
       InputError: the folder holds a run with another config (the message names the first key), or
@@ -39,7 +40,10 @@ def create_or_verify(workdir: Path, config: TrainConfig) -> None:
         configs.from_saved(TrainConfig, saved, str(path))
         saved = configs.upgrade_keys(TrainConfig, saved, str(path))
         differing = sorted(_differences(saved, values))
-        if fixed := [key for key in differing if not key.startswith(RESUMABLE_KEYS)]:
+        fixed = [key for key in differing if not key.startswith(RESUMABLE_KEYS)]
+        if steps_to_extend(workdir, config):
+            fixed.remove("steps")
+        if fixed:
             raise InputError(
                 f"{workdir} holds a run with another {fixed[0]}; give another --workdir, or the "
                 "same config to resume."
@@ -52,6 +56,14 @@ def create_or_verify(workdir: Path, config: TrainConfig) -> None:
                 f"{workdir} cannot be written ({problem.strerror}); make it writable, or give "
                 "another --workdir."
             ) from None
+
+
+def steps_to_extend(workdir: Path, config: TrainConfig) -> int:
+    """The number of steps of the run in `workdir`, if `config` has more; 0 if not."""
+    path = workdir / "config.json"
+    saved = read_json(path) if path.exists() else None
+    steps = saved.get("steps") if isinstance(saved, dict) else None
+    return steps if isinstance(steps, int) and steps < config.steps else 0
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:

@@ -77,3 +77,22 @@ def test_what_is_missing_is_named(words, sentence, capsys, tmp_path, monkeypatch
     monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
     assert main(["train", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_run_from_a_model_takes_the_small_config(monkeypatch, tmp_path):
+    monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
+    configs = []
+
+    def trainer(config, **options):
+        configs.append(config)
+        return SimpleNamespace(fit=lambda: Path("model"))
+
+    monkeypatch.setattr(mae_jax.train, "Trainer", trainer)
+    words = ["--from", "runs/other", "--config.data.index=i.parquet", "--workdir", str(tmp_path)]
+    assert main(["train", *words]) == 0
+    assert main(["train", "--config", "small:muon", *words]) == 0
+    assert [config.init_from for config in configs] == ["runs/other"] * 2
+    assert [config.optimizer.name for config in configs] == ["lion", "muon"]
+    assert configs[0].init_architecture == "own"
+    assert configs[0].model.encoder.channels == ("*",)
+    assert main(["train", "--config", "small:adamm", *words]) == 2

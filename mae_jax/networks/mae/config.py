@@ -22,7 +22,8 @@ class ParallelViTConfig:
       mlp_ratio: hidden width of the MLP over `width`.
       channel_agnostic: True tokenises every channel by one shared projection (Section 4.2.2);
         False mixes all channels in one projection and then needs exactly `channels`.
-      channels: names of the channels seen in training, in training order.
+      channels: names of the channels seen in training, in training order; "*" in the config of a
+        training run stands for all channels of its index.
       crop: side of the training crops, in pixels; the network itself takes any multiple of `patch`.
       drop_path: stochastic depth of the last block; linear from 0 at the first.
       layer_scale: first value of the residual scale, or None for no LayerScale.
