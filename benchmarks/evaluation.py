@@ -1,8 +1,8 @@
-"""Speed and memory of the evaluation, against straightforward versions of the same definitions.
+"""Speed and memory of the evaluation, against the public tools.
 
-    python benchmarks/evaluation.py                          # all that fits in a few minutes
-    python benchmarks/evaluation.py --only recall ap         # 17,000 genes; 5,000 profiles
-    python benchmarks/evaluation.py --only elastic --targets 8
+    python benchmarks/evaluation.py --peers FOLDER    # see evaluation_peers.py
+    python benchmarks/evaluation.py --only recall ap --peers FOLDER
+    python benchmarks/evaluation.py --only elastic --targets 20     # scikit-learn: half an hour
     python benchmarks/evaluation.py --only stream --wells 1400000   # 5.7 GB, twice, on the disk
 
 Every side runs in its own process: seconds of wall time, CPU seconds (fairer on a machine with
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
@@ -54,39 +53,32 @@ def sizes(small: bool) -> dict[str, int]:
 # --- recall -----------------------------------------------------------------------------------
 
 
-def _relationships(n: int) -> np.ndarray:
+def relationships(n: int) -> np.ndarray:
     pairs = np.sort(np.random.default_rng(1).integers(0, n, (100_000, 2)), axis=1)
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
 
 def recall_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    from mae_jax.evaluation.relationship_recall import in_tails, pair_ranks
+    """`recall` of a map and one database, with the sweep over percentiles and intervals."""
+    import pandas as pd
 
-    x, pairs = embeddings(size["genes"], size["width"]), _relationships(size["genes"])
+    from mae_jax.evaluation import Profiles, Relationships, recall
+
+    x, pairs = embeddings(size["genes"], size["width"]), relationships(size["genes"])
+    names = np.array([f"G{i:05d}" for i in range(len(x))])
+    genes = Profiles(
+        pd.DataFrame({"Metadata_Gene": names}), x, tuple(f"f{i}" for i in range(x.shape[1]))
+    )
+    database = Relationships.of("pairs", names[pairs])
     with timed() as clock:
-        _, less, up_to, _ = pair_ranks(x, pairs)
-        hit = in_tails(less, up_to)
-    return {**clock, "recall": float(hit.mean())}
-
-
-def recall_plain(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    """The whole matrix, its upper triangle, and one sort."""
-    x, pairs = embeddings(size["genes"], size["width"]), _relationships(size["genes"])
-    with timed() as clock:
-        u = x / np.linalg.norm(x, axis=1, keepdims=True)
-        cosines = u @ np.ascontiguousarray(u.T)
-        null = np.sort(cosines[np.triu_indices(len(u), 1)])
-        q = cosines[pairs[:, 0], pairs[:, 1]]
-        low = null[int(np.floor(0.05 * len(null)))]
-        high = null[int(np.ceil(0.95 * len(null))) - 1]
-        hit = (q < low) | (q > high)
-    return {**clock, "recall": float(hit.mean())}
+        result = recall(genes, [database])[0]
+    return {**clock, "recall": result.recall}
 
 
 # --- TVN --------------------------------------------------------------------------------------
 
 
-def _wells(size: dict[str, int]) -> Any:
+def wells_of(size: dict[str, int]) -> Any:
     import pandas as pd
 
     from mae_jax.evaluation import Profiles
@@ -113,42 +105,48 @@ def _wells(size: dict[str, int]) -> Any:
 def tvn_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
     from mae_jax.evaluation import correct
 
-    wells = _wells(size)
+    wells = wells_of(size)
     with timed() as clock:
         out = correct(wells, "tvn")
+    np.save(tvn_path(size), out.features)
     return {**clock, "norm": float(np.linalg.norm(out.features))}
 
 
-def tvn_plain(size: dict[str, int], batches: int, **_: Any) -> dict[str, Any]:
-    """Step by step with scikit-learn and fractional_matrix_power.
+def tvn_path(size: dict[str, int]) -> Path:
+    """Where our corrected wells are left for the other side to compare with."""
+    return Path(tempfile.gettempdir()) / f"tvn_{size['wells']}_{size['width']}.npy"
 
-    A root takes many seconds, and every batch as many: `batches` of them are timed, and the rest
-    is reckoned at the same rate.
-    """
-    import scipy.linalg
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
 
-    wells = _wells(size)
-    control, batch = wells.controls(), wells.batches("experiment")
-    with timed() as shared:
-        x = StandardScaler().fit(wells.features[control]).transform(wells.features)
-        x = PCA().fit(x[control]).transform(x)
-        x = StandardScaler().fit(x[control]).transform(x)
-    done = np.unique(batch)[: min(batches, size["batches"])]
+# --- chromosome arms --------------------------------------------------------------------------
+
+
+def arms_of(n: int) -> np.ndarray:
+    """An arm of 48 for every gene."""
+    arms = np.array([f"chr{i}{arm}" for i in range(1, 25) for arm in "pq"])
+    return arms[np.random.default_rng(7).integers(0, len(arms), n)]
+
+
+def arms_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
+    import pandas as pd
+
+    from mae_jax.evaluation import Profiles
+    from mae_jax.evaluation.chromosome_arms import correct_chromosome_arms
+
+    x = embeddings(size["genes"], size["width"])
+    names = [f"G{i:05d}" for i in range(len(x))]
+    genes = Profiles(
+        pd.DataFrame({"Metadata_Gene": names}), x, tuple(f"f{i}" for i in range(x.shape[1]))
+    )
+    arms = dict(zip(names, arms_of(len(x)).tolist(), strict=True))
     with timed() as clock:
-        for b in done:
-            in_batch = batch == b
-            cov = np.cov(x[in_batch & control], rowvar=False, ddof=1) + 0.5 * np.eye(x.shape[1])
-            x[in_batch] = x[in_batch] @ scipy.linalg.fractional_matrix_power(cov, -0.5)
-    whole = {k: shared[k] + clock[k] * size["batches"] / len(done) for k in shared}
-    return {**whole, "batches_timed": len(done), "batches": size["batches"]}
+        out = correct_chromosome_arms(genes, arms)
+    return {**clock, "norm": float(np.linalg.norm(out.genes.features.astype(np.float64)))}
 
 
 # --- average precision ------------------------------------------------------------------------
 
 
-def _profiles(size: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def profiles(size: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     n = size["profiles"]
     return embeddings(n, size["width"]), np.arange(n) % (n // 5)
 
@@ -157,27 +155,16 @@ def ap_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
     from mae_jax.evaluation.aggregation import l2_normalize
     from mae_jax.evaluation.average_precision import all_against_all
 
-    x, codes = _profiles(size)
+    x, codes = profiles(size)
     with timed() as clock:
         result = all_against_all(l2_normalize(x), codes)
     return {**clock, "mean_ap": float(result["ap"].mean())}
 
 
-def ap_copairs(size: dict[str, int], **_: Any) -> dict[str, Any]:
-    import pandas as pd
-    from copairs.map import average_precision
-
-    x, codes = _profiles(size)
-    meta = pd.DataFrame({"label": codes.astype(str)})
-    with timed() as clock:
-        result = average_precision(meta, x, ["label"], [], [], ["label"], progress_bar=False)
-    return {**clock, "mean_ap": float(result["average_precision"].mean())}
-
-
 # --- elastic nets -----------------------------------------------------------------------------
 
 
-def _targets(size: dict[str, int], targets: int) -> tuple[np.ndarray, np.ndarray]:
+def targets_of(size: dict[str, int], targets: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     x = embeddings(size["rows"], size["width"])
     y = x @ (rng.standard_normal((size["width"], targets)) / np.sqrt(size["width"]))
@@ -191,12 +178,13 @@ def elastic_ours(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]
     """`targets` of 955, and how long all would take: the shared Gram matrices count once."""
     from mae_jax.evaluation.elastic_net import _split, fit_targets
 
-    x, y = _targets(size, targets)
+    x, y = targets_of(size, targets)
     with timed() as shared:
         _split(x, y, 5)
     with timed() as clock:
         fits = fit_targets(x, y)
-    np.savez(_fits(size, targets), coef=fits.coef, alpha=fits.alpha, l1_ratio=fits.l1_ratio)
+    arrays = {k: getattr(fits, k) for k in ("coef", "intercept", "alpha", "l1_ratio")}
+    np.savez(fits_path(size, targets), **arrays)
     each = {k: (clock[k] - shared[k]) / targets for k in clock}
     return {
         **clock,
@@ -208,36 +196,7 @@ def elastic_ours(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]
     }
 
 
-def elastic_sklearn(size: dict[str, int], targets: int, **_: Any) -> dict[str, Any]:
-    """ElasticNetCV for one of those targets, and the coefficients of all against ElasticNet's."""
-    from sklearn.linear_model import ElasticNet, ElasticNetCV
-
-    x, y = _targets(size, targets)
-    ours = np.load(_fits(size, targets))
-    ratios = [0.1, 0.6, 0.9, 0.95, 0.99]
-    one = targets // 2
-    with warnings.catch_warnings(), timed() as clock:
-        warnings.simplefilter("ignore")
-        chosen = ElasticNetCV(l1_ratio=ratios, cv=5, alphas=100, n_jobs=2).fit(x, y[:, one])
-    differences = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for target, (alpha, ratio) in enumerate(zip(ours["alpha"], ours["l1_ratio"], strict=True)):
-            net = ElasticNet(alpha=alpha, l1_ratio=ratio).fit(x, y[:, target])
-            differences.append(float(np.abs(net.coef_ - ours["coef"][target]).max()))
-    return {
-        **clock,
-        "targets": 1,
-        "hours_for_955": clock["seconds"] * 955 / 3600,
-        "its_alpha_over_ours": float(chosen.alpha_ / ours["alpha"][one]),
-        "its_l1_ratio": float(chosen.l1_ratio_),
-        "our_l1_ratio": float(ours["l1_ratio"][one]),
-        "largest_difference_to_its_choice": float(np.abs(chosen.coef_ - ours["coef"][one]).max()),
-        "largest_difference_at_our_choice": max(differences),
-    }
-
-
-def _fits(size: dict[str, int], targets: int) -> Path:
+def fits_path(size: dict[str, int], targets: int) -> Path:
     name = f"elastic_{size['rows']}_{size['width']}_{targets}.npz"
     return Path(tempfile.gettempdir()) / name
 
@@ -245,7 +204,7 @@ def _fits(size: dict[str, int], targets: int) -> Path:
 # --- streaming --------------------------------------------------------------------------------
 
 
-def write_wells(path: str, wells: int, width: int, batches: int) -> None:
+def writewells_of(path: str, wells: int, width: int, batches: int) -> None:
     """Wells with offsets by batch, drawn and written block by block; one in ten is a control."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -280,7 +239,7 @@ def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
         path = Path(folder) / "in.parquet"
         # Written by another process, so that the peak memory of this one is that of the work.
         given = (str(path), size["stream"], size["width"], size["batches"])
-        code = f"import {Path(__file__).stem} as b; b.write_wells(*{given!r})"
+        code = f"import {Path(__file__).stem} as b; b.writewells_of(*{given!r})"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
         with timed() as clock:
             stream = StreamedProfiles(path)
@@ -292,13 +251,24 @@ def stream_ours(size: dict[str, int], **_: Any) -> dict[str, Any]:
 # --- the frame --------------------------------------------------------------------------------
 
 FIGURES = ("seconds", "cpu_seconds", "peak_gib")
-BENCHMARKS: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {
-    "recall": {"ours": recall_ours, "plain": recall_plain},
-    "tvn": {"ours": tvn_ours, "plain": tvn_plain},
-    "ap": {"ours": ap_ours, "copairs": ap_copairs},
-    "elastic": {"ours": elastic_ours, "scikit-learn": elastic_sklearn},
-    "stream": {"ours": stream_ours},
+PARTS = {
+    "recall": ("ours", "efaar"),
+    "tvn": ("ours", "efaar"),
+    "arms": ("ours", "proxbias"),
+    "ap": ("ours", "copairs"),
+    "elastic": ("ours", "sklearn"),
+    "stream": ("ours",),
 }
+L1_RATIOS = (0.1, 0.6, 0.9, 0.95, 0.99)
+
+
+def side_function(part: str, side: str) -> Callable[..., dict[str, Any]]:
+    """The function that runs one side of a part."""
+    if side == "ours":
+        return globals()[f"{part}_ours"]
+    import evaluation_peers
+
+    return getattr(evaluation_peers, f"{part}_{side}")
 
 
 class timed:
@@ -317,16 +287,19 @@ class timed:
 def run_alone(part: str, side: str, args: argparse.Namespace) -> dict[str, Any]:
     """One side of one part in a fresh process."""
     command = [sys.executable, __file__, "--only", part, "--side", side]
-    command += ["--targets", str(args.targets), "--batches", str(args.batches)]
+    command += ["--targets", str(args.targets)]
     command += ["--wells", str(args.wells)] if args.wells else []
     command += ["--small"] if args.small else []
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = os.environ | {"MAE_JAX_PEERS": str(args.peers or "")}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def machine() -> dict[str, Any]:
+def machine(peers: Path | None) -> dict[str, Any]:
     """Machine and versions."""
-    versions = {n: metadata.version(n) for n in ("numpy", "scipy", "scikit-learn", "copairs")}
+    names = ("numpy", "scipy", "scikit-learn", "copairs", "efaar_benchmarking", "proxbias")
+    paths = [*sys.path, str(peers or "")]
+    versions = {d.name: d.version for d in metadata.distributions(path=paths) if d.name in names}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
@@ -373,9 +346,9 @@ def table(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
-    parser.add_argument("--targets", type=int, default=4, help="elastic nets to time, of 955")
-    parser.add_argument("--batches", type=int, default=3, help="batches the slow TVN is timed on")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--targets", type=int, default=20, help="elastic nets to time, of 955")
+    parser.add_argument("--peers", type=Path, help="the folder with EFAAR and proxbias")
     parser.add_argument("--wells", type=int, help="wells to stream (51,000; the target: 1,400,000)")
     parser.add_argument("--small", action="store_true", help="a tenth of the size; writes nothing")
     add_output_args(parser, "evaluation")
@@ -384,14 +357,13 @@ def main() -> None:
     if args.side:
         size = sizes(args.small)
         size["stream"] = args.wells or size["stream"]
-        side = BENCHMARKS[args.only[0]][args.side]
-        result = side(size, targets=args.targets, batches=args.batches)
+        result = side_function(args.only[0], args.side)(size, targets=args.targets)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps({**result, "peak_gib": peak}))
         return
     for part in args.only:
-        report = {"measured": machine(), "sizes": sizes(args.small), "sides": {}}
-        for side in BENCHMARKS[part]:
+        report = {"measured": machine(args.peers), "sizes": sizes(args.small), "sides": {}}
+        for side in PARTS[part]:
             result = run_alone(part, side, args)
             report["sides"][side] = result
             print(part, side, {k: float(f"{v:.4g}") for k, v in result.items()}, flush=True)
