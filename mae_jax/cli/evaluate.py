@@ -18,9 +18,11 @@ from mae_jax.evaluation.profiles import ColumnSchema
 from mae_jax.evaluation.protocols import EVALUATIONS
 from mae_jax.evaluation.protocols.base import MapSpec, ScoredWellsSpec, embeddings_name
 from mae_jax.flops import PublishedMAE
+from mae_jax.viz.projection import METHODS
 
 if TYPE_CHECKING:
     from mae_jax.evaluation.protocols.base import Spec
+    from mae_jax.evaluation.results import Result
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """\
@@ -44,8 +46,44 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         )
         add_spec_options(command, evaluation.spec)
         command.add_argument(
-            "--out", required=evaluation.needs_out, metavar="FOLDER", help="folder of the tables"
-        )
+            "--out", required=evaluation.needs_out, metavar="FOLDER",
+            help="folder of the tables and of the page index.html",
+        )  # fmt: skip
+        add_page_options(command)
+
+
+def add_page_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the page `index.html`."""
+    parser.add_argument(
+        "--index", metavar="PATH", help="the screen's index: the page shows pictures of wells"
+    )
+    parser.add_argument(
+        "--projection",
+        default="auto",
+        choices=METHODS,
+        help="of the wells on the page (auto: UMAP if installed, else t-SNE; principal components "
+        "below 500 wells)",
+    )
+    parser.add_argument("--no-page", action="store_true", help="write the tables alone")
+
+
+def write_page(args: argparse.Namespace, result: "Result", spec: "Spec | None") -> None:
+    """Write and print the page of a saved result, unless the options say no."""
+    from mae_jax.report.evaluation_page import PageOptions, write_evaluation_page
+
+    if args.no_page:
+        return
+    index = None
+    if args.index:
+        from mae_jax.data.readers.open_screen import open_screen
+
+        index = open_screen(args.index)
+    options = PageOptions(index=index, index_path=args.index or "", projection=args.projection)
+    print(write_evaluation_page(args.out, result, spec, options, _say))
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
 
 
 def add_spec_options(parser: argparse.ArgumentParser, spec: "type[Spec]") -> None:
@@ -75,11 +113,13 @@ def run(args: argparse.Namespace) -> None:
     """Run the chosen evaluation, save its files and print its summary."""
     from mae_jax import evaluation
 
-    result = evaluation.run(specification(args), lambda message: print(message, flush=True))
+    spec = specification(args)
+    result = evaluation.run(spec, _say)
     path = result.save(args.out) if args.out else None
     for line in result.summary:
         print(line)
     if path is not None:
+        write_page(args, result, spec)
         print(path)
 
 

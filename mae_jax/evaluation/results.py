@@ -5,12 +5,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.files import replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class ScoredWells:
+    """The wells of one set of embeddings, for the pictures of a page.
+
+    Attributes:
+      before, after: the correction; `after` may have fewer wells (controls of the fit are gone).
+      schema: the metadata columns of both.
+      scores: one number per row of `after`, NaN where a well has none; None: no score per well.
+      score_name: of `scores`.
+    """
+
+    before: Profiles
+    after: Profiles
+    schema: ColumnSchema
+    scores: Float[np.ndarray, " wells"] | None = None
+    score_name: str = ""
 
 
 @dataclass
@@ -25,6 +46,7 @@ class Result:
       settings: the specification and what the evaluation chose, saved as `settings.json`.
       summary: lines for the terminal.
       main: the file to open first.
+      wells: embeddings -> their wells, which `save` does not write.
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -34,6 +56,7 @@ class Result:
     settings: dict[str, object] = field(default_factory=dict)
     summary: list[str] = field(default_factory=list)
     main: str = ""
+    wells: dict[str, ScoredWells] = field(default_factory=dict)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write everything into `folder` and return the path of the main file."""

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.viz.colors import contrast_limits, false_color, rescale_intensity
 from mae_jax.viz.projection import principal_components, project_2d, standardize_features
+from mae_jax.viz.thumbnails import encode, shrink
 
 _COMPONENTS = 3
 
@@ -193,25 +192,8 @@ def _grid(wells: Sequence[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _png(index: Index, row: int, size: int, channel: str) -> bytes:
-    from PIL import Image
-
     names = index.sites[row][0]
     if channel and channel not in names:
         raise InputError(f"{index.describe(row)} has no channel '{channel}'.")
-    shown_channels = (channel,) if channel else names
-    pixels = read_site(index, row, shown_channels)
-    step = max(1, -(-max(pixels.shape[1:]) // size))
-    height, width = (n // step * step for n in pixels.shape[1:])
-    # Means over blocks keep thin structures; taking every n-th pixel would not.
-    blocks = pixels[:, :height, :width].astype(np.float32)
-    small = blocks.reshape(len(shown_channels), height // step, step, width // step, step).mean(
-        (2, 4)
-    )
-    shown = rescale_intensity(small, contrast_limits(small))
-    if channel:
-        picture = Image.fromarray((shown[0] * 255).astype(np.uint8))
-    else:
-        picture = Image.fromarray(false_color(shown, np.zeros(shown.shape, bool), names))
-    out = BytesIO()
-    picture.save(out, format="PNG")
-    return out.getvalue()
+    shown = (channel,) if channel else names
+    return encode(shrink(read_site(index, row, shown), size), shown, gray=bool(channel))

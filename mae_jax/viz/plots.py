@@ -31,7 +31,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
     Args:
       metrics: rows with `step` and `train/loss` or `validation/loss`.
     """
-    figure, (axes,) = _panels(1, 5.6, 3.4)
+    figure, (axes,) = blank_panels(1, 5.6, 3.4)
     series = (("train/loss", "training", "-"), ("validation/loss", "validation", "--"))
     for (key, label, style), color in zip(series, PALETTE, strict=False):
         steps, losses = _series(metrics, key)
@@ -51,7 +51,7 @@ def compare_losses(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
     Args:
       runs: name -> metrics, as in `loss_curves`, with `train/mae` where the run has it.
     """
-    figure, (axes,) = _panels(1, 5.6, 3.4)
+    figure, (axes,) = blank_panels(1, 5.6, 3.4)
     for (name, metrics), color in zip(runs.items(), PALETTE, strict=False):
         key = "train/mae" if any("train/mae" in row for row in metrics) else "train/loss"
         steps, losses = _series(metrics, key)
@@ -74,7 +74,7 @@ def recall_against_percentile(
     databases = sorted(set(sweep["database"]))
     names = list(dict.fromkeys(sweep["embeddings"])) if names is None else names
     width = 5.6 if len(databases) == 1 else 3.6
-    figure, panels = _panels(len(databases), width, 3.4)
+    figure, panels = blank_panels(len(databases), width, 3.4)
     for axes, database in zip(panels, databases, strict=True):
         rows = sweep[sweep["database"] == database]
         for name, color in palette(names).items():
@@ -96,7 +96,7 @@ def recall_against_flops(table: pd.DataFrame, count: str = "paper_flops") -> "Fi
       count: which of the two counts.
     """
     databases = sorted(set(table["database"]))
-    figure, panels = _panels(len(databases), 3.6, 3.2)
+    figure, panels = blank_panels(len(databases), 3.6, 3.2)
     for axes, database in zip(panels, databases, strict=True):
         rows = table[table["database"] == database].sort_values(count)
         flops, recall = rows[count].to_numpy(float), rows["recall"].to_numpy(float)
@@ -120,7 +120,7 @@ def recall_bars(recall: pd.DataFrame, names: Sequence[str], corrections: Sequenc
       names: the embeddings, in the order of their colors.
       corrections: the corrections, from left to right.
     """
-    figure, (axes,) = _panels(1, 9.2, 3.6)
+    figure, (axes,) = blank_panels(1, 9.2, 3.6)
     width = 0.8 / len(names)
     for i, (name, color) in enumerate(palette(names).items()):
         rows = recall[recall["embeddings"] == name].set_index("correction").loc[list(corrections)]
@@ -143,7 +143,7 @@ def feature_r2(tables: Mapping[str, pd.DataFrame]) -> "Figure":
       tables: model -> table with category and r2.
     """
     categories = sorted({c for t in tables.values() for c in t["category"]})
-    figure, (axes,) = _panels(1, 8.0, 3.2)
+    figure, (axes,) = blank_panels(1, 8.0, 3.2)
     step = 0.8 / max(len(tables), 1)
     for i, (name, table) in enumerate(tables.items()):
         color = PALETTE[i % len(PALETTE)]
@@ -185,7 +185,7 @@ def cosine_heatmap(
     else:
         order = sorted(cosines.index, key=lambda gene: (groups.get(gene, "~"), gene))
     values = cosines.loc[order, order].to_numpy(float)
-    figure, (axes,) = _panels(1, 6.4, 5.6)
+    figure, (axes,) = blank_panels(1, 6.4, 5.6)
     axes.grid(False)
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.7, label="cosine")
@@ -237,7 +237,7 @@ def _log_log(axes: "Axes", ylabel: str) -> None:
         axes.legend(frameon=False)
 
 
-def _panels(count: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
+def blank_panels(count: int, width: float, height: float) -> tuple["Figure", list["Axes"]]:
     """A figure with `count` panels of `width` × `height` inches side by side."""
     from matplotlib.figure import Figure
 

@@ -79,7 +79,7 @@ def test_recall_writes_its_tables(folder: Path) -> None:
     out = folder / "evaluation"
     command = ["evaluate", "recall", "--embeddings", f"MAE={folder / 'mae'}", "--random", "16"]
     command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "all"]
-    assert main([*command, "--out", str(out)]) == 0
+    assert main([*command, "--no-page", "--out", str(out)]) == 0
     table = pd.read_csv(out / "recall.csv")
     assert len(table) == 2 * len(TABLE2)
     assert set(table["label"]) == {CORRECTIONS[name].label for name in TABLE2}
@@ -199,7 +199,7 @@ def test_help_is_plain(capsys: pytest.CaptureFixture[str], name: str) -> None:
 
 
 def test_files_are_those_of_the_specification(folder: Path) -> None:
-    """The command line adds nothing to `run(spec).save(folder)`."""
+    """The command line adds a page to `run(spec).save(folder)`, and nothing else."""
     spec = RecallSpec(
         embeddings={"MAE": str(folder / "mae")},
         relationships=[str(folder / "complexes.csv")],
@@ -211,7 +211,8 @@ def test_files_are_those_of_the_specification(folder: Path) -> None:
     command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "none,tvn"]
     assert main([*command, "--out", str(folder / "cli")]) == 0
     names = sorted(p.name for p in (folder / "python").iterdir())
-    assert names == sorted(p.name for p in (folder / "cli").iterdir())
+    made = sorted(p.name for p in (folder / "cli").iterdir())
+    assert made == sorted([*names, "index.html"])
     assert {"recall.csv", "sweep.csv", "compare.csv", "settings.json"} < set(names)
     for name in names:
         assert (folder / "cli" / name).read_bytes() == (folder / "python" / name).read_bytes(), name
@@ -302,7 +303,8 @@ def test_paper_mode(folder: Path) -> None:
         "gene,chromosome_arm\n" + "".join(f"G{i:02d},chr1p\n" for i in range(24))
     )
     out = folder / "paper"
-    command = ["evaluate", "paper", "--embeddings", f"MAE={folder / 'mae'}", "--random", "32"]
+    command = ["evaluate", "paper", "--no-page"]
+    command += ["--embeddings", f"MAE={folder / 'mae'}", "--random", "32"]
     command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "all"]
     command += [
         "--shapes",
@@ -350,6 +352,7 @@ def test_old_options_name_the_new_one(
 def test_screens_without_controls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["evaluate", "recall", "--embeddings", str(folder / "mae"), "--controls", "none"]
     command += ["--relationships", str(folder / "complexes.csv"), "--corrections", "center-plate"]
+    command.append("--no-page")
     assert main([*command, "--out", str(folder / "out")]) == 2
     assert "fit on all wells with --fit-on all" in capsys.readouterr().err
     assert main([*command, "--fit-on", "all", "--out", str(folder / "out")]) == 0
@@ -385,4 +388,5 @@ def test_arms_from_coordinates(folder: Path) -> None:
     command += ["--relationships", str(folder / "complexes.csv"), "--out", str(folder / "out")]
     command += ["--chromosome-arms", str(folder / "genes.csv")]
     assert main(command) == 2
-    assert main([*command, "--centromeres", str(folder / "centromeres.csv")]) == 0
+    centromeres = ["--centromeres", str(folder / "centromeres.csv"), "--no-page"]
+    assert main([*command, *centromeres]) == 0

@@ -318,6 +318,10 @@ def test_in_a_browser(server: ViewServer, browser, tmp_path: Path) -> None:
     by.select_by_value("similarity to the chosen well")
     assert colors()[int(target)] == "rgb(253,231,37)"
 
+    # The end of an address names a well, as the links of an evaluation's page do.
+    browser.execute_script("location.hash = '#plate=P2&well=B02'")
+    wait.until(lambda _: panel.get_attribute("data-well") == "37")
+
     # A well whose images are missing says so.
     browser.execute_script("choose(47)")
     problem = browser.find_element(By.ID, "problem")
