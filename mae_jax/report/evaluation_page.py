@@ -109,11 +109,12 @@ def write_evaluation_page(
         wells = scored_wells.wells_of(spec, result, notes)
     schema = next((w.schema for w in wells.values()), getattr(spec, "schema", None))
     perturbations = scored_wells.perturbation_tables(result, schema)
+    score = scored_wells.score_label(result, schema)
     screens = []
     for number, name in enumerate(dict.fromkeys([*perturbations, *wells])):
         notes(f"page: pictures of {name or 'the wells'}")
         screens.append(
-            _screen(f"s{number}", name, perturbations.get(name), wells.get(name), result, options)
+            _screen(f"s{number}", name, perturbations.get(name), wells.get(name), score, options)
         )
     evaluation = EVALUATIONS.get(str(result.settings.get("evaluation", "")))
     title = options.title or (evaluation.title if evaluation else "evaluation")
@@ -130,7 +131,7 @@ def write_evaluation_page(
         pages=list(result.pages),
         settings=_settings(result.settings),
         q=f"{Q:g}",
-        score=scored_wells.score_label(result),
+        score=score,
         ramp=", ".join(colormap(9)),
         view_command=_view_command(result, options),
         view_port=VIEW_PORT,
@@ -143,14 +144,14 @@ def _screen(
     name: str,
     table: pd.DataFrame | None,
     wells: ScoredWells | None,
-    result: Result,
+    score: str,
     options: PageOptions,
 ) -> _Screen:
     shown = _Screen(name)
     if table is not None and len(table):
         q = None if table["q"].isna().all() else table["q"].to_numpy(float)
         figure = evaluation_plots.activity_strip(
-            table["score"].to_numpy(float), q, threshold=Q, ylabel=scored_wells.score_label(result)
+            table["score"].to_numpy(float), q, threshold=Q, ylabel=score
         )
         shown.strip, shown.tested = inline_svg(figure), int(table["score"].notna().sum())
         shown.active = None if q is None else int((q < Q).sum())

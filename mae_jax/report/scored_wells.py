@@ -9,11 +9,19 @@ from jaxtyping import Float
 from mae_jax.evaluation.aggregation import aggregate, l2_normalize
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
-from mae_jax.evaluation.protocols.base import MapSpec, ScoredWellsSpec, Spec
+from mae_jax.evaluation.protocols.base import MapSpec, ScoredWellsSpec, Spec, WellsSpec
 from mae_jax.evaluation.results import Result, ScoredWells
 
 REPLICATE_COSINE = "mean cosine to the replicates"
-_SCORES = {"map": "mean average precision", "score": "score", "strength": "strength"}
+# Columns that hold a perturbation's score, the first that is there; and their names.
+_SCORES = {
+    "score": "score",
+    "map": "mean average precision",
+    "strength": "strength",
+    "mean_cosine": "mean cosine of replicates",
+    "consistency": "consistency",
+}
+_SCORES_OF = {"activity": "mean normalized AP", "consistency": "mean normalized AP"}
 
 
 def wells_of(
@@ -31,6 +39,16 @@ def wells_of(
         for name, before in spec.load().items():
             if spec.schema.perturbation in before.metadata:
                 after = spec.corrected(before, lambda message: None)
+                found[name] = ScoredWells(before, after, spec.schema)
+        return found
+    method = getattr(spec, "correction", None)
+    if isinstance(spec, WellsSpec) and not isinstance(spec, MapSpec) and method is not None:
+        found = {}
+        for name, before in spec.load().items():
+            if spec.schema.perturbation in before.metadata:
+                after = correct(
+                    before, method, fit_on=spec.fit_on, batch=spec.batch, schema=spec.schema
+                )
                 found[name] = ScoredWells(before, after, spec.schema)
         return found
     best = result.settings.get("best")
@@ -63,46 +81,48 @@ def perturbation_tables(result: Result, schema: ColumnSchema | None) -> dict[str
     """Scores per perturbation, by embeddings: perturbation, n, score, p, q (NaN: not computed).
 
     They are the table `perturbations`, or the first table with a column of the perturbation and one
-    of a score that is known here.
+    of a score that is known here. Highest score first.
     """
-    by = schema.perturbation if schema else "Metadata_Perturbation"
-    names = ["perturbations", *result.tables]
-    for name in names:
-        table = result.tables.get(name)
-        if table is None:
-            continue
-        label = next((c for c in ("perturbation", by) if c in table.columns), None)
-        score = next((c for c in ("score", "map", "strength", "consistency", "mean_cosine")
-                      if c in table.columns), None)  # fmt: skip
-        if label is None or score is None:
-            continue
-        count = next((c for c in ("n", "queries", "replicates", "wells") if c in table), None)
-        one_form = pd.DataFrame(
-            {
-                "embeddings": table["embeddings"].astype(str) if "embeddings" in table else "",
-                "perturbation": table[label].astype(str),
-                "n": table[count] if count else np.nan,
-                "score": pd.to_numeric(table[score]),
-                "p": pd.to_numeric(table["p"]) if "p" in table else np.nan,
-                "q": pd.to_numeric(table["q"]) if "q" in table else np.nan,
-            }
-        ).reset_index(drop=True)
-        return {
-            str(key): rows.sort_values("score", ascending=False, kind="stable").reset_index(
-                drop=True
-            )
-            for key, rows in one_form.groupby("embeddings", sort=False)
+    found = _scored_table(result, schema)
+    if found is None:
+        return {}
+    table, label, score = found
+    count = next((c for c in ("n", "queries", "replicates", "wells") if c in table), None)
+    one_form = pd.DataFrame(
+        {
+            "embeddings": table["embeddings"].astype(str) if "embeddings" in table else "",
+            "perturbation": table[label].astype(str),
+            "n": table[count] if count else np.nan,
+            "score": pd.to_numeric(table[score]),
+            "p": pd.to_numeric(table["p"]) if "p" in table else np.nan,
+            "q": pd.to_numeric(table["q"]) if "q" in table else np.nan,
         }
-    return {}
+    ).sort_values("score", ascending=False, kind="stable")
+    groups = one_form.groupby("embeddings", sort=False)
+    return {str(key): rows.reset_index(drop=True) for key, rows in groups}
 
 
-def score_label(result: Result) -> str:
+def score_label(result: Result, schema: ColumnSchema | None) -> str:
     """What the scores of `perturbation_tables` are called."""
-    for table in result.tables.values():
-        for column, words in _SCORES.items():
-            if column in table.columns:
-                return words
-    return "score"
+    found = _scored_table(result, schema)
+    name = _SCORES[found[2]] if found else "score"
+    evaluation = str(result.settings.get("evaluation", ""))
+    return _SCORES_OF.get(evaluation, name) if name == "score" else name
+
+
+def _scored_table(
+    result: Result, schema: ColumnSchema | None
+) -> tuple[pd.DataFrame, str, str] | None:
+    """The table of perturbations, its column of labels and its column of scores."""
+    by = schema.perturbation if schema else "Metadata_Perturbation"
+    for name in ("perturbations", *result.tables):
+        table = result.tables.get(name)
+        if table is not None and len(table):
+            label = next((c for c in ("perturbation", by) if c in table.columns), None)
+            score = next((c for c in _SCORES if c in table.columns), None)
+            if label is not None and score is not None:
+                return table, label, score
+    return None
 
 
 def well_scores(wells: ScoredWells) -> tuple[Float[np.ndarray, " wells"], str]:
