@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mae_jax.cli.option_types import comma_list
 from mae_jax.cli.removed_options import removed_option
+from mae_jax.data.image_uri import PROJECTIONS
 from mae_jax.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 HELP = "make one index (parquet) of a screen's images and metadata, and check them"
 EXAMPLE = """\
+  mae-jax index screen                      # what would be read; nothing is written
+  mae-jax index screen --pattern '{Metadata_Plate}/{Metadata_Well}_{Metadata_Site}_{channel}.tif' \\
+      --out index.parquet
   mae-jax index screen/load_data.csv --out index.parquet --validation Batch7 --check
   mae-jax index plate/Images --format harmony --channel-names Mito,AGP,RNA,ER,DNA \\
       --metadata platemap.csv --metadata-value Experiment=Batch1 --out index.parquet
@@ -22,23 +26,37 @@ EXAMPLE = """\
 """
 
 
+_SHOWN = 5  # plates that are named
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     from mae_jax.data.readers.registry import readers
 
     formats = "; ".join(f"{reader.name}: {reader.title}" for reader in readers().values())
-    parser.add_argument("source", help="a LoadData CSV, a folder of images, or an index to check")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="a folder of images, LoadData tables (or a folder of them), a sample sheet, or an "
+        "index to check; several become one index",
+    )
     parser.add_argument("--out", help="where to write the index (parquet)")
     parser.add_argument("--format", default="auto", help=f"auto (default), or one of: {formats}")
     parser.add_argument(
-        "--pattern", help="a regular expression for a folder's names, with (?P<well>…) and so on"
+        "--pattern",
+        help="what a folder's file names say, such as "
+        "'{Metadata_Well}_{Metadata_Site}_{channel}.tif' (* for any text), or a regular expression "
+        "with (?P<well>…) and so on; fields: experiment, plate, well or row and column, site, "
+        "channel, z, time, sample (in place of wells); others become metadata",
     )
     parser.add_argument(
         "--illumination",
         action="store_true",
         help="divide images by the illumination functions that the CSV names, whenever read",
     )
-    parser.add_argument("--images", help="folder or URL of the CSV's images, if not the CSV's own")
+    parser.add_argument(
+        "--images", help="folder or URL of a table's images, if not the table's own"
+    )
     parser.add_argument(
         "--channel-names",
         type=comma_list,
@@ -47,7 +65,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,…",
         help="names of a folder's channels by their numbers' order, or as 6=Brightfield",
     )
-    parser.add_argument("--metadata", metavar="CSV", help="a platemap to join by (plate and) well")
+    parser.add_argument(
+        "--metadata",
+        metavar="TABLE",
+        help="a platemap (CSV, TSV, Parquet) to join by (plate and) well, or row and column; or a "
+        "folder with barcode_platemap.csv and platemap/",
+    )
     parser.add_argument(
         "--metadata-value",
         type=comma_list,
@@ -60,8 +83,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plane",
         type=_plane,
-        metavar="NUMBER",
-        help="the z-plane to take, where there are several, or 'projection'",
+        metavar="NUMBER|max|mean",
+        help="the z-plane to take, where there are several; max or mean to project them whenever "
+        "read; 'projection' for the instrument's own projections",
     )
     parser.add_argument("--time", type=int, help="the time point to take, where there are several")
     parser.add_argument(
@@ -97,20 +121,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Makes the index, splits it, writes it and checks it, by the options."""
     from mae_jax.data.illumination import with_illumination
-    from mae_jax.data.readers.open_screen import open_screen
+    from mae_jax.data.readers.open_screen import open_screen, screen_format
+    from mae_jax.data.readers.registry import readers
     from mae_jax.data.splits import with_split
     from mae_jax.data.value_ranges import with_value_ranges
 
-    if not (args.out or args.check or args.report):
-        raise InputError("nothing to do: give --out to write an index, or --check to check one.")
     if args.threads < 1:
         raise InputError(f"--threads is {args.threads}; give 1 or more.")
     if args.allow_protocols:
         allowed = [*filter(None, [os.environ.get("MAE_JAX_PROTOCOLS")]), *args.allow_protocols]
         os.environ["MAE_JAX_PROTOCOLS"] = ",".join(allowed)
+    formats = dict.fromkeys(screen_format(s, args.format, args.pattern) for s in args.source)
     index = open_screen(
         args.source,
-        format=args.format,
+        format=next(iter(formats)) if len(formats) == 1 else args.format,
         images=args.images,
         channel_names=args.channel_names,
         metadata=args.metadata,
@@ -130,6 +154,8 @@ def run(args: argparse.Namespace) -> None:
             plates=args.validation_plate,
         )
         index = replace(index, table=table)
+    titles = [readers()[name].title for name in formats if name in readers()]
+    print(f"format: {', '.join(formats)} ({'; '.join(titles)})")
     _print_summary(index)
     if args.out:
         index = with_value_ranges(index)
@@ -137,12 +163,20 @@ def run(args: argparse.Namespace) -> None:
         print(f"wrote {index.write(args.out)}")
     if args.check or args.report:
         _check(index, args)
+    if not (args.out or args.check or args.report):
+        print("nothing is written: add --out index.parquet if this is right, and --check to open "
+              "every image")  # fmt: skip
 
 
 def _plane(text: str) -> int | str:
-    if text == "projection":
+    if text in ("projection", *PROJECTIONS):
         return text
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no plane; give a number, max, mean or projection"
+        ) from None
 
 
 def _metadata_value(settings: list[str]) -> dict[str, str]:
@@ -167,14 +201,24 @@ def _fraction(names: list[str]) -> float | None:
 
 def _print_summary(index: "Index") -> None:
     table = index.table
+    wells = index.wells()
+    plates = wells.groupby(["Metadata_Experiment", "Metadata_Plate"], sort=False).size()
+    unit = "wells" if index.has_plates else "samples"
     count = {
         "experiments": table["Metadata_Experiment"].nunique(),
-        "plates": len(table[["Metadata_Experiment", "Metadata_Plate"]].drop_duplicates()),
-        "wells": len(index.wells()),
+        "plates": len(plates),
+        unit: len(wells),
         "sites": len(table),
     }
     print(", ".join(f"{number} {name}" for name, number in count.items()))
+    names = plates.index.get_level_values("Metadata_Plate")
+    pairs = zip(names[:_SHOWN], plates[:_SHOWN], strict=True)
+    shown = [f"{plate} ({number} {unit})" for plate, number in pairs]
+    print(f"plates: {', '.join(shown)}{', …' * (len(plates) > _SHOWN)}")
     print(f"channels: {', '.join(index.channels)}")
+    print(f"example: {index.describe(0)}")
+    for name, image in zip(*index.sites[0], strict=True):
+        print(f"  {name}: {image}")
     controls = table["Metadata_ControlType"].value_counts().to_dict()
     counts = [f"{name or 'treated'} {number}" for name, number in controls.items()]
     print(f"sites by control type: {', '.join(counts)}")

@@ -79,7 +79,11 @@ class CropReader:
         if site is None:
             uris = self.index.image_uris(row, self.channels)
             with track_open_file(uris[0].path):
-                in_zarr = all(map(zarr_reader.in_array, uris))
+                in_zarr = all(map(zarr_reader.in_array, uris)) and not any(
+                    zarr_reader.open_array(uri.path, self.cache.max_bytes, known).one_chunk
+                    for known in [self.index.zarr_metadata(row)]
+                    for uri in uris[:1]
+                )
                 if in_zarr and all(uri.get("illumination") is None for uri in uris):
                     return self._start_windows(row, uris, draws, allocate)
                 if all(map(array_record.in_record, uris)) and not self.cache.max_bytes:

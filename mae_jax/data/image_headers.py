@@ -1,4 +1,4 @@
-"""Headers of PNG, JPEG-2000 and NPY files: sizes are judged before anything is decoded.
+"""Headers of PNG, JPEG, JPEG-2000 and NPY files: sizes are judged before anything is decoded.
 
 A file of a few bytes can claim billions of pixels. Every image is therefore refused, by its header
 alone, if it has more than `MAX_PIXELS` pixels per plane, decodes to more than `MAX_DECODED_BYTES`,
@@ -18,6 +18,7 @@ from mae_jax.errors import InputError
 MAX_PIXELS = 2**28  # 16,384 × 16,384
 MAX_DECODED_BYTES = 2**30
 _DEFLATE_RATIO = 1032  # the most that deflate can expand
+_JPEG_RATIO = 1024  # pixels per byte: at least a bit per block of 8 × 8 pixels, and a margin
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # per color type; palettes become RGB
 _MAX_BLOCKS = 2**21  # of a JPEG-2000 image, since the decoder describes each in memory
 _MAX_TILES = 2**14  # of a JPEG-2000 image; each needs memory of its own
@@ -30,11 +31,13 @@ class ImageHeader:
     Attributes:
       height, width: in pixels.
       decoded_bytes: bytes that decoding needs.
+      samples: values per pixel, such as 3 for red, green and blue.
     """
 
     height: int
     width: int
     decoded_bytes: int
+    samples: int = 1
 
 
 def check_size(name: str, height: int, width: int, decoded_bytes: int) -> None:
@@ -79,7 +82,27 @@ def png_header(raw: bytes) -> ImageHeader:
     packed = height * (width * (1 if color == 3 else samples) * depth // 8)
     if packed > _DEFLATE_RATIO * len(raw):
         raise ValueError(f"{len(raw)} bytes cannot hold {height} × {width} pixels")
-    return ImageHeader(height, width, height * width * samples * max(depth, 8) // 8)
+    return ImageHeader(height, width, height * width * samples * max(depth, 8) // 8, samples)
+
+
+def jpeg_header(raw: bytes) -> ImageHeader:
+    """Reads the frame header (SOF) of a JPEG file.
+
+    Raises:
+      ValueError: there is none, or the file is too short for the size that it claims.
+    """
+    position = 2
+    while position + 9 < len(raw) and raw[position] == 0xFF:
+        marker, length = raw[position + 1], int.from_bytes(raw[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, samples = struct.unpack(">HHB", raw[position + 5 : position + 10])
+            if samples not in (1, 3, 4):
+                raise ValueError("its frame header makes no sense")
+            if height * width > _JPEG_RATIO * len(raw):
+                raise ValueError(f"{len(raw)} bytes cannot hold {height} × {width} pixels")
+            return ImageHeader(height, width, height * width * samples, samples)
+        position += 1 if marker == 0xFF else length + 2  # 0xFF may fill up before a marker
+    raise ValueError("there is no frame header")
 
 
 def jpeg2000_header(raw: bytes) -> ImageHeader:
@@ -106,7 +129,7 @@ def jpeg2000_header(raw: bytes) -> ImageHeader:
     smallest = _smallest_block(raw, start + 4)
     if width * height * samples > _MAX_BLOCKS * smallest:
         raise ValueError(f"it is cut into blocks of {smallest} pixels, too many for its size")
-    return ImageHeader(height, width, 4 * height * width * samples)
+    return ImageHeader(height, width, 4 * height * width * samples, samples)
 
 
 def _smallest_block(raw: bytes, position: int) -> int:

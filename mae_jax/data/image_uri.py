@@ -10,6 +10,9 @@ root. The keys of a fragment:
   index          the leading indices of a plane of a Zarr array, such as 0,2,0
   record         a record of an ArrayRecord file, from 0
   row            a row of a parquet table, from 0
+  project        'max' or 'mean' over z: over the z axis of a stack, the axis of a Zarr array that
+                 `index` marks with `*`, or the file and those of `planes`
+  planes         the further files with z-planes of this one: quoted paths, separated by commas
   illumination   the illumination function that the plane is divided by: a quoted path
 """
 
@@ -22,7 +25,10 @@ from functools import lru_cache
 from mae_jax.config import nearest
 from mae_jax.errors import InputError, redact_credentials
 
-KEYS = ("page", "channel", "z", "t", "index", "record", "row", "illumination")
+KEYS = (
+    "page", "channel", "z", "t", "index", "record", "row", "project", "planes", "illumination",
+)  # fmt: skip
+PROJECTIONS = ("max", "mean")
 _NUMBERS = ("page", "channel", "z", "t", "record", "row")
 _OLD_KEYS = {"at": "index", "light": "illumination"}  # as indexes of earlier versions have them
 
@@ -83,6 +89,11 @@ def parse(text: str) -> ImageURI:
         if key in _NUMBERS and not whole:
             raise InputError(
                 f"{redact_credentials(text)} has {key}={value}; expected a whole number from 0 on."
+            )
+        if key == "project" and value not in PROJECTIONS:
+            raise InputError(
+                f"{redact_credentials(text)} has project={value}; expected "
+                f"{' or '.join(PROJECTIONS)}."
             )
     return ImageURI(text[: match.start()], fragment)
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from mae_jax.data import array_record, illumination, zarr_reader
+from mae_jax.data import array_record, illumination, projection, zarr_reader
 from mae_jax.data.image_headers import (
     ImageHeader,
     check_dtype,
     check_size,
     jpeg2000_header,
+    jpeg_header,
     png_header,
     read_npy,
 )
@@ -24,14 +25,15 @@ from mae_jax.errors import InputError, MachineError, redact_credentials
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+_JPEG = b"\xff\xd8\xff"
 _NPY = b"\x93NUMPY"
 
 # The keys of a fragment that each reader understands; the first selects the reader.
 _READER_KEYS = {
-    "index": {"index"},
+    "index": {"index", "project"},
     "record": {"record", "channel"},
-    "row": {"row", "page", "channel", "z", "t"},
-    "": {"page", "channel", "z", "t"},
+    "row": {"row", "page", "channel", "z", "t", "project"},
+    "": {"page", "channel", "z", "t", "project", "planes"},
 }
 
 
@@ -75,7 +77,9 @@ def read_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height wid
         groups.setdefault((uri.path, _reader_key(uri)), []).append(number)
     for (path, key), numbers in groups.items():
         selected = [uris[number] for number in numbers]
-        if key == "index":
+        if any(_projects_several(uri) for uri in selected):
+            decoded = [_read_one(uri) for uri in selected]
+        elif key == "index":
             decoded = list(zarr_reader.read_array_planes(selected))
         elif key == "record":
             decoded = array_record.read_record_planes(selected)
@@ -89,6 +93,22 @@ def read_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height wid
         for number, plane in zip(numbers, decoded, strict=True):
             planes[number] = illumination.divide(plane, uris[number])
     return planes
+
+
+def _projects_several(uri: ImageURI) -> bool:
+    """Whether a URI is a projection over several files or planes of a Zarr array.
+
+    That over the pages of one TIFF file is made where the file is open.
+    """
+    in_array = uri.get("index") is not None
+    return uri.get("project") is not None and (in_array or uri.get("planes") is not None)
+
+
+def _read_one(uri: ImageURI) -> np.ndarray:
+    if not _projects_several(uri):
+        return read_planes([uri.without("illumination")])[0]
+    planes = (read_planes([plane])[0] for plane in projection.planes_of(uri))
+    return projection.project(planes, uri.get("project") or "", str(uri))
 
 
 def _reader_key(uri: ImageURI) -> str:
@@ -117,12 +137,17 @@ def _decode(raw: bytes, name: str, uris: Sequence[ImageURI]) -> list[np.ndarray]
         elif raw.startswith(_JPEG2000):
             _check(name, jpeg2000_header(raw))
             image = imagecodecs.jpeg2k_decode(raw)
+        elif raw.startswith(_JPEG):
+            _check(name, jpeg_header(raw))
+            image = imagecodecs.jpeg8_decode(raw)
         elif raw.startswith(_NPY):
             image = read_npy(raw, name)
         else:
-            problem = "is no TIFF, PNG, JPEG-2000 or NPY image" if raw else "is empty"
+            problem = "is no TIFF, PNG, JPEG, JPEG-2000 or NPY image" if raw else "is empty"
             raise InputError(f"{name} {problem}; copy it again.")
         for uri in uris:
+            if uri.get("project"):
+                raise InputError(f"{uri} is a projection over z, but the file has 1 plane.")
             for key in ("page", "z", "t"):
                 if uri.get_int(key):
                     raise InputError(f"{uri} names {key} = {uri.get(key)}, but the file has 1.")

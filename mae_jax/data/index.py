@@ -175,6 +175,16 @@ class Index:
             order.update(dict.fromkeys(names))
         return tuple(order)
 
+    @property
+    def has_plates(self) -> bool:
+        """Whether the rows are wells of plates, not samples such as slides or single images.
+
+        A sample's name stands in `Metadata_Sample` and takes the place of the well's name.
+        """
+        table = self.table
+        samples = "Metadata_Sample" in table.columns and len(table) > 0
+        return not (samples and (table["Metadata_Sample"] == table["Metadata_Well"]).all())
+
     def zarr_metadata(self, row: int) -> str:
         """The text of the `zarr.json` of a row's array, "" where the index does not hold it."""
         return self._zarr[row] if self._zarr else ""
@@ -241,19 +251,20 @@ class Index:
             path = resolved.get(uri.path)
             if path is None:
                 path = resolved[uri.path] = image_uri.resolve(self.root, uri.path)
-            uris.append(image_uri.ImageURI(path, self._resolve_illumination(uri.fragment)))
+            uris.append(image_uri.ImageURI(path, self._resolve_paths(uri.fragment)))
         return uris
 
-    def _resolve_illumination(
-        self, fragment: tuple[tuple[str, str], ...]
-    ) -> tuple[tuple[str, str], ...]:
-        """A fragment whose illumination function is resolved: it is a path too."""
+    def _resolve_paths(self, fragment: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """A fragment whose illumination function and further z-planes are resolved."""
         return tuple(
-            (key, quote(image_uri.resolve(self.root, unquote(value)), safe=""))
-            if key == "illumination"
+            (key, ",".join(map(self._resolve_quoted, value.split(","))))
+            if key in ("illumination", "planes")
             else (key, value)
             for key, value in fragment
         )
+
+    def _resolve_quoted(self, path: str) -> str:
+        return quote(image_uri.resolve(self.root, unquote(path)), safe="")
 
     def describe(self, row: int) -> str:
         """The site's name for messages: 'plate P1, well A01, site 2'."""

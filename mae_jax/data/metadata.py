@@ -19,7 +19,7 @@ SOURCES: Mapping[str, Sequence[str]] = {
         "Metadata_address",
         "Metadata_well_position",
     ),
-    "Metadata_Site": ("Metadata_site", "Metadata_Field", "Metadata_FieldID"),
+    "Metadata_Site": ("Metadata_site", "Metadata_Field", "Metadata_FieldID", "Metadata_field_id"),
     "Metadata_Perturbation": (
         "Metadata_perturbation",
         "Metadata_broad_sample",
@@ -30,14 +30,19 @@ SOURCES: Mapping[str, Sequence[str]] = {
         "Metadata_compound",
         "Metadata_Gene",
         "Metadata_gene",
+        "Metadata_Class",
     ),
     "Metadata_Gene": ("Metadata_gene", "Metadata_Symbol", "Metadata_gene_symbol"),
     "Metadata_ControlType": ("Metadata_control_type", "Metadata_controltype"),
 }
+# Names that rows and columns of plates have in platemaps, in lower case.
+_ROWS = ("row", "wellrow", "well_row", "plate_row")
+_COLUMNS = ("col", "column", "wellcol", "wellcolumn", "well_col", "well_column", "plate_column")
 # The words of RxRx1's well_type and RxRx3's treatment, and those used here.
 _CONTROLS = {
     "Metadata_well_type": {"negative_control": "negcon", "positive_control": "poscon"},
     "Metadata_treatment": {"EMPTY_control": "negcon", "CRISPR_control": "control"},
+    "Metadata_pert_type": {"negcon": "negcon", "poscon": "poscon"},  # JUMP's
 }
 
 
@@ -48,7 +53,9 @@ def complete(
 
     `metadata_value` sets columns to one value for all rows (`Metadata_Experiment` for a folder that
     does not name it). Wells are normalized; a site that nothing names is '1'; an experiment that
-    nothing names is '1' too, so that a single plate needs no more than its images.
+    nothing names is '1' too, so that a single plate needs no more than its images. Rows with a
+    `Metadata_Sample` and no well are samples that are no wells of plates: the sample's name takes
+    the well's place, and a plate that nothing names is '1'.
 
     Raises:
       InputError: a plate or a well is not named anywhere, or a well's name makes no sense.
@@ -81,11 +88,18 @@ def complete(
             table["Metadata_Gene"] = table["Metadata_Gene"].where(
                 ~table["Metadata_Gene"].isin(words), ""
             )
-    if (table["Metadata_Well"] == "").all() and "Metadata_Row" in table.columns:
-        other = "Metadata_Col" if "Metadata_Col" in table.columns else "Metadata_Column"
-        if other in table.columns:
-            pairs = zip(table["Metadata_Row"], table[other], strict=True)
-            table["Metadata_Well"] = [_from_row_column(r, c, where) for r, c in pairs]
+    if (table["Metadata_Well"] == "").all():
+        wells_of_rows = _wells_by_row_and_column(table, where)
+        if wells_of_rows is not None:
+            table["Metadata_Well"] = wells_of_rows
+    sample = pd.Series(False, index=table.index)
+    if "Metadata_Sample" in table.columns:
+        names, well = table["Metadata_Sample"], table["Metadata_Well"]
+        sample = (names != "") & ((well == "") | (well == names))
+        table["Metadata_Well"] = well.where(~sample, names)
+        table["Metadata_Plate"] = table["Metadata_Plate"].where(
+            ~sample | (table["Metadata_Plate"] != ""), "1"
+        )
     for column in ("Metadata_Plate", "Metadata_Well"):
         empty = table[column] == ""
         if empty.any():
@@ -97,13 +111,13 @@ def complete(
                 f"{column}=NAME."
             )
     wells = {}
-    for name in table["Metadata_Well"].unique():
+    for name in table["Metadata_Well"][~sample].unique():
         try:
             wells[name] = normalize_well_name(name)
         except InputError as error:
             row = int((table["Metadata_Well"] == name).to_numpy().argmax())
             raise InputError(f"row {row + 1} of {where}: {error}") from None
-    table["Metadata_Well"] = table["Metadata_Well"].map(wells)
+    table["Metadata_Well"] = table["Metadata_Well"].where(sample, table["Metadata_Well"].map(wells))
     for column in ("Metadata_Site", "Metadata_Experiment"):
         table[column] = table[column].where(table[column] != "", "1")
     if "Metadata_Split" not in table.columns:
@@ -112,38 +126,69 @@ def complete(
     return table[[*METADATA, *rest, *(c for c in table.columns if not c.startswith("Metadata_"))]]
 
 
-def _from_row_column(row: str, column: str, where: str) -> str:
-    try:
-        number = int(row) if row.isdigit() else None
-        return well_name(number, int(column)) if number else normalize_well_name(row + column)
-    except ValueError as error:  # InputError is one too
-        raise InputError(f"{where}: row '{row}', column '{column}' is no well ({error}).") from None
+def _wells_by_row_and_column(table: pd.DataFrame, where: str) -> list[str] | None:
+    """The wells' names by the columns for row (a number or letters) and column, if it has both."""
+    names = {str(c).removeprefix("Metadata_").lower(): str(c) for c in table.columns}
+    row = next((names[name] for name in _ROWS if name in names), None)
+    column = next((names[name] for name in _COLUMNS if name in names), None)
+    if row is None or column is None:
+        return None
+    wells = []
+    for r, c in zip(table[row], table[column], strict=True):
+        try:
+            letters, number = str(r).strip(), str(int(float(c)))
+            wells.append(
+                well_name(int(float(letters)), int(number))
+                if letters[:1].isdigit()
+                else normalize_well_name(letters + number)
+            )
+        except ValueError as error:  # InputError is one too
+            raise InputError(f"{where}: row '{r}', column '{c}' is no well ({error}).") from None
+    return wells
 
 
 def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     """Adds the columns of a platemap or annotation table to the sites, by what both name.
 
-    The join goes by those of experiment, plate, well and site that `extra` names; a column that
-    the sites already have is replaced where `extra` has a value.
+    The join goes by those of source, experiment, plate, well and site that `extra` names; wells may
+    be named by row and column, and samples by `Metadata_Sample`. A column that the sites already
+    have is replaced where `extra` has a value.
 
     Raises:
-      InputError: `extra` names no well, or names one twice with different values.
+      InputError: `extra` names no well, names one twice with different values, or shares no row
+        with the sites.
     """
     extra = extra.rename(columns={c: _metadata_name(c) for c in extra.columns})
     for column in ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site"):
         for other in SOURCES[column]:
             if column not in extra.columns and other in extra.columns:
                 extra = extra.rename(columns={other: column})
+    extra = extra.astype("object").fillna("").astype(str)
     if "Metadata_Well" not in extra.columns:
-        raise InputError(f"{where} names no wells; it needs a column Metadata_Well.")
-    extra = extra.fillna("").astype(str)
+        if "Metadata_Sample" in extra.columns:
+            extra["Metadata_Well"] = extra["Metadata_Sample"]
+        elif (wells := _wells_by_row_and_column(extra, where)) is not None:
+            extra["Metadata_Well"] = wells
+        else:
+            raise InputError(
+                f"{where} names no wells; it needs a column Metadata_Well, or Row and Column."
+            )
+    samples = set(table["Metadata_Sample"]) if "Metadata_Sample" in table.columns else set()
     try:
-        extra["Metadata_Well"] = [normalize_well_name(name) for name in extra["Metadata_Well"]]
+        extra["Metadata_Well"] = [
+            name if name in samples else normalize_well_name(name)
+            for name in extra["Metadata_Well"]
+        ]
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    order = ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
+    order = (
+        "Metadata_Source", "Metadata_Experiment", "Metadata_Plate", "Metadata_Well",
+        "Metadata_Site",
+    )  # fmt: skip
     # A well's plate as the images tell it counts only where the annotation names plates too.
     keys = [c for c in order if c in extra.columns and (extra[c] != "").any()]
+    if (table.get("Metadata_Source", pd.Series([""])) == "").all() and "Metadata_Source" in keys:
+        keys.remove("Metadata_Source")  # the images do not tell it
     extra = extra.drop_duplicates()
     twice = extra[extra.duplicated(keys)]
     if len(twice):
@@ -155,11 +200,22 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
         joined[column[:-1]] = value.where(value != "", joined[column[:-1]])
     for column in extra.columns:
         joined[column] = joined[column].fillna("")
+    if not set(extra[keys].itertuples(index=False, name=None)) & set(
+        table[keys].itertuples(index=False, name=None)
+    ):
+        first = ", ".join(f"{k[9:].lower()} {table.iloc[0][k]}" for k in keys)
+        other = ", ".join(f"{k[9:].lower()} {extra.iloc[0][k]}" for k in keys)
+        raise InputError(
+            f"{where} names none of the images' wells: they are as {first}, and it has {other}; "
+            "correct its names."
+        )
     return joined
 
 
 def _metadata_name(column: str) -> str:
-    named = {"well": "Well", "plate": "Plate", "experiment": "Experiment", "site": "Site"}
+    """`Metadata_…` for a column of an annotation table, with the capitals of the index's own."""
+    names = ("Well", "Plate", "Experiment", "Batch", "Site", "Source", "Sample", "Gene", "Class")
     if column.startswith("Metadata_"):
         return column
-    return f"Metadata_{named.get(column.lower(), column)}"
+    known = {name.lower(): name for name in names}
+    return f"Metadata_{known.get(column.lower(), column)}"

@@ -254,6 +254,29 @@ def list_remote(root: str) -> list[str]:
     return with_retries(listing, root, Remote.from_environment())
 
 
+def list_names(root: str) -> list[str]:
+    """Names of the files and folders in a local folder or URL, sorted; nothing below is listed.
+
+    Raises:
+      InputError: `root` is missing or may not be listed.
+      MachineError: it is out of reach, after several attempts.
+    """
+    check_protocol(root)
+    if not is_url(root):
+        if not os.path.isdir(root):
+            raise InputError(f"{root} is not a folder.")
+        return sorted(os.listdir(root))
+
+    def listing() -> list[str]:
+        import fsspec
+
+        system, inside = fsspec.core.url_to_fs(root)
+        paths = system.ls(inside.rstrip("/"), detail=False)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    return with_retries(listing, root, Remote.from_environment())
+
+
 def list_folder(root: str) -> list[str]:
     """Paths of all files below a local folder or URL, with '/', sorted; local hidden ones left out.
 

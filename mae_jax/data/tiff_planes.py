@@ -9,6 +9,7 @@ import numpy as np
 
 from mae_jax.data.image_headers import check_dtype, check_size
 from mae_jax.data.image_uri import ImageURI
+from mae_jax.data.projection import project
 from mae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def read_tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
     Args:
       raw: the bytes of the file.
       uris: with `page`, or with `channel`, `z` and `t` for a stack (OME, ImageJ); with neither for
-        a file of one page.
+        a file of one page. With `project`, over the z axis; over all pages where the file does not
+        say what they show.
 
     Raises:
       InputError: a URI selects no single page, or its page is too large or holds no gray values.
@@ -41,6 +43,9 @@ def read_tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
             raise ValueError("it has no image")
         for uri in uris:
             number = uri.get_int("page")
+            if uri.get("project") is not None:
+                planes.append(_project(file, uri))
+                continue
             if number is None:
                 number = _page_number(file, uri)
             elif uri.get("z") or uri.get("t"):
@@ -49,6 +54,28 @@ def read_tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
                 raise InputError(f"{uri} names a page beyond the {count} of the file.")
             planes.append(_read_page(file.pages[number], uri))
     return planes
+
+
+def _project(file: "tifffile.TiffFile", uri: ImageURI) -> np.ndarray:
+    """The projection over z that a URI asks for."""
+    if uri.get("page") or uri.get("z"):
+        raise InputError(f"{uri} names a plane and also a projection; keep one of them.")
+    series = file.series[0]
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    unknown = [axis for axis in series.axes if axis not in "YXSCZT" and sizes[axis] > 1]
+    if "Z" in sizes or not unknown:
+        numbers = [
+            _page_number(
+                file, ImageURI(uri.path, (*uri.without("project").fragment, ("z", str(z))))
+            )
+            for z in range(sizes.get("Z", 1))
+        ]
+    else:
+        numbers = list(range(len(file.pages)))
+    if numbers[-1] >= len(file.pages):
+        raise ValueError(f"it lacks some of its {len(numbers)} planes")
+    pages = (_read_page(file.pages[number], uri) for number in numbers)
+    return project(pages, uri.get("project") or "", str(uri))
 
 
 def _read_page(page: "tifffile.TiffPage | tifffile.TiffFrame", uri: ImageURI) -> np.ndarray:

@@ -7,6 +7,7 @@ an array with the axes channel, y, x; `#index=0,2,0` selects t, c and z. Reads a
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,14 +26,16 @@ _ENDPOINTS = ("FSSPEC_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL
 COMPLETE = "complete"  # the attribute, below mae_jax, of arrays whose chunks are all stored
 _CONCURRENCY = 128  # requests to a remote store at once, which hides the latency of each
 # How tensorstore's messages begin where the machine or the network fails, not the array.
+# How it says that an array has a codec it does not know, such as JPEG-XL.
+_UNKNOWN_CODEC = re.compile(r'"\w+" is not registered')
 _TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED")
 
 _Selection = int | slice | np.ndarray
 
 
 def in_array(uri: ImageURI) -> bool:
-    """Whether a URI selects a plane of a Zarr array, and not of a file."""
-    return uri.get("index") is not None
+    """Whether a URI selects a plane of a Zarr array, and not of a file or a projection."""
+    return uri.get("index") is not None and uri.get("project") is None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class ZarrHandle:
     shape: tuple[int, ...]
     dtype: np.dtype
     remote: Remote
+    one_chunk: bool = False  # any window costs the decoding of the whole array, and is not cached
 
 
 @lru_cache(maxsize=2048)
@@ -92,9 +96,38 @@ def open_array(path: str, cache_bytes: int = 0, metadata: str = "") -> ZarrHandl
     except InputError:
         raise
     except Exception as error:  # ValueError and others, by what is broken
+        if _UNKNOWN_CODEC.search(str(error)):
+            return _open_with_zarr(path, remote)
         if not is_url(path) and not os.path.isdir(path):
             raise InputError(f"{path} does not exist.") from None
         raise _read_error(path, "cannot be opened as a Zarr array", error) from None
+
+
+def _open_with_zarr(path: str, remote: Remote) -> ZarrHandle:
+    """Opens an array by zarr-python, which knows the codecs of imagecodecs, such as JPEG-XL.
+
+    Raises:
+      InputError: its codec is unknown to both, or its only chunk is missing.
+      MachineError: it is out of reach.
+    """
+    import imagecodecs.numcodecs
+
+    imagecodecs.numcodecs.register_codecs(verbose=False)
+    try:
+        array = with_retries(lambda: _zarr_array(path), path, remote) if is_url(
+            path
+        ) else _zarr_array(path)  # fmt: skip
+    except (InputError, MachineError):
+        raise
+    except Exception as error:  # by what is broken
+        raise _read_error(path, "cannot be opened as a Zarr array", error) from None
+    _check_array(path, array.shape, array.dtype, array.chunks)
+    one_chunk = all(map(int.__ge__, array.chunks, array.shape))
+    if one_chunk and not is_url(path):
+        file = os.path.join(path, array.metadata.encode_chunk_key((0,) * len(array.shape)))
+        if not os.path.exists(file):  # Zarr would read it as zeros
+            raise InputError(f"{file} does not exist; copy the store again.")
+    return ZarrHandle(path, array, array.shape, array.dtype, remote, one_chunk)
 
 
 def is_complete(metadata: Mapping[str, Any]) -> bool:
@@ -207,7 +240,13 @@ def _read_async(
     if not hasattr(array, "read"):  # zarr-python
 
         def read() -> None:
-            out[...] = with_retries(lambda: array.get_orthogonal_selection(key), path, remote)
+            if is_url(path):
+                out[...] = with_retries(lambda: array.get_orthogonal_selection(key), path, remote)
+                return
+            try:
+                out[...] = array.get_orthogonal_selection(key)
+            except Exception as error:  # codecs raise exceptions of any type on damaged chunks
+                raise _read_error(path, "is broken or cannot be read", error) from None
 
         return read
     import tensorstore

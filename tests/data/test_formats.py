@@ -54,7 +54,7 @@ def test_encodings(kind: str, dtype: type, tmp_path: Path) -> None:
 
 def test_what_is_no_plane(tmp_path: Path) -> None:
     (tmp_path / "notes.tiff").write_text("not an image")
-    with pytest.raises(InputError, match=r"notes.tiff is no TIFF, PNG, JPEG-2000 or NPY"):
+    with pytest.raises(InputError, match=r"notes.tiff is no TIFF, PNG, JPEG, JPEG-2000 or NPY"):
         read_planes([parse(str(tmp_path / "notes.tiff"))])
     color = np.stack([IMAGE, IMAGE + 1, IMAGE + 2], axis=-1)
     (tmp_path / "rgb.png").write_bytes(imagecodecs.png_encode(color))
@@ -80,13 +80,21 @@ def test_ome_tiff_stacks(tmp_path: Path) -> None:
             stack.astype(np.uint16),
             metadata={"axes": "CZYX", "Channel": {"Name": ["DNA", "ER", "Mito"]}},
         )
-    index = open_screen(str(tmp_path))
+    with pytest.raises(InputError, match=r"A01_s2.ome.tiff holds 2 z-planes; choose one with"):
+        open_screen(str(tmp_path))
+    index = open_screen(str(tmp_path), plane=0)
     assert index.channels == ("DNA", "ER", "Mito")
     assert index.table["Metadata_Plate"].tolist() == ["Plate7"] * 2
     assert index.table["Metadata_Site"].tolist() == ["2"] * 2
     site = read_site(index, 1, ["Mito", "DNA"])
     assert np.array_equal(site[0], (IMAGE + 50 + 2).astype(np.uint16))
     assert np.array_equal(site[1], (IMAGE + 50).astype(np.uint16))
+    highest = read_site(open_screen(str(tmp_path), plane="max"), 1, ["Mito", "DNA"])
+    planes = [(IMAGE + 52).astype(np.uint16), (IMAGE + 62).astype(np.uint16)]
+    assert np.array_equal(highest[0], np.max(planes, axis=0))
+    mean = read_site(open_screen(str(tmp_path), plane="mean"), 1, ["Mito", "DNA"])
+    planes = [(IMAGE + 50).astype(np.uint16), (IMAGE + 60).astype(np.uint16)]
+    assert np.array_equal(mean[1], np.rint(np.mean(planes, axis=0)))
     deep = parse(f"{tmp_path}/Plate7/A01_s2.ome.tiff#channel=2&z=1")
     assert np.array_equal(read_planes([deep])[0], (IMAGE + 12).astype(np.uint16))
 
@@ -333,7 +341,7 @@ def test_own_pattern(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must name the well"):
         open_screen(str(tmp_path), pattern="(?P<plate>x)")
     with pytest.raises(InputError, match="not a regular expression"):
-        open_screen(str(tmp_path), pattern="(")
+        open_screen(str(tmp_path), pattern="(?P<well>(")
 
 
 def test_illumination_is_divided_out(screen: Callable[..., Path]) -> None:

@@ -121,7 +121,6 @@ def test_command_says_what_is_wrong(
 ) -> None:
     path = str(screen())
     for argv, message in [
-        ([path], "nothing to do"),
         ([path, "--check", "--metadata-value", "Plate"], "COLUMN=VALUE"),
         ([path, "--check", "--validation", "E9"], "no experiment 'E9'"),
         (["nowhere", "--check"], "nowhere does not exist"),

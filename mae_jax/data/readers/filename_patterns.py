@@ -1,30 +1,30 @@
 """Screens that are folders of images, described by the images' file names.
 
 Each microscope or data set has a pattern, matched against the path below the source folder:
-`Pattern.expression` has named groups: `well`, or `row` (a number or letters) and `column`; and
-optionally `experiment`, `plate`, `site`, `channel`, `z` and `time`; others become metadata. Without
-`channel` every file holds all channels of a site, as OME-TIFF does.
+`Pattern.expression` has named groups: `well`, or `row` (a number or letters) and `column`, or
+`sample` where there are no wells; and optionally `experiment`, `plate`, `site`, `channel`, `z` and
+`time`; others become metadata. Without `channel` every file holds all channels of a site, as
+OME-TIFF does. `--pattern` describes other names (`mae_jax.data.readers.name_templates`).
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
-from xml.etree import ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import pandas as pd
-
-from mae_jax.data import metadata
-from mae_jax.data.image_uri import resolve
 from mae_jax.data.index import Index
+from mae_jax.data.readers.file_table import index_of_files, name_channels
+from mae_jax.data.readers.name_templates import compile_template, what_to_try
+from mae_jax.data.readers.planes import number
 from mae_jax.data.readers.registry import Reader, ReadOptions, Source
-from mae_jax.data.storage import list_folder, read_bytes, reason
+from mae_jax.data.readers.yokogawa import channel_targets
+from mae_jax.data.storage import list_folder
 from mae_jax.data.well_names import normalize_well_name, well_name
 from mae_jax.errors import InputError, redact_credentials
 
-_GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z", "time"}
-_MAX_CHANNELS = 1000
+__all__ = ["PATTERNS", "RXRX_CHANNELS", "Pattern", "name_channels", "read_folder"]
+
+_GROUPS = {"experiment", "plate", "well", "row", "column", "site", "channel", "z", "time", "sample"}
 _NO_PLATE = re.compile(r"images|timepoint_\d+|zstep_\d+|", re.IGNORECASE)
 _SUFFIX = r"\.(?:tiff?|png|jp2|j2k)$"
 
@@ -42,6 +42,13 @@ class Pattern:
     source: str = ""
     channels: tuple[str, ...] = ()  # the names of the channels, where the data set fixes them
     title: str = ""  # for the help
+    fields: Mapping[str, str] = field(default_factory=dict)  # of groups named otherwise
+    # (folder, paths) -> the names that the instrument's own files give to the numbered channels
+    channel_names: Callable[[str, Sequence[str]], Mapping[str, str]] | None = None
+
+    def count(self, source: Source) -> float:
+        """The number of a source's files that are named so."""
+        return float(sum(bool(self.expression.search(path)) for path in source.files))
 
 
 PATTERNS = {
@@ -55,7 +62,6 @@ PATTERNS = {
                 r"-ch(?P<channel>\d+)sk(?P<time>\d+)fk\d+fl\d+" + _SUFFIX,
                 re.IGNORECASE,
             ),
-            title="a folder of Harmony (Opera Phenix)",
         ),
         # ImageXpress: 2023-02-21/1334/TimePoint_1/ZStep_1/Name_E07_s1_w1<GUID>.tif
         Pattern(
@@ -67,6 +73,28 @@ PATTERNS = {
                 re.IGNORECASE,
             ),
             title="a folder of ImageXpress (MetaXpress)",
+        ),
+        # Yokogawa CV7000, CV8000 and CQ1: Plate_B03_T0001F002L01A04Z01C05.tif
+        Pattern(
+            "yokogawa",
+            re.compile(
+                r"(?:^|/)(?:(?P<plate>[^/]+)_)?(?P<well>[A-Z]{1,2}\d{2})_T(?P<time>\d+)"
+                r"F(?P<site>\d+)L\d+A\d+Z(?P<z>\d+)C(?P<channel>\d+)\.(?:tiff?|png)$",
+                re.IGNORECASE,
+            ),
+            title="a folder of Yokogawa CV7000 or CV8000",
+            channel_names=channel_targets,
+        ),
+        # CellProfiler's SBS example: Channel2-01-A-01.tif (channel, number of the image, row,
+        # column)
+        Pattern(
+            "sbs",
+            re.compile(
+                r"(?:^|/)Channel(?P<channel>\d+)-\d+-(?P<row>[A-P]|A[A-F])-(?P<column>\d{2})"
+                + _SUFFIX,
+                re.IGNORECASE,
+            ),
+            title="names as in CellProfiler's SBS example, such as Channel2-01-A-01.tif",
         ),
         # RxRx1: images/HUVEC-1/Plate1/M23_s2_w3.png
         Pattern(
@@ -123,7 +151,8 @@ def read_folder(
         'number=name'; without it they are named Ch1, Ch2, ….
       metadata_value: metadata columns set to one value for all rows. Without a plate in the pattern
         the plate is the folder that the images lie in.
-      plane, time: the z-plane and time point to take, where there are several; as plane also
+      plane, time: the z-plane and time point to take, where there are several (from 0 inside a
+        file); as plane also 'max' or 'mean', for a projection made while reading, and
         'projection', for files without a z beside those of the planes. Where a projection of
         every image is there, projections are the default.
       images: paths below `root`; None to list the folder.
@@ -132,92 +161,42 @@ def read_folder(
       InputError: nothing matches, several planes or times and none chosen, two files for one
         channel of a site, or names that do not fit the channels.
     """
-    if images is None:
-        images = list_folder(root)
-    paths = list(images)
+    paths = list(list_folder(root) if images is None else images)
     rows = []
     for path in paths:
         match = pattern.expression.search(path)
         if match:
-            named = _named(match, path, root)
-            if "channel" in pattern.expression.groupindex:
-                rows.append({"path": path, **named})
-            else:
-                rows.extend(
-                    {"path": f"{path}#channel={number}", **named, "channel": name}
-                    for number, name in enumerate(_stack_channels(root, path))
-                )
+            rows.append({"path": path, **_named(match, path, root, pattern.fields)})
     if not rows:
-        raise InputError(
-            f"no file in {redact_credentials(root)} is named as {pattern.name} names its images; "
-            f"choose another format ({', '.join(PATTERNS)})."
-        )
-    table = pd.DataFrame(rows)
-    # The folder belongs to a site's identity where no plate is named by the pattern.
-    keys = ["experiment", "plate", "well", "site"]
-    table = _choose_plane(table, [*keys, "time", "channel"], plane, root)
-    table = _choose(table, "time", time, "--time", root)
-    numbers = _ordered(table["channel"])
-    if not channel_names and len(numbers) == len(pattern.channels):
-        channel_names = pattern.channels
-    names = name_channels(numbers, channel_names)
-    table["channel"] = table["channel"].map(names)
-    order = {name: position for position, name in enumerate(names.values())}
-    for column, value in (metadata_value or {}).items():
-        name = column.removeprefix("Metadata_").lower()
-        if name in keys:
-            table[name] = value
-    duplicates = table[table.duplicated([*keys, "channel"])]
-    if len(duplicates):
-        first = duplicates.iloc[0]
-        same = table[(table[[*keys, "channel"]] == first[[*keys, "channel"]]).all(axis=1)]
-        raise InputError(
-            f"{redact_credentials(root)} has two images of channel {first['channel']} of plate "
-            f"{first['plate']}, well {first['well']}, site {first['site']}: "
-            f"{' and '.join(same['path'][:2])}."
-        )
-    table = table.assign(order=table["channel"].map(order)).sort_values([*keys, "order"])
-    known = {"path", "channel", "z", "time", "order", *keys}
-    others = {c: (c, "first") for c in table.columns if c not in known}
-    sites = table.groupby(keys, sort=False, as_index=False).agg(
-        Channels=("channel", list), Images=("path", list), **others
+        if pattern.name != "pattern":
+            raise InputError(
+                f"no file in {redact_credentials(root)} is named as {pattern.name} names its "
+                f"images; choose another format ({', '.join(PATTERNS)}) or --pattern."
+            )
+        raise InputError(f"no file fits --pattern: {what_to_try(redact_credentials(root), paths)}")
+    groups = {pattern.fields.get(group, group) for group in pattern.expression.groupindex}
+    names: Mapping[str, str] | None = None
+    if not channel_names and pattern.channel_names is not None:
+        names = pattern.channel_names(root, paths)
+    return index_of_files(
+        rows,
+        root,
+        stacks="channel" not in groups,
+        channel_names=channel_names,
+        default_names=names or pattern.channels,
+        metadata_value={"Metadata_Source": pattern.source, **(metadata_value or {})},
+        plane=plane,
+        time=time,
     )
-    sites = sites.rename(columns={c: f"Metadata_{c}" for c in others})
-    sites = sites.rename(columns={key: f"Metadata_{key.capitalize()}" for key in keys})
-    metadata_value = {"Metadata_Source": pattern.source, **(metadata_value or {})}
-    return Index(metadata.complete(sites, root, metadata_value), root)
 
 
-def name_channels(numbers: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """The name of each channel, by its number in the file names.
-
-    Raises:
-      InputError: too few or too many names, or a name for a channel that does not exist.
-    """
-    if not names:
-        return {c: f"Ch{int(c)}" if c.isdecimal() else c for c in numbers}
-    if all("=" in name for name in names):
-        given = dict(name.split("=", 1) for name in names)
-        known = {str(_number(c)): c for c in numbers}
-        for number in given:
-            if number not in known:
-                raise InputError(
-                    f"there is no channel {number} to name {given[number]}; "
-                    f"the files have {', '.join(known)}."
-                )
-        return {c: given.get(str(_number(c)), f"Ch{_number(c)}") for c in numbers}
-    if len(names) != len(numbers):
-        raise InputError(
-            f"{len(names)} channel names ({', '.join(names)}) for {len(numbers)} channels "
-            f"({', '.join(numbers)}); give one each."
-        )
-    return dict(zip(numbers, names, strict=True))
-
-
-def _named(match: re.Match[str], path: str, root: str) -> dict[str, str]:
-    groups = {key: value or "" for key, value in match.groupdict().items()}
+def _named(match: re.Match[str], path: str, root: str, fields: Mapping[str, str]) -> dict[str, str]:
+    groups = {fields.get(key, key): value or "" for key, value in match.groupdict().items()}
+    sample = groups.get("sample", "")
     try:
-        if "well" in groups:
+        if sample and not groups.get("well"):
+            well = sample
+        elif "well" in groups:
             well = normalize_well_name(groups["well"])
         elif groups["row"].isdecimal() and groups["column"].isdecimal():
             well = well_name(int(groups["row"]), int(groups["column"]))
@@ -227,48 +206,19 @@ def _named(match: re.Match[str], path: str, root: str) -> dict[str, str]:
         raise InputError(f"{path}: {error}") from None
     return {
         "experiment": groups.get("experiment", ""),
-        "plate": groups.get("plate") or _folder_plate(path, root),
+        "plate": groups.get("plate") or _folder_plate(path[: match.start() + 1], root),
         "well": well,
-        "site": str(_number(groups.get("site") or "1")),
+        "site": str(number(groups.get("site") or "1")),
         "channel": groups.get("channel", ""),
         "z": groups.get("z", ""),
         "time": groups.get("time", ""),
+        **({"Sample": sample} if sample else {}),
         **{key: value for key, value in groups.items() if key not in _GROUPS},
     }
 
 
-def _stack_channels(root: str, path: str) -> list[str]:
-    """Names of the channels in a file that holds several: OME's names, or their numbers."""
-    import tifffile
-
-    raw = read_bytes(resolve(root, path))
-    try:
-        with tifffile.TiffFile(BytesIO(raw)) as file:
-            series = file.series[0]
-            sizes = dict(zip(series.axes, series.shape, strict=True))
-            described = file.ome_metadata
-        names = []
-        if described:
-            elements = ElementTree.fromstring(described).iter()
-            pixels = next(e for e in elements if _tag(e) == "Pixels")
-            names = [e.get("Name") or "" for e in pixels if _tag(e) == "Channel"]
-    except Exception as error:  # tifffile raises exceptions of many types on damaged files
-        name = redact_credentials(resolve(root, path))
-        raise InputError(f"{name} is no TIFF or damaged ({reason(error)}).") from None
-    count = int(sizes.get("C", 1))
-    if count > _MAX_CHANNELS:
-        raise InputError(f"{redact_credentials(resolve(root, path))} claims {count} channels.")
-    if len(names) != count or not all(names) or len(set(names)) != count:
-        return [str(number + 1) for number in range(count)]
-    return names
-
-
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
 def _folder_plate(path: str, root: str) -> str:
-    """The plate by the nearest folder that names one, without a measurement's date.
+    """The plate by the nearest folder before what is matched, without a measurement's date.
 
     'Images', 'TimePoint_1' and 'ZStep_2' name none.
     """
@@ -277,91 +227,19 @@ def _folder_plate(path: str, root: str) -> str:
     return next(plates, "").split("__")[0]
 
 
-def _ordered(channels: pd.Series) -> list[str]:
-    """Numbered channels by number; named ones in the order in which the files hold them."""
-    names = list(dict.fromkeys(channels))
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
-
-
-def _listed(values: pd.Series) -> list[str]:
-    """The distinct values, numbers first and in their order; '' is a projection."""
-    key = [(not value.isdecimal(), int(value) if value.isdecimal() else 0, value)
-           for value in values.unique()]  # fmt: skip
-    return [value or "projection" for _, _, value in sorted(key)]
-
-
-def _choose_plane(
-    table: pd.DataFrame, image: Sequence[str], plane: int | str | None, root: str
-) -> pd.DataFrame:
-    """One z-plane, or the projections; an image of one plane alone is taken as it is."""
-    projected = table["z"] == ""
-    if projected.all() or not projected.any():
-        return _choose(table, "z", plane, "--plane", root)
-    keys = table[list(image)].agg(tuple, axis=1)
-    has_projection = keys.isin(set(keys[projected]))
-    if plane == "projection" or (plane is None and has_projection.all()):
-        return table[projected]
-    if plane is None:
-        raise InputError(
-            f"{redact_credentials(root)} has several values of z "
-            f"({', '.join(_listed(table['z'])[:5])}), and not every image has a projection; choose "
-            "one with --plane."
-        )
-    in_plane = pd.Series([_number(z) == plane for z in table["z"]], index=table.index)
-    if not in_plane.any():
-        raise InputError(
-            f"{redact_credentials(root)} has no z {plane}; it has {', '.join(_listed(table['z']))}."
-        )
-    # A channel of one plane is written without a z.
-    single = projected & ~keys.isin(set(keys[~projected]))
-    return table[in_plane | single]
-
-
-def _choose(
-    table: pd.DataFrame, column: str, wanted: int | str | None, option: str, root: str
-) -> pd.DataFrame:
-    values = _listed(table[column])
-    if wanted is not None:
-        table = table[[_number(value) == wanted for value in table[column]]]
-        if table.empty:
-            raise InputError(
-                f"{redact_credentials(root)} has no {column} {wanted}; it has {', '.join(values)}."
-            )
-        return table
-    if len(values) > 1:
-        raise InputError(
-            f"{redact_credentials(root)} has several values of {column} "
-            f"({', '.join(values[:5])}); choose one with {option}."
-        )
-    return table
-
-
-def _own_pattern(expression: str) -> Pattern:
-    try:
-        compiled = re.compile(expression)
-    except re.error as error:
-        raise InputError(f"--pattern is not a regular expression: {error}.") from None
-    groups = compiled.groupindex
-    if "well" not in groups and not {"row", "column"} <= set(groups):
-        raise InputError("--pattern must name the well: (?P<well>…), or (?P<row>…)(?P<column>…).")
-    return Pattern("pattern", compiled)
+def _own_pattern(text: str) -> Pattern:
+    template = compile_template(text)
+    return Pattern("pattern", template.expression, fields=template.fields)
 
 
 def _reader(pattern: Pattern) -> Reader:
     """The reader of the folders whose files `pattern` matches."""
 
-    def matches(source: Source) -> float:
-        return float(sum(bool(pattern.expression.search(path)) for path in source.files))
-
     def read(path: str, options: ReadOptions) -> Index:
         return _read(path, pattern, options)
 
     takes = ("channel_names", "plane", "time")
-    return Reader(pattern.name, pattern.title, read, matches, takes)
+    return Reader(pattern.name, pattern.title, read, pattern.count, takes)
 
 
 def _read(path: str, pattern: Pattern, options: ReadOptions) -> Index:
@@ -377,12 +255,12 @@ def _read(path: str, pattern: Pattern, options: ReadOptions) -> Index:
 
 def _read_own(path: str, options: ReadOptions) -> Index:
     if options.pattern is None:
-        raise InputError("the format 'pattern' needs a regular expression; give it with --pattern.")
+        raise InputError("the format 'pattern' needs a pattern of names; give it with --pattern.")
     return _read(path, _own_pattern(options.pattern), options)
 
 
 READERS = (
-    *(_reader(pattern) for pattern in PATTERNS.values()),
+    *(_reader(pattern) for pattern in PATTERNS.values() if pattern.name != "harmony"),
     Reader(
         "pattern",
         "a folder whose file names --pattern describes",

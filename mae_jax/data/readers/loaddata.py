@@ -1,14 +1,15 @@
-"""LoadData CSV, as CellProfiler and the Cell Painting Gallery write it.
+"""LoadData tables (CSV, Parquet), as CellProfiler and the Cell Painting Gallery write them.
 
-One row per site; a channel's image is `URL_Orig<Ch>`, or `FileName_Orig<Ch>` with
-`PathName_Orig<Ch>`; `Orig` is sometimes left out. Illumination functions stand in
-`URL_Illum<Ch>` or `FileName_Illum<Ch>` with `PathName_Illum<Ch>`. `Metadata_*` are kept as the
-strings they are: a plate named 0042 stays 0042.
+A folder of them is one screen: JUMP has one table per plate. One row per site; a channel's image
+is `URL_Orig<Ch>`, or `FileName_Orig<Ch>` with `PathName_Orig<Ch>`; `Orig` is sometimes left out.
+Illumination functions stand in `URL_Illum<Ch>` or `FileName_Illum<Ch>` with `PathName_Illum<Ch>`.
+`Metadata_*` are kept as the strings they are: a plate named 0042 stays 0042.
 """
 
 import gzip
 import os
 import posixpath
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from io import BytesIO
 from urllib.parse import unquote
 
 import pandas as pd
+from tqdm import tqdm
 
 from mae_jax.data import image_uri, metadata
 from mae_jax.data.index import Index
+from mae_jax.data.readers.merge import merge
 from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.storage import read_bytes, reason
 from mae_jax.errors import InputError, redact_credentials
@@ -61,6 +64,30 @@ def read_csv(path: str) -> pd.DataFrame:
         ) from None
 
 
+def read_parquet(path: str) -> pd.DataFrame:
+    """A Parquet table as strings: '' where a cell is empty.
+
+    Raises:
+      InputError: the file is missing or no Parquet file.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(BytesIO(read_bytes(path))).to_pandas()
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        shown = redact_credentials(path)
+        raise InputError(f"{shown} is no Parquet table ({reason(error)}).") from None
+    for column in table.columns:
+        values = table[column]
+        if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
+            values = values.astype("Int64")  # whole numbers with empty cells
+        table[column] = values.astype("object").where(values.notna(), "").astype(str)
+    return table
+
+
 def read_loaddata(
     path: str,
     *,
@@ -68,10 +95,10 @@ def read_loaddata(
     metadata_value: Mapping[str, str] | None = None,
     channels: Sequence[str] | None = None,
 ) -> Index:
-    """The index of a LoadData CSV.
+    """The index of a LoadData table.
 
     Args:
-      path: the CSV, local or URL.
+      path: the CSV or Parquet file, local or URL.
       images: the folder or URL that the file names count from, in place of the CSV's own folder;
         with it, absolute `PathName_*` of another machine are tried relative to it.
       metadata_value: metadata columns set to one value for all rows.
@@ -83,7 +110,7 @@ def read_loaddata(
     Raises:
       InputError: no images are named, a channel asked for is missing, or metadata are lacking.
     """
-    table = read_csv(path)
+    table = read_parquet(path) if path.lower().endswith(".parquet") else read_csv(path)
     if table.empty:
         raise InputError(f"{path} has no rows; it should have one per site.")
     root = images if images is not None else (posixpath.dirname(path) or ".")
@@ -175,13 +202,64 @@ def _image(row: Mapping[str, str], columns: _Columns, root: str, moved: bool) ->
     return image_uri.relative(root, image_uri.resolve(root, path))
 
 
+def names_images(columns: Sequence[str]) -> bool:
+    """Whether columns are those of a LoadData table."""
+    return bool(_image_columns(columns, ""))
+
+
+def find_tables(paths: Sequence[str]) -> list[str]:
+    """The LoadData tables among a folder's paths, by their names.
+
+    In each folder that with illumination functions is taken, of those that are called alike:
+    `load_data_with_illum.csv` before `load_data.csv`.
+    """
+    best: dict[tuple[str, str], str] = {}
+    for path in sorted(paths, key=lambda path: "with_illum" not in path):
+        folder, name = posixpath.split(path)
+        if re.search(r"load_?data[^/]*\.(csv|csv\.gz|parquet)$", name, re.IGNORECASE):
+            stem = re.sub(r"_with_illum|\.(csv|csv\.gz|parquet)$", "", name, flags=re.IGNORECASE)
+            best.setdefault((folder, stem), path)
+    return sorted(best.values())
+
+
+def _columns_of(path: str) -> list[str]:
+    if path.lower().endswith(".parquet"):
+        import pyarrow.parquet as parquet
+
+        try:
+            return list(parquet.read_schema(BytesIO(read_bytes(path))).names)
+        except Exception:  # damaged, or no Parquet file: read elsewhere, with a message
+            return []
+    return []
+
+
 def _matches(source: Source) -> float:
     plain = source.path.removesuffix(".gz").lower()
-    return CERTAIN if plain.endswith((".csv", ".tsv")) else 0.0
+    if plain.endswith((".csv", ".tsv")):
+        return CERTAIN
+    if plain.endswith(".parquet") and names_images(_columns_of(source.path)):
+        return CERTAIN
+    return CERTAIN if source.is_folder and find_tables(source.files) else 0.0
 
 
 def _read(path: str, options: ReadOptions) -> Index:
-    return read_loaddata(path, images=options.images, metadata_value=options.metadata_value)
+    if not Source(path).is_folder:
+        return read_loaddata(path, images=options.images, metadata_value=options.metadata_value)
+    tables = find_tables(Source(path).files)
+    if not tables:
+        raise InputError(f"{redact_credentials(path)} holds no LoadData table (load_data.csv).")
+    return merge(
+        [
+            read_loaddata(
+                posixpath.join(path, table),
+                images=options.images,
+                metadata_value=options.metadata_value,
+            )
+            for table in tqdm(tables, "tables", disable=None if len(tables) > 8 else True)
+        ]
+    )
 
 
-READERS = (Reader("loaddata", "a LoadData CSV", _read, _matches, ("images",)),)
+READERS = (
+    Reader("loaddata", "a LoadData table, or a folder of them", _read, _matches, ("images",)),
+)

@@ -3,13 +3,24 @@
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from mae_jax.config import nearest
 from mae_jax.data.index import Index
 from mae_jax.data.metadata import complete, join
-from mae_jax.data.readers import filename_patterns, loaddata, ome_zarr, rxrx3_core, zarr_array
-from mae_jax.data.readers.loaddata import read_csv
+from mae_jax.data.readers import (
+    filename_patterns,
+    harmony,
+    loaddata,
+    ome_zarr,
+    plain_images,
+    rxrx3_core,
+    samplesheet,
+    site_arrays,
+    zarr_array,
+)
+from mae_jax.data.readers.merge import merge
+from mae_jax.data.readers.name_templates import what_to_try
 from mae_jax.data.readers.registry import (
     CERTAIN,
     Reader,
@@ -18,8 +29,9 @@ from mae_jax.data.readers.registry import (
     readers,
     register_reader,
 )
+from mae_jax.data.readers.tables import read_table
 from mae_jax.data.storage import exists
-from mae_jax.errors import InputError
+from mae_jax.errors import InputError, redact_credentials
 
 
 def _matches_index(source: Source) -> float:
@@ -34,18 +46,22 @@ def _read_index(path: str, options: ReadOptions) -> Index:
 
 
 for _reader in (
+    *site_arrays.READERS,  # before any that lists all files
+    *samplesheet.READERS,
     *loaddata.READERS,
     Reader("index", "an index or a packed store", _read_index, _matches_index),
     *zarr_array.READERS,
     *ome_zarr.READERS,
+    *harmony.READERS,
     *filename_patterns.READERS,
     *rxrx3_core.READERS,
+    *plain_images.READERS,
 ):
     register_reader(_reader)
 
 
 def open_screen(
-    source: str,
+    source: str | Sequence[str],
     *,
     format: str = "auto",
     images: str | None = None,
@@ -59,15 +75,18 @@ def open_screen(
     """The index of `source`: an index, a LoadData CSV, a folder, a table or an array of images.
 
     Args:
-      source: path or URL.
+      source: path or URL, or several, whose rows become one index.
       format: the name of a registered reader; 'auto' looks at the source.
       images: folder or URL of a LoadData CSV's images, if it is not the CSV's own.
       channel_names: names for a folder's numbered channels; see `read_folder`.
-      metadata: a CSV or TSV of wells (a platemap), joined to the sites; see `metadata.join`.
+      metadata: a CSV, TSV or Parquet table of wells (a platemap), or a folder of platemaps with
+        their barcodes, joined to the sites; see `metadata.join` and `read_table`.
       metadata_value: metadata columns with one value for all sites; `Metadata_` may be left out.
-      plane, time: z-plane and time point, where a folder holds several.
-      pattern: a regular expression for a folder's file names in place of a known format, with the
-        named groups of `mae_jax.data.readers.filename_patterns`.
+      plane, time: z-plane and time point, where a folder holds several; as plane also 'max' or
+        'mean', for a projection.
+      pattern: what a folder's file names say, such as
+        '{Metadata_Well}_{Metadata_Site}_{channel}.tif', or a regular expression with named groups;
+        see `mae_jax.data.readers.name_templates`.
 
     Raises:
       InputError: the source is missing, of no known format, or wrong, or an option does not belong
@@ -76,12 +95,7 @@ def open_screen(
     known = readers()
     if format != "auto" and format not in known:
         raise InputError(f"there is no format '{format}': {nearest(format, ['auto', *known])}")
-    source = source.rstrip("/") or source
-    if pattern is not None:
-        format = "pattern"
-    elif format == "auto":
-        format = guess(source)
-    reader = known[format]
+    sources = [source] if isinstance(source, str) else list(source)
     options = ReadOptions(
         images=images,
         channel_names=channel_names,
@@ -94,19 +108,34 @@ def open_screen(
         time=time,
         pattern=pattern,
     )
-    _check_options(source, reader, options)
-    index = reader.read(source, options)
+    indexes = []
+    for path in dict.fromkeys(path.rstrip("/") or path for path in sources):
+        reader = known[screen_format(path, format, pattern)]
+        _check_options(path, reader, options)
+        indexes.append(reader.read(path, options))
+    index = merge(indexes)
     if metadata and "metadata" not in reader.takes:
-        table = join(index.table, read_csv(metadata), metadata)
-        index = Index(complete(table, metadata, options.metadata_value), index.root)
+        table = join(index.table, read_table(metadata), metadata)
+        index = replace(index, table=complete(table, metadata, options.metadata_value))
     return index
+
+
+def screen_format(path: str, format: str = "auto", pattern: str | None = None) -> str:
+    """The name of the reader that `open_screen` calls for a source with these options.
+
+    Raises:
+      InputError: the format is to be guessed, and the source is missing or of no known one.
+    """
+    if format != "auto":
+        return format
+    return "pattern" if pattern is not None else guess(path.rstrip("/") or path)
 
 
 def _check_options(source: str, reader: Reader, options: ReadOptions) -> None:
     if options.images is not None and "images" not in reader.takes:
         raise InputError(
-            f"{source} is no LoadData CSV (its format is {reader.name}), and its images cannot be "
-            "moved with --images; make a new index of the moved images."
+            f"{source} is no LoadData table (its format is {reader.name}), and its images "
+            "cannot be moved with --images; make a new index of the moved images."
         )
     for option in fields(options):
         given = getattr(options, option.name) not in (None, (), [])
@@ -124,8 +153,6 @@ def guess(path: str) -> str:
       InputError: it is missing or of no known format.
     """
     source = Source(path)
-    if source.is_folder and exists(posixpath.join(path, "load_data.csv")):
-        raise InputError(f"{path} holds a load_data.csv: name that file as the source.")
     best, highest = "", 0.0
     for reader in readers().values():
         score = reader.matches(source)
@@ -136,9 +163,7 @@ def guess(path: str) -> str:
     if best:
         return best
     if source.is_folder:
-        raise InputError(
-            f"the files in {path} fit no known pattern; see the formats with `mae-jax index -h`."
-        )
+        raise InputError(what_to_try(redact_credentials(path), source.files))
     if not os.path.exists(path):
         raise InputError(f"{path} does not exist; check the path.")
     raise InputError(f"{path} is of no known format; choose one with --format.")

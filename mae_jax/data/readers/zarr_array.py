@@ -1,7 +1,14 @@
-"""Plain Zarr arrays with the axes site, channel, y, x, and a table of their sites."""
+"""Plain Zarr arrays with the axes site, channel, y, x, and a table of their sites.
+
+A folder that holds one such array with `sites.csv`, and perhaps `channels.csv` (one name per row,
+in a column `channel`), beside or above it is read as it is.
+"""
 
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
+
+import pandas as pd
 
 from mae_jax.data import metadata
 from mae_jax.data.index import Index
@@ -10,6 +17,8 @@ from mae_jax.data.readers.ome_zarr import is_array
 from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.zarr_reader import open_array
 from mae_jax.errors import InputError
+
+_MOST_NODES = 8  # groups and arrays of a folder that is looked through
 
 
 def read_zarr_array(
@@ -55,19 +64,44 @@ def read_zarr_array(
     return Index(metadata.complete(table, sites, metadata_value), root or ".")
 
 
+def _find(source: Source) -> str | None:
+    """The array's path: the source itself, or the only array with four axes below it."""
+    if is_array(source.path):
+        return source.path
+    files = [f for f in source.files if posixpath.basename(f) in ("zarr.json", ".zarray")]
+    if not files or len(files) > _MOST_NODES:
+        return None
+    folders = (posixpath.join(source.path, posixpath.dirname(file)) for file in files)
+    arrays = [folder for folder in folders if is_array(folder)]
+    return arrays[0] if len(arrays) == 1 else None
+
+
+def _beside(source: Source, name: str) -> str | None:
+    """The path of a table somewhere in the source's folder."""
+    found = [file for file in source.files if posixpath.basename(file) == name]
+    return posixpath.join(source.path, found[0]) if len(found) == 1 else None
+
+
 def _matches(source: Source) -> float:
-    return CERTAIN if source.is_folder and is_array(source.path) else 0.0
+    if not source.is_folder:
+        return 0.0
+    if is_array(source.path):
+        return CERTAIN
+    return 1.0 if _beside(source, "sites.csv") and _find(source) else 0.0
 
 
 def _read(path: str, options: ReadOptions) -> Index:
-    if options.metadata is None:
+    source = Source(path)
+    array = _find(source)
+    if array is None:
+        raise InputError(f"{path} is no Zarr array, and does not hold just one.")
+    sites = options.metadata or _beside(source, "sites.csv")
+    if sites is None:
         raise InputError(f"{path} needs a table of its sites: give it with --metadata.")
-    return read_zarr_array(
-        path,
-        options.metadata,
-        channel_names=options.channel_names,
-        metadata_value=options.metadata_value,
-    )
+    names = options.channel_names
+    if not names and (table := _beside(source, "channels.csv")):
+        names = read_csv(table).get("channel", pd.Series(dtype=str)).tolist()
+    return read_zarr_array(array, sites, channel_names=names, metadata_value=options.metadata_value)
 
 
 READERS = (

@@ -52,8 +52,8 @@ def test_names_of_channels() -> None:
 
 
 def test_nothing_matches(tmp_path: Path) -> None:
-    (tmp_path / "cat.tiff").write_bytes(b"")
-    with pytest.raises(InputError, match="fit no known pattern"):
+    (tmp_path / "notes.txt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds no images .*only files such as notes.txt"):
         open_screen(str(tmp_path))
     with pytest.raises(InputError, match="did you mean 'harmony'"):
         open_screen(str(tmp_path), format="harmonie")

@@ -138,5 +138,5 @@ def test_images_elsewhere_are_refused_for_an_index(
     screen: Callable[..., Path], tmp_path: Path
 ) -> None:
     read_loaddata(str(screen())).write(tmp_path / "index.parquet")
-    with pytest.raises(InputError, match=r"index\.parquet is no LoadData CSV.*--images"):
+    with pytest.raises(InputError, match=r"index\.parquet is no LoadData table.*--images"):
         open_screen(str(tmp_path / "index.parquet"), images=str(tmp_path))
