@@ -13,7 +13,12 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
-from mae_jax.evaluation.retrieval import Retrieval, perturbation_retrieval, sibling_retrieval
+from mae_jax.evaluation.retrieval import (
+    Retrieval,
+    fraction_over_seeds,
+    perturbation_retrieval,
+    sibling_retrieval,
+)
 
 BATCH = "2020_11_04_CPJUMP1"
 # Hours that the benchmark calls short and long.
@@ -186,7 +191,15 @@ def benchmark(
                 "perturbations": len(replicates.groups),
                 "perturbation": replicates.fraction,
                 "siblings": siblings.fraction,
-                "note": "; ".join(n for n in (replicates.note, siblings.note) if n),
+                "note": "; ".join(
+                    note
+                    for result, size, by in (
+                        (replicates, null_size, "Metadata_broad_sample"),
+                        (siblings, sibling_null_size, "label"),
+                    )
+                    for note in (result.note, _spread(result, by, rule, size, seed))
+                    if note
+                ),
             }
         )
     return pd.DataFrame(rows), results
@@ -201,6 +214,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
         rows.append({"task": task, "mean": mean, "std": spread, "conditions": len(values)})
     return pd.DataFrame(rows)
+
+
+def _spread(result: Retrieval, by: str, rule: str, null_size: int, seed: int) -> str:
+    """How much the fraction depends on the draws of the null; "" if not at all."""
+    if result.queries.empty:
+        return ""
+    low, high = fraction_over_seeds(result, by, rule=rule, null_size=null_size, seed=seed)
+    what = "siblings" if by == "label" else "perturbation"
+    return "" if low == high else f"{what} {low:.4f} to {high:.4f} over 3 seeds of the null"
 
 
 def _reagents(folder: Path, modality: str) -> pd.DataFrame:

@@ -60,6 +60,7 @@ def phenotypic_consistency(
     min_perturbations: int = 3,
     max_targets: int = 50,
     schema: ColumnSchema | None = None,
+    rule: str = "conservative",
     null_size: int = 10_000,
     seed: int = 0,
     q: float = 0.05,
@@ -68,10 +69,9 @@ def phenotypic_consistency(
 
     Controls are dropped, and the median is taken per perturbation, targets and stratum. A query
     is a perturbation and one of its targets; positives share that target, negatives share no
-    target that was kept, all within the query's stratum. Targets are tested with the rule
-    "copairs" of `group_significance`, whose null takes rankings of unrelated profiles: where
-    perturbations of one target are similar for other reasons than the target (plates, positions),
-    p is small too.
+    target that was kept, all within the query's stratum. The null is that of unrelated profiles:
+    where perturbations of one target are similar for other reasons than the target (plates,
+    positions), p is small too.
 
     Args:
       profiles: corrected wells.
@@ -83,7 +83,7 @@ def phenotypic_consistency(
       min_perturbations: targets with fewer perturbations, over all strata, are left out.
       max_targets: perturbations with more targets are left out.
       schema: names the columns and the controls.
-      null_size, seed, q: see `group_significance`.
+      rule, null_size, seed, q: see `group_significance`; JUMP-lite's rule is "copairs".
 
     Returns:
       One group per target (and stratum): "label" and `within`. `queries` names the perturbation
@@ -125,7 +125,9 @@ def phenotypic_consistency(
             part[name] = medians.metadata[name].to_numpy(dtype=object)[own]
         parts.append(part.drop(columns="row"))
     queries = pd.concat(parts, ignore_index=True)
-    table = group_significance(queries, ["label", *within], null_size=null_size, seed=seed, q=q)
+    table = group_significance(
+        queries, ["label", *within], rule=rule, null_size=null_size, seed=seed, q=q
+    )
     if queries.empty:
         note = f"no target has {max(min_perturbations, 2)} perturbations among those of others"
         return Retrieval(float("nan"), table, queries, note)
@@ -143,6 +145,7 @@ def by_perturbation(
     by: str,
     within: Sequence[str] = (),
     *,
+    rule: str = "conservative",
     null_size: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -156,6 +159,8 @@ def by_perturbation(
     columns = [by, *within]
     table = retrieval.groups
     if by not in table:
-        table = group_significance(retrieval.queries, columns, null_size=null_size, seed=seed)
+        table = group_significance(
+            retrieval.queries, columns, rule=rule, null_size=null_size, seed=seed
+        )
     renamed = table.rename(columns={by: "perturbation", "queries": "n", "nap": "score"})
     return renamed[["perturbation", "n", "score", "p", "q", "map", *within]]

@@ -9,7 +9,11 @@ from jaxtyping import Bool, Float32
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import l2_normalize
-from mae_jax.evaluation.average_precision import average_precision, group_significance
+from mae_jax.evaluation.average_precision import (
+    average_precision,
+    group_significance,
+    is_sampled,
+)
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
 SIMILARITIES = ("cosine", "euclidean")
@@ -101,6 +105,34 @@ def perturbation_retrieval(
         queries, [by, *within], rule=rule, null_size=null_size, seed=seed, q=q
     )
     return Retrieval(float(table["retrieved"].mean()), table, queries)
+
+
+def fraction_over_seeds(
+    result: Retrieval,
+    by: str | Sequence[str],
+    *,
+    rule: str = "copairs",
+    null_size: int = 10_000,
+    seed: int = 0,
+    seeds: int = 3,
+    q: float = 0.05,
+) -> tuple[float, float]:
+    """The lowest and highest fraction retrieved over seeds of the null.
+
+    Args:
+      result: with the seed `seed`.
+      by: its groups' columns.
+      rule, null_size, q: what it was made with, see `group_significance`.
+      seed, seeds: the seeds are `seed`, `seed` + 1, …, in all `seeds`.
+    """
+    fractions = [result.fraction]
+    if not result.queries.empty and is_sampled(result.queries, rule):
+        for other in range(seed + 1, seed + seeds):
+            table = group_significance(
+                result.queries, by, rule=rule, null_size=null_size, seed=other, q=q
+            )
+            fractions.append(float(table["retrieved"].mean()))
+    return min(fractions), max(fractions)
 
 
 class _Similarity:

@@ -56,7 +56,7 @@ def test_activity_is_copairs(compounds: Profiles, similarity: str) -> None:
         ap, both, null_size=4000, threshold=0.05, seed=0, progress_bar=False
     ).sort_values(both)
     got = perturbation_retrieval(
-        compounds, within=["Metadata_Group"], similarity=similarity, null_size=4000
+        compounds, within=["Metadata_Group"], similarity=similarity, rule="copairs", null_size=4000
     )
     groups = got.groups.sort_values(both)
     assert groups[both].to_numpy().tolist() == want[both].to_numpy().tolist()
@@ -93,7 +93,9 @@ def test_consistency_is_copairs_multilabel(compounds: Profiles) -> None:
     want = copairs.mean_average_precision(
         pd.concat(parts), both, null_size=4000, threshold=0.05, seed=0, progress_bar=False
     ).sort_values(both)
-    got = phenotypic_consistency(compounds, within=["Metadata_Group"], null_size=4000)
+    got = phenotypic_consistency(
+        compounds, within=["Metadata_Group"], rule="copairs", null_size=4000
+    )
     assert got.groups[both].to_numpy().tolist() == want[both].to_numpy().tolist()
     assert set(got.groups["label"]) == {"A", "B", "C"}
     np.testing.assert_allclose(got.groups["map"], want["mean_average_precision"], atol=1e-6)

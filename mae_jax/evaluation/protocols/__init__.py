@@ -8,6 +8,7 @@ To add an evaluation, write its specification and its function in a file here, a
 """
 
 from mae_jax.evaluation.protocols.base import Evaluation, Progress, Spec
+from mae_jax.evaluation.protocols.compound_gene import CompoundGeneSpec, run_compound_gene
 from mae_jax.evaluation.protocols.features import FeaturesSpec, run_features
 from mae_jax.evaluation.protocols.flops import FlopsSpec, run_flops
 from mae_jax.evaluation.protocols.gene_sets import GeneSetsSpec, run_gene_sets
@@ -45,6 +46,7 @@ __all__ = [
     "BlocksSpec",
     "CPJUMP1Spec",
     "CompareSpec",
+    "CompoundGeneSpec",
     "ConsistencySpec",
     "Evaluation",
     "FeaturesSpec",
@@ -128,6 +130,13 @@ EVALUATIONS: dict[str, Evaluation] = {
             "mechanism of action by the nearest treatment, not same compound or batch (NSC, NSCB)",
             "--embeddings emb/bbbc021 --correction standardize-plate --not-same Metadata_Week \\\n"
             "      --out mechanism",
+        ),
+        Evaluation(
+            CompoundGeneSpec,
+            run_compound_gene,
+            "compounds among the knock-outs of the genes that they act on (RxRx3-core)",
+            "--embeddings emb/rxrx3-core --interactions compound_gene_interactions.csv \\\n"
+            "      --controls Metadata_treatment=EMPTY_control --out compound-gene",
         ),
         Evaluation(
             CompareSpec,

@@ -9,21 +9,20 @@ import pandas as pd
 from mae_jax.evaluation.holdout import describe
 from mae_jax.evaluation.phenotypic import by_perturbation, phenotypic_consistency, summarize_nap
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
+from mae_jax.evaluation.protocols.base import Progress, fraction_text
 from mae_jax.evaluation.protocols.option import Option
-from mae_jax.evaluation.protocols.retrieval import DEFAULT_NULL_SIZE, NULL_SIZE
+from mae_jax.evaluation.protocols.retrieval import RULE, RankingSpec, null_notes
 from mae_jax.evaluation.results import Result
 from mae_jax.evaluation.retrieval import SIMILARITIES, Retrieval, perturbation_retrieval
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhenotypicSpec(ScoredWellsSpec):
+class PhenotypicSpec(RankingSpec):
     """What activity and consistency share.
 
     Attributes:
       within: columns of strata; perturbations are ranked within their stratum alone.
       similarity: see `perturbation_retrieval`.
-      null_size: random rankings.
     """
 
     within: Annotated[
@@ -33,7 +32,7 @@ class PhenotypicSpec(ScoredWellsSpec):
     similarity: Annotated[
         str, Option("what to rank by; Euclidean suits one or two features", choices=SIMILARITIES)
     ] = "cosine"
-    null_size: Annotated[int, NULL_SIZE] = DEFAULT_NULL_SIZE
+    rule: Annotated[str, RULE] = "conservative"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ def run_activity(spec: ActivitySpec, progress: Progress) -> Result:
             within=spec.within,
             similarity=spec.similarity,
             schema=spec.schema,
+            rule=spec.rule,
             null_size=spec.null_size,
             seed=spec.seed,
         )
@@ -88,6 +88,7 @@ def run_activity(spec: ActivitySpec, progress: Progress) -> Result:
         table = by_perturbation(scores, spec.schema.perturbation, spec.within)
         perturbations.append(table.assign(embeddings=name))
         result.summary.append(_line(name, scores, "perturbations active"))
+        result.summary += null_notes(name, scores, spec, [spec.schema.perturbation, *spec.within])
     result.tables = {"activity": pd.concat(means), "perturbations": pd.concat(perturbations)}
     result.summary.append(describe(spec.holdout_controls))
     return result
@@ -110,6 +111,7 @@ def run_consistency(spec: ConsistencySpec, progress: Progress) -> Result:
             min_perturbations=spec.min_perturbations,
             max_targets=spec.max_targets,
             schema=spec.schema,
+            rule=spec.rule,
             null_size=spec.null_size,
             seed=spec.seed,
         )
@@ -117,12 +119,13 @@ def run_consistency(spec: ConsistencySpec, progress: Progress) -> Result:
             "consistency": summarize_nap(scores.groups, spec.within),
             "targets": scores.groups.rename(columns={"label": "target"}),
             "perturbations": by_perturbation(
-                scores, by, spec.within, null_size=spec.null_size, seed=spec.seed
+                scores, by, spec.within, rule=spec.rule, null_size=spec.null_size, seed=spec.seed
             ),
         }
         for table, part in own.items():
             tables[table].append(part.assign(embeddings=name))
         result.summary.append(_line(name, scores, "targets consistent"))
+        result.summary += null_notes(name, scores, spec, ["label", *spec.within])
     result.tables = {name: pd.concat(parts) for name, parts in tables.items()}
     return result
 

@@ -1,21 +1,29 @@
 """Retrieval of perturbations and siblings, and the CPJUMP1 benchmark (Tables 4, 8 and 9)."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Annotated, ClassVar
 
 import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import cpjump1
+from mae_jax.evaluation.average_precision import RULES
 from mae_jax.evaluation.holdout import correct_with_holdout, describe
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
-from mae_jax.evaluation.retrieval import perturbation_retrieval, sibling_retrieval
+from mae_jax.evaluation.retrieval import (
+    Retrieval,
+    fraction_over_seeds,
+    perturbation_retrieval,
+    sibling_retrieval,
+)
 
-_RULE = Option("how a perturbation is called retrieved", choices=("copairs", "2023"))
+RULE = Option("how a perturbation is called retrieved", choices=RULES)
 NULL_SIZE = Option("number of random rankings")
 DEFAULT_NULL_SIZE = 10_000
 
@@ -28,7 +36,7 @@ class RankingSpec(ScoredWellsSpec):
       rule, null_size: see `group_significance`.
     """
 
-    rule: Annotated[str, _RULE] = "copairs"
+    rule: Annotated[str, RULE] = "copairs"
     null_size: Annotated[int, NULL_SIZE] = DEFAULT_NULL_SIZE
 
 
@@ -78,7 +86,7 @@ class CPJUMP1Spec(RankingSpec):
     design: Annotated[
         str | os.PathLike[str], Option("folder of CPJUMP1's metadata", metavar="FOLDER")
     ]
-    rule: Annotated[str, _RULE] = "2023"
+    rule: Annotated[str, RULE] = "2023"
 
 
 def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
@@ -108,6 +116,7 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
                     f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
                     f"{scores.note}".rstrip()
                 )
+                result.summary += null_notes(name, scores, spec, spec.schema.perturbation)
     result.tables["retrieval"] = pd.concat(rows)
     if spec.holdout_splits > 1:
         table = result.tables["splits"] = pd.DataFrame(splits)
@@ -118,6 +127,29 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
             )
     result.summary.append(describe(spec.holdout_controls))
     return result
+
+
+def null_notes(
+    name: str, scores: Retrieval, spec: RankingSpec, by: str | Sequence[str]
+) -> list[str]:
+    """How much the fraction depends on the draws of the null, and whether it is calibrated."""
+    if scores.queries.empty:
+        return []
+    low, high = fraction_over_seeds(
+        scores, by, rule=spec.rule, null_size=spec.null_size, seed=spec.seed
+    )
+    notes = []
+    if low < high:
+        notes.append(f"{name}: {low:.3f} to {high:.3f} over 3 seeds of the null")
+    sizes = scores.queries[["positives", "negatives"]].drop_duplicates().to_numpy()
+    m, n = min(sizes.tolist(), key=lambda size: comb(sum(size), size[0]))
+    if spec.rule != "conservative" and comb(m + n, m) < 1000:
+        notes.append(
+            f"{name}: {m} positives are all first among {n} negatives by chance once in "
+            f"{comb(m + n, m)}, which --rule {spec.rule} calls significant; --rule conservative "
+            "does not"
+        )
+    return notes
 
 
 def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
@@ -141,6 +173,7 @@ def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
             f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} labels "
             f"{scores.note}".rstrip()
         )
+        result.summary += null_notes(name, scores, spec, "label")
     result.tables["siblings"] = pd.concat(rows)
     result.summary.append(describe(spec.holdout_controls))
     return result
