@@ -1,8 +1,11 @@
 """`mae-jax convert`: PyTorch weights or a run's checkpoint to a saved model, and back."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output
 
 HELP = "Convert PyTorch weights or a run's checkpoint to a saved model, or export to PyTorch."
 EXAMPLE = """\
@@ -24,9 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--channels",
         type=comma_list,
         action="extend",
-        metavar="NAME",
-        help="names of the channels in the model's order, comma-separated (RGB models are adapted "
-        "to that many)",
+        metavar="NAME,…",
+        help="names of the channels in the model's order (RGB models are adapted to that many)",
     )
     parser.add_argument(
         "--bias-layout",
@@ -58,12 +60,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="added to the variance of the scaled pixels (default: the model's, or 1e-5)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    add_dry_run(parser)
+    add_overwrite(parser)
     parser.add_argument(
         "--export", action="store_true", help="write a PyTorch state dict instead of a model"
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Convert, and report what was written."""
     import dataclasses
 
@@ -73,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.networks.torch_import import export_model
     from mae_jax.weights.import_options import ImportOptions
 
+    check_output(args.target if args.export else Path(args.target) / "config.json", args.overwrite)
     channels = tuple(args.channels) if args.channels else None
     model = from_pretrained(
         args.source,
@@ -86,17 +91,24 @@ def run(args: argparse.Namespace) -> None:
     )
     config, params, preprocessing = model
     ImportOptions.check_named(preprocessing.channels, args.source)
+    result = {"out": args.target, "network": of_config(config).name,
+              "parameters": model.num_params, "channels": preprocessing.channels}  # fmt: skip
     if args.scale is not None:
         preprocessing = dataclasses.replace(preprocessing, scale=args.scale)
     if args.eps is not None:
         preprocessing = dataclasses.replace(preprocessing, eps=args.eps)
+    if args.dry_run:
+        print(f"{args.source}: {result['network']}, {model.num_params:,} parameters; nothing was "
+              "written")  # fmt: skip
+        return {**result, "dry_run": True}
     if args.export:
         count = export_model(args.target, params, config, preprocessing)
         print(f"{args.target}: {count} tensors of a {of_config(config).name}")
-        return
+        return result
     save_model(args.target, params, config, preprocessing)
     names = ", ".join(preprocessing.channels)
     print(
         f"{args.target}: {of_config(config).name}, {model.num_params:,} parameters, "
         f"channels {names}, scale {preprocessing.scale or 'of the pixel type'}"
     )
+    return result

@@ -1,10 +1,14 @@
 """`mae-jax correct`: removes batch effects from embeddings."""
 
 import argparse
+from typing import Any
 
 from mae_jax.cli.field_options import add_field_options, default_text
 from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output, notes_of
+from mae_jax.errors import InputError
 from mae_jax.evaluation.columns import ReadOptions
+from mae_jax.evaluation.correction_spec import CORRECTIONS
 from mae_jax.evaluation.profiles import ColumnSchema
 from mae_jax.evaluation.protocols.base import WellsSpec
 
@@ -84,11 +88,14 @@ def read_options(args: argparse.Namespace) -> ReadOptions:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    method = f"{', '.join(CORRECTIONS)} (default: tvn)"
     parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
     parser.add_argument(
         "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv or .h5ad to write"
     )
-    parser.add_argument("--method", default="tvn", help="a correction's name (default: tvn)")
+    parser.add_argument("--method", default="tvn", metavar="NAME", help=method)
+    add_dry_run(parser)
+    add_overwrite(parser)
     parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
     parser.add_argument("--fitted", metavar="FILE", help="apply this fitted correction")
     parser.add_argument(
@@ -110,7 +117,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_read_options(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit or load a correction, apply it, write the result."""
     from mae_jax.evaluation.corrections import Correction, fit, label
     from mae_jax.evaluation.holdout import held_out_controls, mark_seen
@@ -118,11 +125,13 @@ def run(args: argparse.Namespace) -> None:
 
     schema = column_schema(args)
     check_ending(args.out)
+    check_output(args.out, args.overwrite)
+    check_output(args.save_fit, args.overwrite)
     if args.stream:
         return _run_stream(args)
-    profiles = Profiles.read(args.embeddings, options=read_options(args), notes=print).checked(
-        nan=args.nan, duplicates=args.duplicates, schema=schema
-    )
+    profiles = Profiles.read(
+        args.embeddings, options=read_options(args), notes=notes_of(args)
+    ).checked(nan=args.nan, duplicates=args.duplicates, schema=schema)
     held_out = held_out_controls(profiles, args.holdout_controls, schema=schema, seed=args.seed)
     reference = profiles.take(~held_out) if held_out.any() else profiles
     if args.fitted:
@@ -131,6 +140,9 @@ def run(args: argparse.Namespace) -> None:
         correction = fit(
             reference, args.method, fit_on=args.fit_on, batch=args.batch, schema=schema
         )
+    if args.dry_run:
+        print(f"{len(profiles):,} wells x {profiles.width} features; nothing was written")
+        return {"out": args.out, "dry_run": True, "wells": len(profiles)}
     correction = correction.fit_missing_batches(reference)
     corrected = mark_seen(correction.transform(profiles), correction)
     corrected.write(args.out)
@@ -141,13 +153,17 @@ def run(args: argparse.Namespace) -> None:
         f"{len(corrected):,} wells x {corrected.width} features, {label(correction.method)}, {how}"
     )
     print(args.out)
+    return {"out": args.out, "wells": len(corrected), "features": corrected.width,
+            "method": correction.method, "fit_on": correction.fit_on}  # fmt: skip
 
 
-def _run_stream(args: argparse.Namespace) -> None:
+def _run_stream(args: argparse.Namespace) -> dict[str, Any]:
     from mae_jax.evaluation.corrections import Correction
     from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
 
-    stream = StreamedProfiles(args.embeddings, options=read_options(args), notes=print)
+    if args.dry_run:
+        raise InputError("--dry-run reads all wells at once; leave --stream out.")
+    stream = StreamedProfiles(args.embeddings, options=read_options(args), notes=notes_of(args))
     if args.fitted:
         correction = Correction.load(args.fitted)
     else:
@@ -165,3 +181,4 @@ def _run_stream(args: argparse.Namespace) -> None:
     if args.save_fit:
         correction.save(args.save_fit)
     print(args.out)
+    return {"out": args.out, "method": correction.method, "fit_on": correction.fit_on}

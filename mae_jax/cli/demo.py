@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mae_jax.cli.option_types import comma_list_of
+from mae_jax.cli.outputs import add_dry_run
 
 HELP = (
     "Run everything on a synthetic screen: render, index, train, embed, correct, evaluate, "
@@ -24,11 +26,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="also write the tables of all seeds to this folder")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
                         help="small screen, short training: checks that all runs")  # fmt: skip
+    add_dry_run(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the demo and print the path of its report."""
-    from mae_jax.cli.demo_pipeline import demo
+    from mae_jax.cli.demo_pipeline import demo, dry_run
 
+    if args.dry_run:
+        lines = dry_run(args.out, seeds=args.seeds or [0], quick=args.quick)
+        print(*lines, sep="\n")
+        return {"out": args.out, "dry_run": True, "commands": lines}
     report = demo(args.out, seeds=args.seeds or [0], quick=args.quick, record=args.record)
     print(f"\nreport: {report.resolve()}")
+    return {"out": args.out, "report": report.resolve()}

@@ -2,13 +2,14 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mae_jax.errors import INTERRUPTED, MACHINE, InputError, MachineError
 from mae_jax.files import read_json, write_json
 from mae_jax.report.page import UNSEEN, Sources, verdict, write_report
 from mae_jax.report.summary import write_record
+from mae_jax.synth.config import ScreenConfig
 
 # Many small fields, since a correction of batch effects needs wells. There are about twice as many
 # controls as the embedding has features, so that their covariance is well determined, and 96 known
@@ -68,11 +69,27 @@ def demo(
     return report
 
 
+def dry_run(out: str | Path, *, seeds: Sequence[int] = (0,), quick: bool = False) -> list[str]:
+    """The commands of a demo that has not begun, in order; nothing is run or written."""
+    lines: list[str] = []
+    for number, seed in enumerate(seeds):
+        folder = Path(out) if number == 0 else Path(out) / f"seed-{seed}"
+        Run(folder, seed, quick, run_line=lambda argv: lines.append(_line(argv))).go()
+    return lines
+
+
 class Run:
     """One seed of the demo, in a folder of its own."""
 
-    def __init__(self, folder: Path, seed: int, quick: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        quick: bool,
+        run_line: Callable[[list[str]], None] | None = None,
+    ) -> None:
         self.folder, self.seed, self.quick = folder, seed, quick
+        self._run_line = run_line or self._execute
 
     def go(self) -> None:
         """Run all commands in order; each skips work that is done."""
@@ -81,7 +98,7 @@ class Run:
         self._run("synth", "--out", at / "screen", "--seed", seed, *quick["synth"])
         index = at / "index.parquet"
         if not index.exists():
-            last = f"EXP-{read_json(at / 'screen' / 'screen.json')['experiments']}"
+            last = f"EXP-{2 if self.quick else ScreenConfig.experiments}"
             self._run("index", at / "screen" / "load_data.csv", "--out", index,
                       "--validation", last, "--check")  # fmt: skip
         self._run("train", "--config", "demo", f"--config.data.index={index}",
@@ -97,18 +114,20 @@ class Run:
                       "--crop", "64", "--out", at / "embeddings" / name)  # fmt: skip
         folders = [str(at / "embeddings" / name) for name in encoders]
         self._run("correct", "--embeddings", folders[0], "--method", "tvn",
-                  "--out", at / "corrected.parquet")  # fmt: skip
+                  "--out", at / "corrected.parquet", "--overwrite")  # fmt: skip
         self._run("evaluate", "recall", "--embeddings", ",".join(folders), "--relationships",
                   at / "screen" / "relationships.csv", "--corrections", "all",
-                  "--by", "Metadata_Gene", "--out", at / "evaluation")  # fmt: skip
+                  "--by", "Metadata_Gene", "--out", at / "evaluation", "--overwrite")  # fmt: skip
         self._run("reconstruct", "--encoder", at / "train" / "model", "--index", index,
-                  "--split", "validation", "--out", at / "pictures")  # fmt: skip
+                  "--split", "validation", "--out", at / "pictures", "--overwrite")  # fmt: skip
 
     def _run(self, command: str, *words: str | Path) -> None:
+        self._run_line([command, *map(str, words)])
+
+    def _execute(self, argv: list[str]) -> None:
         from mae_jax.cli.main import main
 
-        argv = [command, *map(str, words)]
-        line = shlex.join(["mae-jax", *argv])
+        line = _line(argv)
         print(f"\n$ {line}", flush=True)
         began = time.monotonic()
         status = main(argv)
@@ -129,3 +148,7 @@ class Run:
     def history(self) -> list[tuple[str, float | None]]:
         """The commands of this run with their seconds, in order."""
         return list(self._timings().items())
+
+
+def _line(argv: Sequence[str]) -> str:
+    return shlex.join(["mae-jax", *argv])

@@ -1,10 +1,18 @@
 """`mae-jax embed`: every well of a screen through an encoder."""
 
 import argparse
+import dataclasses
 import sys
+from typing import TYPE_CHECKING, Any
 
-from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.option_types import add_screen, comma_list, screen
+from mae_jax.cli.outputs import add_dry_run, add_overwrite
 from mae_jax.cli.removed_options import removed_option
+
+if TYPE_CHECKING:
+    from mae_jax.data.index import Index
+    from mae_jax.inference.task_slice import TaskSlice
+    from mae_jax.networks.encoder import Encoder
 
 HELP = "turn every well of a screen into an embedding with any encoder"
 EXAMPLE = """\
@@ -18,12 +26,12 @@ SLURM array or under jax.distributed each process detects its own slice of the w
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    from mae_jax.inference.embedding_job import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
+    from mae_jax.inference.job_defaults import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
 
     add = parser.add_argument
     encoder = "a saved model, a training's work folder, or a baseline: intensity, random"
     add("--encoder", required=True, metavar="PATH_OR_NAME", help=encoder)
-    add("--index", required=True, help="the screen's index, LoadData CSV or folder of images")
+    add_screen(parser)
     add("--out", required=True, help="the embeddings folder, on a local disk, s3:// or gs://")
     pooling = "the class token, the mean over patches, or one mean per channel (default: mean)"
     add("--pooling", default="mean", choices=("class", "mean", "channel"), help=pooling)
@@ -52,16 +60,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, help="decoding threads (default: one per CPU, at least 4)")
     memory = f"decoded pixels that may wait ({MEMORY / 1e9:g})"
     add("--memory", type=float, default=MEMORY / 1e9, metavar="GB", help=memory)
-    add("--quiet", action="store_true", help="no progress bar")
+    add_dry_run(parser)
+    add_overwrite(parser)
     removed_option(parser, "--batch", "--batch-size")
     removed_option(parser, "--part-wells", "--wells-per-shard")
     removed_option(parser, "--shard", "--task")
     removed_option(parser, "--shards", "--num-tasks")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Load encoder and index, and do this process's slice."""
     from mae_jax.data.readers.open_screen import open_screen
+    from mae_jax.embeddings.manifest import delete_embeddings
     from mae_jax.encoders import load_encoder
     from mae_jax.errors import InputError
     from mae_jax.inference import detect_task_slice, embed_index, parse_task_slice
@@ -74,9 +84,16 @@ def run(args: argparse.Namespace) -> None:
         task, launcher = detect_task_slice(args.num_tasks)
     if task.count > 1:
         print(f"task {task} ({launcher})", file=sys.stderr)
+    encoder, index = load_encoder(args.encoder, dtype=args.dtype), open_screen(screen(args))
+    if args.overwrite and not args.dry_run:
+        if task.count > 1:
+            raise InputError("--overwrite is for one task alone; delete the folder beforehand.")
+        delete_embeddings(args.out)
+    if args.dry_run:
+        return _dry_run(args, encoder, index, task)
     report = embed_index(
-        load_encoder(args.encoder, dtype=args.dtype),
-        open_screen(args.index),
+        encoder,
+        index,
         args.out,
         pooling=args.pooling,
         block=args.block,
@@ -102,8 +119,31 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"no well could be embedded; the first one is {report.first_skipped}")
     if report.complete and not report.total_wells:
         raise InputError(f"no well could be embedded; {args.out}/skipped.csv has the reasons.")
+    result: dict[str, Any] = {"out": args.out, **dataclasses.asdict(report)}
     if args.anndata and report.complete:
         from mae_jax.embeddings.anndata import write_anndata
 
-        print(write_anndata(args.out, args.anndata))
+        result["anndata"] = write_anndata(args.out, args.anndata)
+        print(result["anndata"])
     print(args.out)
+    return result
+
+
+def _dry_run(
+    args: argparse.Namespace, encoder: "Encoder", index: "Index", task: "TaskSlice"
+) -> dict[str, Any]:
+    """Say what the job would do; everything but reading pixels is checked."""
+    from mae_jax.inference.embedding_job import resolve_channels
+    from mae_jax.inference.embedding_plan import make_plan
+
+    encoder.check_pooling(args.pooling)
+    plan = make_plan(index, args.wells_per_shard, args.channels, args.crop)
+    encoder.check_crop(plan.crop or encoder.preprocessing.crop)
+    plan, width = resolve_channels(encoder, plan, args.pooling)
+    shards = task.shards(plan.num_shards)
+    wells = sum(map(plan.shard_size, shards))
+    print(f"{encoder}")
+    print(f"{wells} wells of {plan.num_sites} sites in {len(shards)} shards, task {task}")
+    print(f"{width or 'no'} features per well, to {args.out}; nothing was written")
+    return {"out": args.out, "dry_run": True, "wells": wells, "sites": plan.num_sites,
+            "shards": len(shards), "features": width}  # fmt: skip

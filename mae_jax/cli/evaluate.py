@@ -7,16 +7,23 @@ are the fields of the specifications.
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from mae_jax.cli.correct import add_read_options, add_schema_options, column_schema, read_options
 from mae_jax.cli.field_options import add_field_options, default_text, options_of
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output, notes_of
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
 from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.profiles import ColumnSchema
 from mae_jax.evaluation.protocols import EVALUATIONS
-from mae_jax.evaluation.protocols.base import MapSpec, ScoredWellsSpec, embeddings_name
+from mae_jax.evaluation.protocols.base import (
+    MapSpec,
+    ScoredWellsSpec,
+    WellsSpec,
+    embeddings_name,
+)
 from mae_jax.flops import PublishedMAE
 from mae_jax.viz.projection import METHODS
 
@@ -45,6 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             epilog=f"example:\n  mae-jax evaluate {name} {evaluation.example}",
         )
         add_spec_options(command, evaluation.spec)
+        add_dry_run(command)
+        add_overwrite(command)
         command.add_argument(
             "--out", required=evaluation.needs_out, metavar="FOLDER",
             help="folder of the tables and of the page index.html",
@@ -79,11 +88,7 @@ def write_page(args: argparse.Namespace, result: "Result", spec: "Spec | None") 
 
         index = open_screen(args.index)
     options = PageOptions(index=index, index_path=args.index or "", projection=args.projection)
-    print(write_evaluation_page(args.out, result, spec, options, _say))
-
-
-def _say(message: str) -> None:
-    print(message, flush=True)
+    print(write_evaluation_page(args.out, result, spec, options, notes_of(args)))
 
 
 def add_spec_options(parser: argparse.ArgumentParser, spec: "type[Spec]") -> None:
@@ -109,18 +114,38 @@ def add_spec_options(parser: argparse.ArgumentParser, spec: "type[Spec]") -> Non
         removed_option(parser, "--resamples", reason=reason)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the chosen evaluation, save its files and print its summary."""
     from mae_jax import evaluation
 
-    spec = specification(args)
-    result = evaluation.run(spec, _say)
+    check_output(Path(args.out) / "settings.json" if args.out else None, args.overwrite)
+    spec, notes = specification(args), notes_of(args)
+    if args.dry_run:
+        return _dry_run(spec, notes)
+    result = evaluation.run(spec, notes)
     path = result.save(args.out) if args.out else None
     for line in result.summary:
         print(line)
     if path is not None:
         write_page(args, result, spec)
         print(path)
+    return {"out": path, "evaluation": args.evaluation, "summary": result.summary,
+            "tables": result.tables}  # fmt: skip
+
+
+def _dry_run(spec: "Spec", notes: Callable[[str], None]) -> dict[str, Any]:
+    """Read the embeddings and the relationships, and say what they are."""
+    found: dict[str, Any] = {"evaluation": spec.name, "dry_run": True}
+    if isinstance(spec, WellsSpec):
+        wells = {name: len(profiles) for name, profiles in spec.load(notes).items()}
+        print(*(f"{name}: {count:,} wells" for name, count in wells.items()), sep="\n")
+        found["wells"] = wells
+    if isinstance(spec, MapSpec):
+        pairs = {database.name: len(database) for database in spec.databases()}
+        print(*(f"{name}: {count:,} relationships" for name, count in pairs.items()), sep="\n")
+        found["relationships"] = pairs
+    print("nothing was written")
+    return found
 
 
 def specification(args: argparse.Namespace) -> "Spec":

@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.data.image_uri import PROJECTIONS
 from mae_jax.errors import InputError, MachineError
@@ -116,9 +117,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="read URLs of these protocols too; file, s3, gs and https are allowed as they are",
     )
     parser.add_argument("--threads", type=int, default=8, help="images opened concurrently (8)")
+    add_dry_run(parser)
+    add_overwrite(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes the index, splits it, writes it and checks it, by the options."""
     from mae_jax.data.illumination import with_illumination
     from mae_jax.data.readers.open_screen import open_screen, screen_format
@@ -128,6 +131,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.threads < 1:
         raise InputError(f"--threads is {args.threads}; give 1 or more.")
+    check_output(args.out, args.overwrite)
+    check_output(args.report, args.overwrite)
     if args.allow_protocols:
         allowed = [*filter(None, [os.environ.get("MAE_JAX_PROTOCOLS")]), *args.allow_protocols]
         os.environ["MAE_JAX_PROTOCOLS"] = ",".join(allowed)
@@ -156,16 +161,22 @@ def run(args: argparse.Namespace) -> None:
         index = replace(index, table=table)
     titles = [readers()[name].title for name in formats if name in readers()]
     print(f"format: {', '.join(formats)} ({'; '.join(titles)})")
-    _print_summary(index)
+    result: dict[str, Any] = {"format": formats, **_print_summary(index)}
+    if args.dry_run:
+        print("nothing was written")
+        return {**result, "dry_run": True}
     if args.out:
         index = with_value_ranges(index)
         _print_ranges(index)
         print(f"wrote {index.write(args.out)}")
+        result["out"] = args.out
     if args.check or args.report:
         _check(index, args)
+        result["checked"] = True
     if not (args.out or args.check or args.report):
         print("nothing is written: add --out index.parquet if this is right, and --check to open "
               "every image")  # fmt: skip
+    return result
 
 
 def _plane(text: str) -> int | str:
@@ -199,7 +210,7 @@ def _fraction(names: list[str]) -> float | None:
     return None
 
 
-def _print_summary(index: "Index") -> None:
+def _print_summary(index: "Index") -> dict[str, Any]:
     table = index.table
     wells = index.wells()
     plates = wells.groupby(["Metadata_Experiment", "Metadata_Plate"], sort=False).size()
@@ -229,6 +240,7 @@ def _print_summary(index: "Index") -> None:
     else:
         reason = " (there is one experiment only)" if count["experiments"] == 1 else ""
         print(f"validation: empty{reason}")
+    return {**count, "channels": index.channels, "validation_sites": len(held_out)}
 
 
 def _print_ranges(index: "Index") -> None:
@@ -242,7 +254,9 @@ def _print_ranges(index: "Index") -> None:
 def _check(index: "Index", args: argparse.Namespace) -> None:
     from mae_jax.data.qc import check_index
 
-    report = check_index(index, threads=args.threads, progress=sys.stderr.isatty())
+    report = check_index(
+        index, threads=args.threads, progress=sys.stderr.isatty() and not args.quiet
+    )
     print()
     print(report.channels.to_string(index=False, float_format="{:.4g}".format))
     for finding in report.findings:

@@ -8,12 +8,16 @@ import logging
 import os
 import select
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 from mae_jax._version import __version__
+from mae_jax.cli.common_options import add_common_options, logging_at, take_common_options
 from mae_jax.cli.import_module import import_module
 from mae_jax.cli.launch import launch
+from mae_jax.cli.machine_output import print_document
 from mae_jax.cli.missing_packages import missing_package
 from mae_jax.cli.parser import Parser
 from mae_jax.config import nearest
@@ -83,28 +87,49 @@ def _run(argv: list[str]) -> int:
         args.overrides = overrides
     else:
         args = parser.parse_args(argv[1:])
+    common = take_common_options(args)
     _no_search_for_tpus()
     logging.setLogRecordFactory(_redacted_record)
     logging.getLogger("tifffile").disabled = True  # broken files are reported by our own readers
-    try:
-        for module in vars(args).pop("modules"):  # no option of the command itself
-            import_module(module)
-        command.run(args)
-    except KeyboardInterrupt:
-        print(f"\nmae-jax {name}: interrupted; the same command resumes.", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_left():
-            return BROKEN_PIPE
-        failure = machine_failure_message(error)
-        message = str(error) if isinstance(error, InputError) else failure
-        if isinstance(error, ModuleNotFoundError):
-            message = missing_package(error, name)
-        if message is None:
-            raise  # a defect: the traceback is what helps
-        print(redact_credentials(f"mae-jax {name}: {message}"), file=sys.stderr)
-        return WRONG_INPUT if failure is None else MACHINE
-    return DONE
+    result, status, message, ended = None, DONE, "", None
+    with ExitStack() as stack:
+        if common.json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(logging_at(common.level))
+        try:
+            for module in common.modules:
+                import_module(module)
+            result = command.run(args)
+        except KeyboardInterrupt:
+            status, message = INTERRUPTED, "interrupted; the same command resumes."
+            print(file=sys.stderr)
+        except SystemExit as end:  # a preempted training, which ends all that was to follow
+            ended, status = end, end.code if isinstance(end.code, int) else DONE
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and _reader_left():
+                return BROKEN_PIPE
+            status, message = _status_and_message(error, name)
+            if common.verbose:
+                traceback.print_exc()
+    if message:
+        message = redact_credentials(message)
+        print(f"mae-jax {name}: {message}", file=sys.stderr)
+    if common.json:
+        print_document(name, status, result, message)
+    if ended is not None:
+        raise ended
+    return status
+
+
+def _status_and_message(error: Exception, command: str) -> tuple[int, str]:
+    """The exit status and the sentence of an error; a defect is raised: its traceback helps."""
+    failure = machine_failure_message(error)
+    message = str(error) if isinstance(error, InputError) else failure
+    if isinstance(error, ModuleNotFoundError):
+        message = missing_package(error, command)
+    if message is None:
+        raise error
+    return (WRONG_INPUT if failure is None else MACHINE), message
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
@@ -118,10 +143,8 @@ def command_parser(name: str) -> argparse.ArgumentParser:
         description=command.HELP,
         epilog=f"example:\n{command.EXAMPLE}",
     )
-    parser.add_argument("--import", action="append", default=[], dest="modules", metavar="MODULE",
-                        help="import a module of your own first, such as one that registers a "
-                        "network; a name or a file.py")  # fmt: skip
     command.arguments(parser)
+    add_common_options(parser)
     return parser
 
 
@@ -171,9 +194,10 @@ def _overview() -> str:
         f"mae-jax {__version__}: masked autoencoders for microscopy\n\n"
         f"usage: mae-jax COMMAND [options]\n\n{rows}\n\n"
         "`mae-jax COMMAND --help` shows the options and an example.\n\n"
-        "exit status: 0 done; 2 wrong input; 70 a training step hung; 71 machine failure (memory,\n"
-        "disk, storage, a killed process); 130 interrupted. After 70, 71 and 130 the same command\n"
-        "resumes."
+        "exit status: 0 done; 1 a defect, with its traceback; 2 wrong input; 70 a training step\n"
+        "hung; 71 machine failure (memory, disk, storage, a killed process); 75 preempted, if the\n"
+        "launcher asks for it; 130 interrupted; 141 the reader of the output left. After 70, 71,\n"
+        "75 and 130 the same command resumes."
     )
 
 

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from mae_jax.errors import InputError
+
 
 def comma_list(text: str) -> list[str]:
     """The values of a comma-separated option, such as `DNA,ER,RNA`.
@@ -41,3 +43,27 @@ class CommaList:
             raise argparse.ArgumentTypeError(
                 f"'{text}' does not consist of values of type {name}, separated by commas"
             ) from None
+
+
+def add_screen(parser: argparse.ArgumentParser, help_text: str = "") -> None:
+    """Declare the screen to read: positional, or `--index`; `screen` gives it."""
+    text = help_text or "the screen's index, LoadData CSV or folder of images"
+    parser.add_argument("screen", nargs="?", metavar="INDEX", help=text)
+    parser.add_argument("--index", metavar="INDEX", help="the same, as an option")
+
+
+def screen(args: argparse.Namespace) -> str:
+    """The screen that `add_screen` declares.
+
+    Raises:
+      InputError: none is given, or two.
+    """
+    if args.index is not None and args.screen is not None:
+        raise InputError(
+            f"two screens are given, {args.screen} and {args.index}; give one, and separate the "
+            "values of an option by commas."
+        )
+    index: str | None = args.screen if args.index is None else args.index
+    if index is None:
+        raise InputError("no screen is given; give its index, as a path or with --index.")
+    return index

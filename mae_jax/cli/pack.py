@@ -1,9 +1,12 @@
 """`mae-jax pack`: converts any index into a store that training reads quickly."""
 
 import argparse
+import dataclasses
 import sys
+from typing import Any
 
-from mae_jax.cli.option_types import comma_list, comma_list_of
+from mae_jax.cli.option_types import add_screen, comma_list, comma_list_of, screen
+from mae_jax.cli.outputs import add_dry_run
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
 
@@ -17,7 +20,7 @@ EXAMPLE = """\
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("index", help="the index of the screen (parquet)")
+    add_screen(parser, "the index of the screen (parquet)")
     parser.add_argument("--out", required=True, help="the folder of the store")
     parser.add_argument(
         "--layout", default="zarr", choices=["zarr", "tiles"], help="of the store (zarr)"
@@ -51,16 +54,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         help="stop above this fraction of unreadable sites (0.01)",
     )
+    add_dry_run(parser)
     removed_option(parser, "--max-broken", "--max-unreadable-fraction")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Packs this process's shard of the screen."""
     from mae_jax.data.illumination import with_illumination
     from mae_jax.data.index import Index
     from mae_jax.data.pack import PackSettings, pack
+    from mae_jax.data.pack_units import plan_units
 
-    index = Index.read(args.index)
+    index = Index.read(screen(args))
     if args.illumination:
         index = with_illumination(index)
     settings = PackSettings(
@@ -72,21 +77,27 @@ def run(args: argparse.Namespace) -> None:
         percentiles=(args.percentiles[0], args.percentiles[1]),
         max_unreadable_fraction=args.max_unreadable_fraction,
     )
+    if args.dry_run:
+        units = len(plan_units(index, settings))
+        print(f"{len(index)} sites in {units} units, to {args.out}; nothing was written")
+        return {"out": args.out, "dry_run": True, "sites": len(index), "units": units}
     result = pack(
         index,
         args.out,
         settings,
         shard=_shard(args.shard),
         threads=args.threads,
-        progress=sys.stderr.isatty(),
+        progress=sys.stderr.isatty() and not args.quiet,
     )
+    record = {"out": args.out, **dataclasses.asdict(result)}
     print(f"{result.done} of {result.units} units are done")
     if not result.finished:
         print("run the other shards, unless they run: the last one verifies and finishes the store")
-        return
+        return record
     if result.skipped:
         print(f"{result.skipped} sites could not be read: see {args.out}/skipped.csv")
     print(f"verified every checksum; wrote {args.out}/index.parquet")
+    return {**record, "index": f"{args.out}/index.parquet"}
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """`mae-jax plan`: memory, FLOPs and time of a training before it runs."""
 
 import argparse
+from typing import Any
 
 HELP = (
     "Estimate the memory, step time and run time of a training on a TPU slice or a GPU cluster, "
@@ -30,11 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also list the N operations with the most memory traffic, by layer and pass (TPUs)",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Estimate the run, print the estimate, and write it with --json."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Estimate the run, and print the estimate."""
     import jax
     from jax.sharding import AbstractMesh
 
@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict
     from mae_jax.distributed.mesh import AXES, mesh_shape
-    from mae_jax.files import write_json
     from mae_jax.planning import DoesNotFit, estimate_run, parse_slice
     from mae_jax.planning.format import format_estimate, format_operations, to_json
     from mae_jax.train.accumulation import fit_accumulation
@@ -66,12 +65,8 @@ def run(args: argparse.Namespace) -> None:
             f"{slice_.accelerator.memory / 2**30:.0f} GiB of a {slice_.accelerator.name} device.\n"
             "             Raise optimizer.grad_accum_steps or mesh.fsdp, or set remat."
         )
-        if args.json:
-            result = {"slice": slice_.name, "fits": False, "wanted_bytes": error.required_bytes}
-            write_json(args.json, result)
-        return
+        return {"slice": slice_.name, "fits": False, "wanted_bytes": error.required_bytes}
     print(format_estimate(estimate, args.mfu))
     if args.top:
         print(f"\n{format_operations(estimate, args.top)}")
-    if args.json:
-        write_json(args.json, to_json(estimate))
+    return to_json(estimate)

@@ -1,9 +1,11 @@
 """`mae-jax reconstruct`: what a masked autoencoder makes of a screen's images."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.option_types import add_screen, comma_list, screen
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output
 from mae_jax.cli.removed_options import removed_option
 
 HELP = "show masked, reconstructed and original images of a screen"
@@ -22,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a saved model with its decoder, or a training's folder",
     )
-    add("--index", required=True, help="the screen's index, LoadData CSV or folder of images")
+    add_screen(parser)
     add("--out", required=True, help="the folder for index.html and the pictures")
     add("--mask-ratio", type=float, help="share of patches to hide (that of training)")
     several: dict[str, Any] = {"type": comma_list, "action": "extend"}
@@ -36,20 +38,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing", **several, default=[], metavar="NAME,…", help=missing)
     add("--crop", type=int, help="side of a crop in pixels (that of training)")
     add("--seed", type=int, default=0, help="of the masks and the choice of wells (0)")
+    add_dry_run(parser)
+    add_overwrite(parser)
     removed_option(parser, "--model", "--encoder")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draws the pictures and prints the path of the page."""
     from mae_jax.data.readers.open_screen import open_screen
     from mae_jax.encoders import load_encoder
     from mae_jax.inference.reconstruction_job import reconstruct_index
 
-    index = open_screen(args.index)
+    check_output(Path(args.out) / "index.html", args.overwrite)
+    index = open_screen(screen(args))
     if args.split:
         index = index.select(Split=args.split)
+    encoder = load_encoder(args.encoder)
+    if args.dry_run:
+        print(f"{encoder}\n{len(index.wells())} wells to choose from; nothing was written")
+        return {"out": args.out, "dry_run": True, "wells": len(index.wells())}
     page = reconstruct_index(
-        load_encoder(args.encoder),
+        encoder,
         index,
         args.out,
         mask_ratio=args.mask_ratio,
@@ -61,3 +70,4 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     print(page)
+    return {"out": page}

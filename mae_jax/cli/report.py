@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mae_jax.cli.option_types import comma_list_of
+from mae_jax.cli.outputs import add_overwrite, check_output
 
 HELP = "Write one HTML page about a run: reconstructions, loss, recall, gene map."
 EXAMPLE = "  mae-jax report --train runs/mine --evaluation evaluation --out report.html"
@@ -25,12 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--title", default="mae_jax report")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    add_overwrite(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write the page and print its path."""
     from mae_jax.report.page import Sources, write_report
 
+    check_output(args.out, args.overwrite)
     sources = Sources(
         train=args.train[0] if args.train else None,
         compared=args.train[1:],
@@ -38,4 +42,6 @@ def run(args: argparse.Namespace) -> None:
         reconstructions=args.reconstructions,
         complexes=args.complexes,
     )
-    print(write_report(args.out, sources, args.title))
+    page = write_report(args.out, sources, args.title)
+    print(page)
+    return {"out": page}

@@ -1,6 +1,9 @@
 """`mae-jax synth`: render a synthetic Cell Painting screen."""
 
 import argparse
+from typing import Any
+
+from mae_jax.cli.outputs import add_dry_run
 
 HELP = "Render a synthetic Cell Painting screen with known biology."
 EXAMPLE = """  mae-jax synth --out runs/screen --seed 0
@@ -28,10 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-strength", type=float, help="scale of the batch effects (default 1)")
     add("--noise-strength", type=float, help="scale of the noise (default 1)")
     add("--processes", type=int, help="worker processes (default: one per CPU)")
-    add("--quiet", action="store_true", help="show no progress bar")
+    add_dry_run(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Render the screen and print the path of its table."""
     from mae_jax.config import from_dict
     from mae_jax.synth import (
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         make_screen,
     )
 
-    own = {"out", "channels", "complex_size", "processes", "quiet"}
+    own = {"out", "channels", "complex_size", "processes", "quiet", "dry_run"}
     values = {k: v for k, v in vars(args).items() if k not in own and v is not None}
     if args.genes is not None or args.complex_size is not None:
         genes = ScreenConfig.genes if args.genes is None else args.genes
@@ -52,10 +55,14 @@ def run(args: argparse.Namespace) -> None:
         names = tuple(name.strip() for name in args.channels.split(","))
         values["channels"] = sets.get(args.channels.lower(), names)
     config = from_dict(ScreenConfig, values, where="synth")
-    table = make_screen(args.out, config, processes=args.processes, progress=not args.quiet)
     wells = config.experiments * config.plates * config.wells_per_plate
     print(
         f"{wells} wells on {config.experiments * config.plates} plates: {config.genes} genes, "
         f"{len(config.complex_sizes)} complexes, channels {', '.join(config.channels)}."
     )
+    if args.dry_run:
+        print("nothing was written")
+        return {"out": args.out, "dry_run": True, "wells": wells}
+    table = make_screen(args.out, config, processes=args.processes, progress=not args.quiet)
     print(table)
+    return {"out": args.out, "table": table, "wells": wells}

@@ -2,13 +2,18 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mae_jax.cli.outputs import add_dry_run
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from mae_jax.train import Trainer
 
 HELP = "Train a network as a config says. Started again, the same command resumes."
 EXAMPLE = (
@@ -40,10 +45,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     parser.add_argument("--help-config", action="store_true", help="print all config keys with "
                         "type, default, range and meaning, and stop")  # fmt: skip
+    add_dry_run(parser)
     removed_option(parser, "--stopped-status", "--preempted-exit-code")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Load the config, train, and print the folder of the saved model."""
     from mae_jax.cli.config_file import load_config
     from mae_jax.config import from_dict, to_dict
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.help_config:
         print(as_text(describe(TrainConfig)))
-        return
+        return {}
     if args.init_from is not None:
         args.config = args.config or "small"
         args.overrides = [*args.overrides, f"--config.init_from={args.init_from}"]
@@ -61,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     config = from_dict(TrainConfig, load_config(args.config, args.overrides).to_dict())
     if args.print_config:
         print("\n".join(yaml_lines(to_dict(config))))
-        return
+        return {"config": to_dict(config)}
     if args.workdir is None:
         raise InputError("--workdir is missing; give the folder of the run.")
     if not config.data.index and not config.data.datasets:
@@ -78,10 +84,38 @@ def run(args: argparse.Namespace) -> None:
     with initialize.explain_host_failure():
         callbacks, evaluators = load_hooks(args.config)
         trainer = Trainer(config, callbacks=callbacks, evaluators=evaluators, workdir=args.workdir)
+        if args.dry_run:
+            return _describe(trainer)
         model = trainer.fit()
     if model is None:  # all is saved; a launcher may need to know that more is to be done
         sys.exit(args.preempted_exit_code)
     print(model)
+    return {"workdir": args.workdir, "model": model}
+
+
+def _describe(trainer: "Trainer") -> dict[str, Any]:
+    """Say what the run would do: the network, the steps, and the devices."""
+    import jax
+
+    from mae_jax.networks.registry import of_config, param_shapes
+
+    config, model = trainer.config, trainer.fns.task.model
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(model)))
+    name = of_config(model).name
+    devices = f"{trainer.mesh.devices.size} x {jax.devices()[0].device_kind}"
+    print(
+        f"{name} of {parameters:,} parameters; {config.steps:,} steps of {config.data.batch} crops"
+    )
+    print(f"on {devices}, in {trainer.workdir}; nothing was written")
+    return {
+        "dry_run": True,
+        "workdir": trainer.workdir,
+        "network": name,
+        "parameters": parameters,
+        "steps": config.steps,
+        "batch": config.data.batch,
+        "devices": devices,
+    }
 
 
 def yaml_lines(table: Mapping[str, Any], indent: str = "") -> Iterator[str]:

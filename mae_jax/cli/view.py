@@ -2,6 +2,8 @@
 
 import argparse
 
+from mae_jax.cli.outputs import notes_of
+
 HELP = "look at embeddings: plates, a map of all wells, images and nearest neighbors"
 EXAMPLE = """\
   mae-jax view --embeddings embeddings/mine --index index.parquet
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.view.server import ViewServer
 
     options = ReadOptions(allow_incomplete=args.allow_incomplete)
-    profiles = Profiles.read(args.embeddings, options=options, notes=print)
+    profiles = Profiles.read(args.embeddings, options=options, notes=notes_of(args))
     index = open_screen(args.index) if args.index else None
     print(f"projecting {len(profiles)} wells …", flush=True)
     screen = Screen(profiles, index, method=args.method, limit=args.limit, seed=args.seed)

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,21 @@ def package_versions() -> dict[str, str]:
 def utc_now() -> str:
     """The time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def delete_embeddings(folder: str | os.PathLike[str]) -> None:
+    """Remove an embeddings folder, so that its job starts anew; nothing if it does not exist.
+
+    Raises:
+      InputError: the folder holds something else.
+    """
+    store = OutputStore(folder)
+    if store.exists(NAME):
+        store.delete_all()
+    elif store.list_names(""):
+        raise InputError(
+            f"{store} holds no embeddings, so that it is not overwritten; choose another folder."
+        )
 
 
 def read_manifest(store: OutputStore) -> Manifest:

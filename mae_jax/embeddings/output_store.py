@@ -7,6 +7,7 @@ to disk and renamed; an object store shows an object only once all of it has arr
 import os
 import posixpath
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -141,6 +142,15 @@ class OutputStore:
                 (self.local / name).unlink(missing_ok=True)
             elif self.exists(name):
                 self._fs.rm_file(self._remote(name))
+
+    def delete_all(self) -> None:
+        """Remove the folder with all that is in it, if it exists."""
+        with self._errors("", "removed"):
+            if self.local is not None:
+                if self.local.exists():
+                    shutil.rmtree(self.local)
+            elif self._fs.exists(self._root):
+                self._fs.rm(self._root, recursive=True)
 
     def move(self, name: str, new_name: str) -> None:
         """Rename the file `name`; does nothing if another process has moved it already."""

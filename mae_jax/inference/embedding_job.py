@@ -26,15 +26,13 @@ from mae_jax.errors import InputError
 from mae_jax.inference.batch_encoder import BatchEncoder
 from mae_jax.inference.embedding_loop import EmbeddingLoop
 from mae_jax.inference.embedding_plan import EmbeddingPlan, make_plan
+from mae_jax.inference.job_defaults import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
 from mae_jax.inference.progress import EmbedReport, Progress
 from mae_jax.inference.reading import read_ahead
 from mae_jax.inference.task_slice import TaskSlice, detect_task_slice, parse_task_slice
 from mae_jax.networks.channel_names import ChannelMatch
 from mae_jax.networks.encoder import Encoder
 
-BATCH_SIZE = 64  # per device
-WELLS_PER_SHARD = 64
-MEMORY = 2 * 10**9  # bytes of decoded pixels that may wait
 _MAX_REPAIRS = 3  # rounds of redoing damaged shards before the storage is blamed
 
 

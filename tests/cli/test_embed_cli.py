@@ -149,7 +149,7 @@ def test_reconstruct(model: Path, screen: Path, tmp_path: Path, capsys) -> None:
         "well_P1_A01_1.png",
         "missing_P1_A01_1.png",
     }
-    assert main([*words, "--split", "validation"]) == 2
+    assert main([*words, "--split", "validation", "--overwrite"]) == 2
     assert "validation" in capsys.readouterr().err
 
 

@@ -5,8 +5,9 @@ import argparse
 import pytest
 
 from mae_jax.cli.main import main
-from mae_jax.cli.option_types import comma_list, comma_list_of
+from mae_jax.cli.option_types import add_screen, comma_list, comma_list_of, screen
 from mae_jax.cli.parser import Parser
+from mae_jax.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +59,8 @@ def test_values_of_a_type_and_a_number(capsys):
         ("evaluate recall --embeddings a b --relationships c --out d",
          "commas: --embeddings a,b"),
         ("evaluate features --train a b --test c,d --out e", "a' has 1 values; give 2"),
-        ("reconstruct --encoder m --index i --out o --wells A01 B02", "commas: --wells A01,B02"),
+        ("reconstruct --encoder m --index i --out o --wells A01 B02 C03",
+         "commas: --wells A01,B02,C03"),
         ("reconstruct --model m --index i --out o", "--model is now called --encoder"),
         ("demo --seeds 0 1", "commas: --seeds 0,1"),
     ],
@@ -68,3 +70,15 @@ def test_the_commands_say_so(words, says, capsys):
         main(words.split())
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_screen_is_positional_or_an_option(tmp_path, capsys):
+    made = Parser()
+    add_screen(made)
+    assert screen(made.parse_args(["a.parquet"])) == "a.parquet"
+    assert screen(made.parse_args(["--index", "a.parquet"])) == "a.parquet"
+    with pytest.raises(InputError, match="no screen is given"):
+        screen(made.parse_args([]))
+    words = ["reconstruct", "--encoder", "m", "--index", "i", "--out", str(tmp_path)]
+    assert main([*words, "--wells", "A01", "B02"]) == 2  # B02 would be the screen
+    assert "two screens are given, B02 and i" in capsys.readouterr().err

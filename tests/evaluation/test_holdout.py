@@ -104,7 +104,7 @@ def test_scores_warn_of_controls_that_the_correction_saw(
         out = tmp_path / f"tvn{share}.parquet"
         assert main([*correct, share, "--out", str(out)]) == 0
         capsys.readouterr()
-        assert main([*score, str(out), "--out", str(tmp_path / "scores")]) == 0
+        assert main([*score, str(out), "--out", str(tmp_path / f"scores{share}")]) == 0
         printed = capsys.readouterr().out
         assert (f"{seen} of the negative controls that the score uses were seen" in printed) == (
             seen > 0

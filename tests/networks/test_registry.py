@@ -80,12 +80,12 @@ def test_it_embeds_once_its_module_is_imported(run, screen):
 
 
 def test_it_is_planned(screen):
-    words = ("plan", "--config", TOY, "--on", "h100-1", "--json", "plan.json")
+    words = ("plan", "--config", TOY, "--on", "h100-1", "--json")
     result = mae_jax_cli(*words, "--config.data.index=index.parquet", cwd=screen)
     assert result.returncode == 0, result.stderr
     # Encoder and decoder of 32 inputs and a code of 8, forward and backward, for 8 crops.
     products = 2 * 32 * 8
-    assert f"{3 * 2 * products * 8:g}" in json.dumps(json.loads((screen / "plan.json").read_text()))
+    assert f"{3 * 2 * products * 8:g}" in json.dumps(json.loads(result.stdout))
 
 
 def test_an_unknown_network_names_its_module_and_imports_nothing(tmp_path):

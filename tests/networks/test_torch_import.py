@@ -278,9 +278,10 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert preprocessing == Preprocessing(("a", "b"), True, 16, 255.0)
     for name, value in flatten(params).items():
         np.testing.assert_array_equal(flatten(loaded)[name], value)
-    assert main(["convert", str(tmp_path / "none.pt"), str(target)]) == 2
+    assert main(["convert", str(tmp_path / "none.pt"), str(tmp_path / "x")]) == 2
     assert "does not exist" in capsys.readouterr().err
-    assert main(["convert", str(tmp_path / "w.safetensors"), str(target), "--channels", "a"]) == 2
+    words = ["convert", str(tmp_path / "w.safetensors"), str(target), "--overwrite"]
+    assert main([*words, "--channels", "a"]) == 2
     assert "states channels ('a', 'b') in its metadata" in capsys.readouterr().err
 
 

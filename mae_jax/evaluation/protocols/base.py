@@ -15,6 +15,7 @@ from mae_jax.evaluation.chromosome_arms import (
     read_unexpressed,
 )
 from mae_jax.evaluation.columns import ReadOptions
+from mae_jax.evaluation.correction_spec import CORRECTIONS
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.holdout import correct_with_holdout, describe, seen_controls
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
@@ -26,6 +27,7 @@ from mae_jax.evaluation.results import Result
 Source = Profiles | str | os.PathLike[str]
 Progress = Callable[[str], None]
 GeneMapCorrection = Callable[[Profiles], Profiles]
+CORRECTION = Option(f"a correction: {', '.join(CORRECTIONS)}", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,7 @@ class ScoredWellsSpec(WellsSpec):
         and that the score uses alone; 0 is the paper's design, see `holdout`.
     """
 
-    correction: Annotated[str, Option("name of a correction")] = "tvn"
+    correction: Annotated[str, CORRECTION] = "tvn"
     holdout_controls: Annotated[
         float,
         Option(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
-from mae_jax.evaluation.protocols.base import MapSpec, Progress
+from mae_jax.evaluation.protocols.base import CORRECTION, MapSpec, Progress
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 from mae_jax.files import read_json
@@ -28,7 +28,7 @@ class GeneSetsSpec(MapSpec):
 
     name: ClassVar[str] = "genesets"
     sets: Annotated[GeneSets, Option('JSON {"name": [genes]} or CSV set,gene', metavar="FILE")]
-    correction: Annotated[str, Option("name of a correction")] = "tvn"
+    correction: Annotated[str, CORRECTION] = "tvn"
 
 
 def run_gene_sets(spec: GeneSetsSpec, progress: Progress) -> Result:

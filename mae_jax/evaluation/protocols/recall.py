@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from mae_jax.evaluation.correction_spec import CORRECTIONS
 from mae_jax.evaluation.corrections import TABLE2
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.protocols.base import MapSpec, Progress
+from mae_jax.evaluation.protocols.base import CORRECTION, MapSpec, Progress
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.recall_tables import (
     RecallTables,
@@ -31,7 +32,8 @@ class RecallSpec(MapSpec):
 
     name: ClassVar[str] = "recall"
     corrections: Annotated[
-        Sequence[str], Option("names of corrections, or all", nargs="+", metavar="NAME,…")
+        Sequence[str],
+        Option(f"all, or names: {', '.join(CORRECTIONS)}", nargs="+", metavar="NAME,…"),
     ] = ("tvn",)
     random: Annotated[
         int | None, Option("add random embeddings of this width", parse=int, metavar="WIDTH")
@@ -43,7 +45,7 @@ class CompareSpec(MapSpec):
     """Paired comparison of the recall of two or more embeddings under one correction."""
 
     name: ClassVar[str] = "compare"
-    correction: Annotated[str, Option("name of a correction")] = "tvn"
+    correction: Annotated[str, CORRECTION] = "tvn"
 
 
 @dataclass(frozen=True, kw_only=True)
