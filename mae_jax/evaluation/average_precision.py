@@ -211,8 +211,10 @@ def group_significance(
         else:
             counts = group["_size"].value_counts()
             if rule == "conservative":
-                null = sum(nulls[key] * (count / len(group)) for key, count in counts.items())
-                p = share_at_least(np.asarray(null), mean)
+                null = np.zeros(null_size)
+                for key, count in counts.items():
+                    null += nulls[key] * (count / len(group))  # type: ignore[index]
+                p = share_at_least(null, mean)
             elif len(counts) == 1:
                 p = share_above(nulls[counts.index[0]], mean)
             else:

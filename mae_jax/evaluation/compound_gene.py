@@ -136,7 +136,7 @@ def compound_gene_benchmark(
     names = compounds.index.get_level_values("compound").astype(str).to_numpy()
     labels = [f"{dose:g}" for dose in doses] + [MAX]
     seed_list = list(seeds)
-    ap = {label: [] for label in labels}
+    ap: dict[str, list[np.ndarray]] = {label: [] for label in labels}
     auc: dict[str, list[np.ndarray]] = {label: [] for label in labels}
     random_ap: dict[str, list[np.ndarray]] = {label: [] for label in labels}
     expected: dict[str, list[float]] = {label: [] for label in labels}
@@ -186,7 +186,13 @@ def compound_gene_benchmark(
     table = pd.DataFrame(rows, columns=columns)
     table.insert(4, "q", benjamini_hochberg(table["p"].to_numpy()))
     summary = [
-        _summary(label, *(np.array(part[label]) for part in (ap, auc, random_ap)), expected[label])
+        _summary(
+            label,
+            np.array(ap[label]),
+            np.array(auc[label]),
+            np.array(random_ap[label]),
+            expected[label],
+        )
         for label in labels
         if ap[label]
     ]

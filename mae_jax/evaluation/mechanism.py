@@ -99,7 +99,7 @@ def mechanism_accuracy(
     table = table.sort_values(treatment, ignore_index=True)
     twice = table[treatment].duplicated()
     if twice.any():
-        which = table.loc[int(np.argmax(twice)), treatment]
+        which = str(table[treatment].iloc[int(np.argmax(twice))])
         raise InputError(
             f"treatment {which} has several compounds or mechanisms; give every treatment one."
         )
@@ -148,7 +148,8 @@ def mechanism_accuracy(
         null = [_mean(_share_right(queries, found, possible, other)) for other in permuted]
         accuracies[name] = _accuracy(right, compound_codes, np.array(null))
         first = pd.Series(found, index=queries).groupby(level=0).first().reindex(out.index)
-        out[f"{name}_predicted"] = [labels[label_codes[i]] if i >= 0 else "" for i in first]
+        predicted = [str(labels[label_codes[int(i)]]) if i >= 0 else "" for i in first]
+        out[f"{name}_predicted"] = pd.Series(predicted, index=out.index)
         out[f"{name}_correct"] = right
     return MechanismAccuracy(accuracies["nsc"], accuracies.get("nscb"), out)
 

@@ -75,7 +75,7 @@ def run_compound_gene(spec: CompoundGeneSpec, progress: Progress) -> Result:
         result.summary += [
             f"{name}: mean AP {best['ap']:.3f} ± {best['ap_std']:.3f} (standard deviation, ddof 1, "
             f"over {spec.draws} draws of negatives; {best['ap_random']:.3f} at random), AUC "
-            f"{best['auc']:.3f}, {int(best['compounds'])} compounds at their highest similarity",
+            f"{best['auc']:.3f}, {best['compounds']:.0f} compounds at their highest similarity",
             f"{name}: {scores.note}",
         ]
     result.tables = {"doses": pd.concat(doses), "perturbations": pd.concat(perturbations)}
