@@ -228,15 +228,15 @@ def _print_summary(index: "Index") -> dict[str, Any]:
     print(f"plates: {', '.join(shown)}{', …' * (len(plates) > _SHOWN)}")
     print(f"channels: {', '.join(index.channels)}")
     print(f"example: {index.describe(0)}")
-    for name, image in zip(*index.sites[0], strict=True):
-        print(f"  {name}: {image}")
+    for channel, image in zip(*index.sites[0], strict=True):
+        print(f"  {channel}: {image}")
     controls = table["Metadata_ControlType"].value_counts().to_dict()
     counts = [f"{name or 'treated'} {number}" for name, number in controls.items()]
     print(f"sites by control type: {', '.join(counts)}")
     held_out = table[table["Metadata_Split"] == "validation"]
     if len(held_out):
-        names = sorted(held_out["Metadata_Experiment"].unique())
-        print(f"validation: {len(held_out)} sites of experiment {', '.join(names)}")
+        experiments = sorted(held_out["Metadata_Experiment"].unique())
+        print(f"validation: {len(held_out)} sites of experiment {', '.join(experiments)}")
     else:
         reason = " (there is one experiment only)" if count["experiments"] == 1 else ""
         print(f"validation: empty{reason}")

@@ -20,6 +20,7 @@ from mae_jax.cli.launch import launch
 from mae_jax.cli.machine_output import print_document
 from mae_jax.cli.missing_packages import missing_package
 from mae_jax.cli.parser import Parser
+from mae_jax.cli.versions import version_text
 from mae_jax.config import nearest
 from mae_jax.errors import (
     BROKEN_PIPE,
@@ -47,6 +48,8 @@ COMMANDS = {
     "plan": "estimate the memory, FLOPs and time of a run",
     "convert": "read and write the weights of other implementations",
     "launch": "start runs on TPU VMs, GKE, Kubernetes and SLURM",
+    "doctor": "say what this machine has, and what each command lacks",
+    "completion": "print a script that completes commands in bash, zsh or fish",
     "demo": "run everything, end to end, on a synthetic screen",
 }
 
@@ -72,7 +75,7 @@ def _run(argv: list[str]) -> int:
         print(_overview())
         return DONE
     if argv[0] == "--version":
-        print(f"mae-jax {__version__}")
+        print(version_text())
         return DONE
     name = argv[0]
     if name not in COMMANDS:
@@ -193,7 +196,8 @@ def _overview() -> str:
     return (
         f"mae-jax {__version__}: masked autoencoders for microscopy\n\n"
         f"usage: mae-jax COMMAND [options]\n\n{rows}\n\n"
-        "`mae-jax COMMAND --help` shows the options and an example.\n\n"
+        "`mae-jax COMMAND --help` shows the options and an example; `mae-jax --version` shows the\n"
+        "versions of the stack.\n\n"
         "exit status: 0 done; 1 a defect, with its traceback; 2 wrong input; 70 a training step\n"
         "hung; 71 machine failure (memory, disk, storage, a killed process); 75 preempted, if the\n"
         "launcher asks for it; 130 interrupted; 141 the reader of the output left. After 70, 71,\n"

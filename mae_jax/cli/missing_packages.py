@@ -7,9 +7,21 @@ from importlib import metadata
 _DISTRIBUTIONS = {"PIL": "pillow", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn",
                   "umap": "umap-learn"}  # fmt: skip
 
-
-# The extra that a command needs as a whole, where it is more than "embed".
-_COMMANDS = {"train": "train", "demo": "train", "plan": "plan"}
+# The extra that a command needs as a whole; the others need none.
+EXTRAS_OF_COMMANDS = {
+    "synth": "embed",
+    "index": "embed",
+    "pack": "embed",
+    "embed": "embed",
+    "reconstruct": "embed",
+    "convert": "embed",
+    "models": "embed",
+    "run": "embed",
+    "train": "train",
+    "finetune": "train",
+    "demo": "train",
+    "plan": "plan",
+}
 
 
 def missing_package(error: ModuleNotFoundError, command: str = "") -> str | None:
@@ -24,20 +36,20 @@ def missing_package(error: ModuleNotFoundError, command: str = "") -> str | None
     """
     module = (error.name or "").split(".")[0]
     package = _normalize(_DISTRIBUTIONS.get(module, module))
-    packages = _packages_of_extras()
+    packages = packages_of_extras()
     extras = [extra for extra in packages if package in packages[extra]]
     if not extras:
         return None
     # The smallest extra that brings the package.
     extra = min(extras, key=lambda name: (len(packages[name]), name))
-    if _COMMANDS.get(command) in extras:
-        extra = _COMMANDS[command]
+    if EXTRAS_OF_COMMANDS.get(command) in extras:
+        extra = EXTRAS_OF_COMMANDS[command]
     return (
         f"the package {package} is not installed; install it with: pip install 'mae_jax[{extra}]'"
     )
 
 
-def _packages_of_extras() -> dict[str, set[str]]:
+def packages_of_extras() -> dict[str, set[str]]:
     """The distributions that each extra for users brings, those of the extras in it included."""
     packages: dict[str, set[str]] = {}
     inner: dict[str, set[str]] = {}
@@ -53,6 +65,19 @@ def _packages_of_extras() -> dict[str, set[str]]:
         for extra, names in inner.items():
             packages[extra].update(*(packages.get(name, set()) for name in names))
     return packages
+
+
+def missing_of_extra(extra: str) -> set[str]:
+    """The distributions of an extra that are not installed."""
+    return {name for name in packages_of_extras().get(extra, ()) if not _is_installed(name)}
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _normalize(name: str) -> str:
