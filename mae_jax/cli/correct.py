@@ -1,21 +1,28 @@
 """`mae-jax correct`: removes batch effects from embeddings."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mae_jax.cli.field_options import add_field_options, default_text
 from mae_jax.cli.option_types import comma_list
 from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output, notes_of
 from mae_jax.errors import InputError
 from mae_jax.evaluation.columns import ReadOptions
-from mae_jax.evaluation.correction_spec import CORRECTIONS
+from mae_jax.evaluation.correction_spec import steps_text
 from mae_jax.evaluation.profiles import ColumnSchema
 from mae_jax.evaluation.protocols.base import WellsSpec
 
-HELP = "Remove batch effects from embeddings by any of the corrections of the paper's Table 2."
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mae_jax.evaluation.profiles import Profiles
+
+HELP = "Remove batch effects from embeddings: Table 2's nine corrections, and chains of steps."
 EXAMPLE = """\
   mae-jax correct --embeddings runs/demo/embeddings/trained --method tvn --save-fit tvn.npz \\
       --out tvn.parquet
+  mae-jax correct --embeddings profiles.parquet --out corrected.parquet \\
+      --method 'mad|int|select|tvn:components=150,ridge=0.2'
   mae-jax correct --embeddings new_plates --fitted tvn.npz --out new_corrected.parquet"""
 
 
@@ -88,12 +95,16 @@ def read_options(args: argparse.Namespace) -> ReadOptions:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    method = f"{', '.join(CORRECTIONS)} (default: tvn)"
     parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
     parser.add_argument(
         "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv or .h5ad to write"
     )
-    parser.add_argument("--method", default="tvn", metavar="NAME", help=method)
+    parser.add_argument(
+        "--method",
+        default="tvn",
+        metavar="NAME",
+        help="a step of those listed below, or a chain of them joined by | (default: tvn)",
+    )
     add_dry_run(parser)
     add_overwrite(parser)
     parser.add_argument("--save-fit", metavar="FILE", help="write the fitted correction (.npz)")
@@ -115,11 +126,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_field_options(parser, WellsSpec, ("fit_on", "batch", "nan", "duplicates"))
     add_schema_options(parser)
     add_read_options(parser)
+    add_steps_text(parser)
+
+
+def add_steps_text(parser: argparse.ArgumentParser) -> None:
+    """Describe the steps of corrections and their options."""
+    parser.add_argument_group(
+        "steps of corrections",
+        "Write options after a colon: 'pca:components=128|tvn:ridge=0.2,scale=yes'. Each step\n"
+        "takes what the one before gives. components=0 and variance=0 keep all axes; batch is\n"
+        "plate, experiment, a column or all; fit is controls or all (default: --fit-on).\n\n"
+        + steps_text(),
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit or load a correction, apply it, write the result."""
-    from mae_jax.evaluation.corrections import Correction, fit, label
+    from mae_jax.evaluation.corrections import Correction, fit, is_transductive, label
     from mae_jax.evaluation.holdout import held_out_controls, mark_seen
     from mae_jax.evaluation.profiles import Profiles, check_ending
 
@@ -133,6 +156,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.embeddings, options=read_options(args), notes=notes_of(args)
     ).checked(nan=args.nan, duplicates=args.duplicates, schema=schema)
     held_out = held_out_controls(profiles, args.holdout_controls, schema=schema, seed=args.seed)
+    if not args.fitted and is_transductive(args.method):
+        return _run_together(args, profiles, held_out)
     reference = profiles.take(~held_out) if held_out.any() else profiles
     if args.fitted:
         correction = Correction.load(args.fitted)
@@ -155,6 +180,35 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(args.out)
     return {"out": args.out, "wells": len(corrected), "features": corrected.width,
             "method": correction.method, "fit_on": correction.fit_on}  # fmt: skip
+
+
+def _run_together(
+    args: argparse.Namespace, profiles: "Profiles", held_out: "np.ndarray"
+) -> dict[str, Any]:
+    """Correct with a chain that has no fit, such as Harmony."""
+    from mae_jax.evaluation.corrections import correct, label
+
+    if args.save_fit:
+        raise InputError(
+            f"{args.method} moves each well by all the others, so there is no fit to save; leave "
+            "out --save-fit, and correct new wells together with these."
+        )
+    if args.dry_run:
+        print(f"{len(profiles):,} wells x {profiles.width} features; nothing was written")
+        return {"out": args.out, "dry_run": True, "wells": len(profiles)}
+    corrected = correct(
+        profiles,
+        args.method,
+        fit_on=args.fit_on,
+        batch=args.batch,
+        schema=column_schema(args),
+        fit_rows=~held_out,
+    )
+    corrected.write(args.out)
+    print(f"{len(corrected):,} wells x {corrected.width} features, {label(args.method)}")
+    print(args.out)
+    return {"out": args.out, "wells": len(corrected), "features": corrected.width,
+            "method": args.method, "fit_on": args.fit_on}  # fmt: skip
 
 
 def _run_stream(args: argparse.Namespace) -> dict[str, Any]:

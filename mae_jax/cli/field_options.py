@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, get_type_hints
 
-from mae_jax.cli.option_types import comma_list_of
+from mae_jax.cli.option_types import comma_list, comma_list_of
 from mae_jax.cli.removed_options import removed_option
 from mae_jax.evaluation.protocols.option import Option
 
@@ -64,7 +64,8 @@ def _add(
         settings["action"] = "store_true"
     elif option.nargs is not None:  # not given: the field's default, which must not be extended
         count = option.nargs if isinstance(option.nargs, int) else None
-        settings |= {"type": comma_list_of(parse or str, count), "action": "extend"}
+        values = comma_list_of(parse or str, count, option.split or comma_list)
+        settings |= {"type": values, "action": "extend"}
         settings |= {"metavar": option.metavar, "default": argparse.SUPPRESS}
     else:
         settings |= {"metavar": option.metavar, "choices": option.choices, "type": parse}

@@ -19,19 +19,28 @@ def comma_list(text: str) -> list[str]:
     return values
 
 
-def comma_list_of(item: Callable[[str], Any], count: int | None = None) -> "CommaList":
-    """A `comma_list` whose values are converted by `item`, and are `count` in number if given."""
-    return CommaList(item, count)
+def comma_list_of(
+    item: Callable[[str], Any],
+    count: int | None = None,
+    split: Callable[[str], list[str]] = comma_list,
+) -> "CommaList":
+    """A `comma_list` whose values are converted by `item`, and are `count` in number if given.
+
+    `split` divides the text where some commas belong to the values.
+    """
+    return CommaList(item, count, split)
 
 
 class CommaList:
     """Type of a comma-separated option; see `comma_list_of`."""
 
-    def __init__(self, item: Callable[[str], Any], count: int | None) -> None:
-        self.item, self.count = item, count
+    def __init__(
+        self, item: Callable[[str], Any], count: int | None, split: Callable[[str], list[str]]
+    ) -> None:
+        self.item, self.count, self.split = item, count, split
 
     def __call__(self, text: str) -> list[Any]:
-        values = comma_list(text)
+        values = self.split(text)
         if self.count is not None and len(values) != self.count:
             raise argparse.ArgumentTypeError(
                 f"'{text}' has {len(values)} values; give {self.count}, separated by commas"

@@ -1,40 +1,53 @@
-"""Batch correction: the nine rows of Table 2, fitted once and applied to any plates.
+"""Batch correction: steps and chains of steps, fitted once and applied to any plates.
 
-Every row is an affine map in two parts: one for all wells (scale, rotate), one for each batch
-(shift, scale or whiten). By default the fit uses the negative controls, since they are the same
-cells with the same treatment in every batch: only the batch makes them differ. Fitting on all wells
-assumes that all batches have similar biology, which holds for randomized layouts but not for
-whole-genome screens, with other genes on other plates; there it removes biology too.
+The nine rows of the paper's Table 2 are affine maps in two parts: one for all wells (scale,
+rotate), one for each batch (shift, scale or whiten). `correction_spec` lists them and all other
+steps. By default the fit uses the negative controls, since they are the same cells with the same
+treatment in every batch: only the batch makes them differ. Fitting on all wells assumes that all
+batches have similar biology, which holds for randomized layouts but not for whole-genome screens,
+with other genes on other plates; there it removes biology too.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.correction_spec import CORRECTIONS, TABLE2, CorrectionSpec, label
-from mae_jax.evaluation.fitted_correction import (
-    BatchTransform,
-    Correction,
-    Source,
-    fit_batches,
-    reference_mask,
-    reference_rows,
-    well_hashes,
+from mae_jax.evaluation.affine_step import AffineStep, BatchTransform
+from mae_jax.evaluation.correction_spec import (
+    CORRECTIONS,
+    TABLE2,
+    AffineSpec,
+    HarmonySpec,
+    Step,
+    StepSpec,
+    label,
+    split_methods,
+    steps_of,
 )
-from mae_jax.evaluation.moments import Moments, principal_axes
+from mae_jax.evaluation.fitted_correction import Correction, FittedStep, fit_step, fit_steps
+from mae_jax.evaluation.harmony import apply_harmony
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
+from mae_jax.evaluation.sources import Source
 
 __all__ = [
     "CORRECTIONS",
     "TABLE2",
+    "AffineSpec",
+    "AffineStep",
     "BatchTransform",
     "Correction",
-    "CorrectionSpec",
+    "FittedStep",
     "Source",
+    "Step",
+    "StepSpec",
     "correct",
     "fit",
+    "is_transductive",
     "label",
+    "split_methods",
+    "steps_of",
 ]
 
 
@@ -46,7 +59,7 @@ def fit(
     batch: str | None = None,
     schema: ColumnSchema | None = None,
 ) -> Correction:
-    """Fit a correction of Table 2.
+    """Fit a correction.
 
     PCA keeps all axes that have variance. TVN is EFAAR's: (1) z-score with the pooled controls,
     (2) PCA of full rank fitted on the controls, (3) z-score with the pooled controls again,
@@ -56,32 +69,26 @@ def fit(
 
     Args:
       source: `Profiles`, or a stream of them.
-      method: a name in `CORRECTIONS`.
-      fit_on: "controls" (default: see the module) or "all".
-      batch: the grouping, in place of the method's own: "plate", "experiment" or a column. For
+      method: a step or a chain of steps, such as "pca:components=128|tvn", see
+        `correction_spec.steps_of`.
+      fit_on: "controls" (default: see the module) or "all"; steps with an option `fit` of their
+        own follow that, and feature selection and the inverse normal use all wells by default.
+      batch: the grouping, in place of the steps' own: "plate", "experiment" or a column. For
         TVN the default is "experiment".
       schema: the metadata columns and which rows are controls.
 
     Raises:
-      InputError: an unknown method, no controls, or a batch with too few of them.
+      InputError: an unknown step or option, a step that cannot be fitted and applied later
+        (Harmony), no controls, or a batch with too few of them.
     """
-    schema = schema or ColumnSchema()
-    spec = CorrectionSpec.from_name(method, batch)
-    if fit_on not in ("controls", "all"):
-        raise InputError(f"a correction is fitted on 'controls' or 'all', not '{fit_on}'.")
-    fitted = Correction(method, spec, fit_on, schema, source.names, None, None, None, {})
-    if spec.axes:
-        moments = Moments.empty(len(source.names), full=True)
-        for block in reference_rows(source, fit_on, schema):
-            moments.add(block.features)
-        fitted = _fit_axes(fitted, moments)
-    if spec.batch:
-        names = sorted(set(fitted.batch_labels(source.metadata)))
-        fitted = replace(fitted, batches=fit_batches(fitted, source, names))
-    if spec.axes or spec.batch:
-        seen = source.metadata[reference_mask(source, fit_on, schema)]
-        fitted = replace(fitted, fit_wells=np.unique(well_hashes(seen, schema)))
-    return fitted
+    steps = _checked(method, fit_on, batch)
+    for step in steps:
+        if step.transductive:
+            raise InputError(
+                f"{step.label} moves each well by all the others, so it cannot be fitted on some "
+                "wells, saved, streamed or applied to others; correct a table with it as a whole."
+            )
+    return fit_steps(source, method, steps, fit_on, schema or ColumnSchema())
 
 
 def correct(
@@ -91,29 +98,40 @@ def correct(
     fit_on: str = "controls",
     batch: str | None = None,
     schema: ColumnSchema | None = None,
+    fit_rows: Bool[np.ndarray, " rows"] | None = None,
 ) -> Profiles:
-    """Fit a correction on profiles and apply it to them: `fit`, then `Correction.transform`."""
-    return fit(profiles, method, fit_on=fit_on, batch=batch, schema=schema).transform(profiles)
+    """Fit a correction on profiles and apply it to them: `fit`, then `Correction.transform`.
+
+    Args:
+      profiles, method, fit_on, batch, schema: see `fit`. Harmony is possible here.
+      fit_rows: the wells that may be fitted on; None: all. Harmony, which has no fit and uses no
+        labels, runs on all wells.
+    """
+    steps = _checked(method, fit_on, batch)
+    schema = schema or ColumnSchema()
+    if not is_transductive(method):
+        seen = profiles if fit_rows is None else profiles.take(fit_rows)
+        return fit_steps(seen, method, steps, fit_on, schema).transform(profiles)
+    for step in steps:
+        if isinstance(step.spec, HarmonySpec):
+            profiles = apply_harmony(profiles, step.spec, schema)
+        else:
+            seen = profiles if fit_rows is None else profiles.take(fit_rows)
+            fitted = fit_step(seen, step, step.spec.fit or fit_on, schema)
+            profiles = fitted.with_batches(profiles).transform(profiles)
+    return profiles
 
 
-def _fit_axes(fitted: Correction, moments: Moments) -> Correction:
-    if moments.count < 3:
-        raise InputError(
-            f"{label(fitted.method)} needs at least 3 wells to fit on, there are {moments.count}; "
-            "fit on all wells or choose another correction."
-        )
-    covariance = moments.covariance()
-    scale = None
-    if fitted.spec.axes == "tvn":
-        scale = moments.deviation()
-        covariance = covariance / np.outer(scale, scale)
-    axes, variances = principal_axes(covariance, moments.count)
-    if not len(variances):
-        raise InputError(
-            f"{label(fitted.method)}: all features of the wells to fit on are constant."
-        )
-    if fitted.spec.axes == "tvn":
-        axes = axes / np.sqrt(variances)
-    return replace(
-        fitted, shift=moments.mean, scale=scale, rotation=np.ascontiguousarray(axes, np.float32)
-    )
+def is_transductive(method: str) -> bool:
+    """Whether a chain has a step that moves each well by all the others.
+
+    Raises:
+      InputError: an unknown step or option.
+    """
+    return any(step.transductive for step in steps_of(method))
+
+
+def _checked(method: str, fit_on: str, batch: str | None) -> Sequence[Step]:
+    if fit_on not in ("controls", "all"):
+        raise InputError(f"a correction is fitted on 'controls' or 'all', not '{fit_on}'.")
+    return steps_of(method, batch)

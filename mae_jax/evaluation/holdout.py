@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.corrections import Correction, Source, fit
+from mae_jax.evaluation.corrections import Correction, Source, correct, fit, is_transductive
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles, batch_labels, control_mask
 
 
@@ -72,7 +72,7 @@ def correct_with_holdout(
     batch: str | None = None,
     schema: ColumnSchema | None = None,
     seed: int = 0,
-) -> tuple[Profiles, Correction]:
+) -> tuple[Profiles, Correction | None]:
     """Fit a correction without the held-out controls and apply it.
 
     Args:
@@ -83,9 +83,18 @@ def correct_with_holdout(
 
     Returns:
       The corrected wells to score: all treated wells and the held-out controls (all controls if
-      `fraction` is 0); and the fitted correction.
+      `fraction` is 0); and the fitted correction, or None for chains with Harmony, which runs on
+      all wells together.
     """
     schema = schema or ColumnSchema()
+    if is_transductive(method):
+        held_out = held_out_controls(profiles, fraction, schema=schema, seed=seed)
+        corrected = correct(
+            profiles, method, fit_on=fit_on, batch=batch, schema=schema, fit_rows=~held_out
+        )
+        if fraction == 0:
+            return corrected, None
+        return corrected.take(held_out | ~profiles.controls(schema.controls)), None
     if fraction == 0:
         fitted = fit(profiles, method, fit_on=fit_on, batch=batch, schema=schema)
         return fitted.transform(profiles), fitted

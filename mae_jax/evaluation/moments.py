@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 @dataclass
@@ -57,10 +57,16 @@ class Moments:
         """
         second = np.diagonal(self.second) if self.second.ndim == 2 else self.second
         variance = second / max(self.count, 1)
+        constant = self.constant()
+        return np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+
+    def constant(self) -> Bool[np.ndarray, " features"]:
+        """Which features do not vary, see `deviation`."""
+        second = np.diagonal(self.second) if self.second.ndim == 2 else self.second
+        variance = second / max(self.count, 1)
         # Features come in float32, so a spread below its rounding is none.
         eps = np.finfo(np.float32).eps
-        constant = variance <= (0.5 * eps * np.abs(self.mean)) ** 2
-        return np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+        return variance <= (0.5 * eps * np.abs(self.mean)) ** 2
 
 
 def principal_axes(
@@ -107,3 +113,47 @@ def inverse_root_of_rows(
     spanned = np.ascontiguousarray(centered.T) @ vectors
     weighted = spanned * (-1 / ((count - 1) * long * short * (long + short)))
     return np.eye(axes) / short + weighted @ np.ascontiguousarray(spanned.T)
+
+
+def root(
+    covariance: Float[np.ndarray, "axes axes"],
+) -> Float[np.ndarray, "axes axes"]:
+    """C^(1/2) of a symmetric positive semidefinite matrix, by its eigenvectors."""
+    values, vectors = np.linalg.eigh(covariance)
+    scaled = vectors * np.sqrt(np.maximum(values, 0))
+    return np.ascontiguousarray(scaled @ np.ascontiguousarray(vectors.T))
+
+
+def sphering_matrix(
+    moments: Moments, method: str, epsilon: float
+) -> Float[np.ndarray, "features features"]:
+    """The matrix that whitens centered features (standardized ones if `method` ends in "-cor").
+
+    With Z = U S Vᵀ the n centered rows, it is √(n−1) V (S + epsilon)⁻¹, times Vᵀ for "zca"
+    (pycytominer's Spherize). With n rows up to the number of features, n − 1 of the singular values
+    are not zero, and the smallest of them stands for the others.
+
+    Raises:
+      ValueError: a constant feature under "-cor", or features that depend on each other.
+    """
+    gram, n, d = moments.second, moments.count, len(moments.mean)
+    if method.endswith("-cor"):
+        if moments.constant().any():
+            raise ValueError("a feature of the wells to fit on is constant; put select before it.")
+        sigma = moments.deviation()
+        gram = gram / np.outer(sigma, sigma)
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    floor = max(values[0], 0.0) * max(n, d) * np.finfo(np.float32).eps ** 2
+    rank = int((values > floor).sum())
+    full = min(d, n - 1)
+    if rank < full:
+        raise ValueError(
+            f"the {d} features of the {n} wells to fit on have only {rank} independent directions "
+            f"of {full}; put select or pca before it."
+        )
+    singular = np.sqrt(np.where(np.arange(d) < full, np.maximum(values, 0), values[full - 1]))
+    matrix = vectors * (np.sqrt(n - 1) / (singular + epsilon))
+    if method.startswith("zca"):
+        matrix = matrix @ np.ascontiguousarray(vectors.T)
+    return np.ascontiguousarray(matrix)

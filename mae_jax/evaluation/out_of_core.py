@@ -16,9 +16,10 @@ from mae_jax.embeddings import EmbeddingsReader, is_embeddings_folder
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import ReadOptions, column_roles
-from mae_jax.evaluation.corrections import Correction, Source, fit
+from mae_jax.evaluation.corrections import Correction, Source, fit, steps_of
 from mae_jax.evaluation.holdout import held_out_controls, mark_seen
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles, control_mask
+from mae_jax.evaluation.sources import Subset
 from mae_jax.files import replacing
 
 
@@ -150,16 +151,16 @@ def fit_stream(
 ) -> Correction:
     """`corrections.fit` on a stream, without the controls held out (`holdout`).
 
-    The controls are few and are read into memory once. Fitting on all wells goes over the disk
-    instead, for TVN once for every batch.
+    The controls are few and are read into memory once. Fitting a step on all wells goes over the
+    disk instead, for TVN once for every batch.
     """
     source: Source = stream
-    if fit_on == "controls":
-        schema = schema or ColumnSchema()
-        held_out = held_out_controls(stream, holdout_controls, schema=schema, seed=seed)
+    schema = schema or ColumnSchema()
+    held_out = held_out_controls(stream, holdout_controls, schema=schema, seed=seed)
+    if all((step.spec.fit or fit_on) == "controls" for step in steps_of(method, batch)):
         source = stream.take(control_mask(stream.metadata, schema.controls) & ~held_out)
-    elif holdout_controls:
-        raise InputError("held-out controls need --fit-on controls when profiles are streamed.")
+    elif held_out.any():
+        source = Subset(stream, ~held_out)
     return fit(source, method, fit_on=fit_on, batch=batch, schema=schema)
 
 

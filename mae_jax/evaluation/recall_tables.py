@@ -66,7 +66,7 @@ def recall_tables(
     Args:
       embeddings: name -> wells.
       databases: known relationships.
-      corrections: names in `CORRECTIONS`.
+      corrections: see `corrections.fit`.
       by, levels: the columns to aggregate by, see `aggregate`.
       fit_on, batch, schema: see `corrections.fit`.
       chromosome_arms: the chromosome-arm correction, if any: takes and returns aggregated genes.

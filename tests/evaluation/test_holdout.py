@@ -49,8 +49,9 @@ def test_the_fit_never_sees_them(screen: Profiles, fit_on: str) -> None:
     assert len(wells) == 360 - held_out.sum()
     screen.features[held_out] *= 100  # changes the held-out controls alone
     again = fit(screen.take(~held_out), "tvn", fit_on=fit_on)
-    assert again.rotation is not None
-    np.testing.assert_array_equal(again.rotation, fitted.rotation)
+    assert fitted is not None
+    for key, want in fitted.steps[0].arrays().items():
+        np.testing.assert_array_equal(again.steps[0].arrays()[key], want)
     all_wells, _ = correct_with_holdout(screen, "tvn", fraction=0.0)
     assert len(all_wells) == 360
 
@@ -126,7 +127,7 @@ def test_several_splits_give_a_spread(screen: Profiles) -> None:
     assert splits["fraction"].iloc[0] == one.tables["retrieval"]["retrieved"].mean()
     second = run(RetrievalSpec(seed=1, **options)).tables["retrieval"]["retrieved"].mean()
     assert splits["fraction"].iloc[1] == second
-    assert "over 3 splits of the controls" in several.summary[1]
+    assert any("over 3 splits of the controls" in line for line in several.summary)
     assert "splits" not in one.tables
     with pytest.raises(InputError, match="1 where no controls are held out"):
         run(RetrievalSpec(holdout_splits=2, holdout_controls=0.0, **options))

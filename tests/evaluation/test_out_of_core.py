@@ -10,6 +10,7 @@ import scipy.linalg
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation import CORRECTIONS, Profiles, fit
+from mae_jax.evaluation.correction_spec import TRANSDUCTIVE
 from mae_jax.evaluation.corrections import Source
 from mae_jax.evaluation.moments import Moments, inverse_root, inverse_root_of_rows
 from mae_jax.evaluation.out_of_core import StreamedProfiles, correct_stream, fit_stream
@@ -50,7 +51,14 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fit_on", ["controls", "all"])
-@pytest.mark.parametrize("method", CORRECTIONS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(name for name in CORRECTIONS if name not in TRANSDUCTIVE),
+        "center-scale:fit=all|pca:components=5,fit=all|int|tvn:scale=yes,recolor=yes",
+        "mad:batch=all|select:correlation=0.6|sphering:method=pca,batch=plate",
+    ],
+)
 def test_is_what_memory_gives(
     screen: Profiles, folder: Path, tmp_path: Path, method: str, fit_on: str
 ) -> None:

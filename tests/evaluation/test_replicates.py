@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import CORRECTIONS, Profiles, correct
+from mae_jax.evaluation import TABLE2, Profiles, correct
 from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.holdout import correct_with_holdout
 from mae_jax.evaluation.replicates import (
@@ -76,12 +76,18 @@ def p_values(wells: Profiles) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (t.iloc[:, 0].to_numpy(), t.iloc[:, 1].to_numpy()) for name, t in tables.items()}
 
 
-@pytest.mark.parametrize("plate_effect", [0.0, 2.0])
-@pytest.mark.parametrize("method", CORRECTIONS)
+PAPER = [*TABLE2, "tvn-centered"]
+
+
+@pytest.mark.parametrize(
+    ("method", "plate_effect"),
+    [(m, effect) for m in PAPER for effect in (0.0, 2.0)]
+    + [(m, 2.0) for m in ("mad", "int", "select", "sphering", "combat")],
+)
 def test_inert_perturbations_are_not_significant(method: str, plate_effect: float) -> None:
     """Noise alone, and noise with plate offsets: p is below 0.05 in 5 % or fewer, q nowhere."""
     small: dict[str, list[float]] = {}
-    for seed in (0, 1):
+    for seed in (0, 1) if method in PAPER else (0,):
         wells, _ = correct_with_holdout(inert(seed, plate_effect), method)
         for score, (p, q) in p_values(wells).items():
             small.setdefault(score, []).append((p < 0.05).mean())

@@ -15,7 +15,6 @@ from mae_jax.evaluation.chromosome_arms import (
     read_unexpressed,
 )
 from mae_jax.evaluation.columns import ReadOptions
-from mae_jax.evaluation.correction_spec import CORRECTIONS
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.holdout import correct_with_holdout, describe, seen_controls
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
@@ -27,7 +26,10 @@ from mae_jax.evaluation.results import Result
 Source = Profiles | str | os.PathLike[str]
 Progress = Callable[[str], None]
 GeneMapCorrection = Callable[[Profiles], Profiles]
-CORRECTION = Option(f"a correction: {', '.join(CORRECTIONS)}", metavar="NAME")
+CORRECTION = Option(
+    "correction or chain, such as 'mad|tvn:ridge=0.2'; see `mae-jax correct --help`",
+    metavar="NAME",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ class ScoredWellsSpec(WellsSpec):
     """An evaluation of corrected wells against negative controls.
 
     Attributes:
-      correction: a name in `CORRECTIONS`.
+      correction: see `corrections.fit`.
       holdout_controls: share of each plate's negative controls that the correction does not see
         and that the score uses alone; 0 is the paper's design, see `holdout`.
     """

@@ -21,7 +21,7 @@ class CompoundGeneSpec(WellsSpec):
 
     Attributes:
       interactions: table of known interactions: treatment, gene_symbol, nM_value.
-      correction: a name in `CORRECTIONS`.
+      correction: see `corrections.fit`.
       treatment, kind, dose, compound_kind: columns, see `dose_map`.
       draws: of the negatives, with the seeds `seed`, `seed` + 1, …
     """

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.mechanism import AGGREGATES, mechanism_accuracy
-from mae_jax.evaluation.protocols.base import Progress, WellsSpec
+from mae_jax.evaluation.protocols.base import CORRECTION, Progress, WellsSpec
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 
@@ -19,14 +19,14 @@ class MechanismSpec(WellsSpec):
     The negative controls enter the correction alone, so none are held out.
 
     Attributes:
-      correction: a name in `CORRECTIONS`.
+      correction: see `corrections.fit`.
       compound, mechanism: columns.
       not_same: what NSCB excludes besides the compound; None: no NSCB.
       aggregate, permutations: see `mechanism_accuracy`.
     """
 
     name: ClassVar[str] = "mechanism"
-    correction: Annotated[str, Option("name of a correction")] = "tvn"
+    correction: Annotated[str, CORRECTION] = "tvn"
     compound: Annotated[str, Option("column of the compound, at any dose", metavar="COLUMN")] = (
         "Metadata_Compound"
     )

@@ -19,6 +19,7 @@ class Option:
       nargs: "+" for several values, separated by commas; a number for exactly that many.
       metavar: what stands for the value in the help.
       choices: all values that are allowed.
+      split: divides a list of values where some commas belong to the values.
       named: the values are [NAME=]PATH and the field is a mapping of names to paths.
     """
 
@@ -29,4 +30,5 @@ class Option:
     nargs: int | str | None = None
     metavar: str | None = None
     choices: Sequence[str] | None = None
+    split: Callable[[str], list[str]] | None = None
     named: bool = False

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from mae_jax.evaluation.correction_spec import CORRECTIONS
-from mae_jax.evaluation.corrections import TABLE2
+from mae_jax.evaluation.corrections import TABLE2, split_methods
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import CORRECTION, MapSpec, Progress
@@ -26,14 +25,19 @@ class RecallSpec(MapSpec):
     """Recall of every embedding under every correction.
 
     Attributes:
-      corrections: names, or ("all",) for Table 2's nine.
+      corrections: see `corrections.fit`, or ("all",) for Table 2's nine.
       random: width of random embeddings to add as a baseline, or None.
     """
 
     name: ClassVar[str] = "recall"
     corrections: Annotated[
         Sequence[str],
-        Option(f"all, or names: {', '.join(CORRECTIONS)}", nargs="+", metavar="NAME,…"),
+        Option(
+            "corrections or chains (see `mae-jax correct --help`), or all for Table 2's nine",
+            nargs="+",
+            metavar="NAME,…",
+            split=split_methods,
+        ),
     ] = ("tvn",)
     random: Annotated[
         int | None, Option("add random embeddings of this width", parse=int, metavar="WIDTH")
