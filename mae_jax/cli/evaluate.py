@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from mae_jax.cli.correct import add_read_options, add_schema_options, column_schema, read_options
 from mae_jax.cli.field_options import add_field_options, default_text, options_of
@@ -30,6 +30,8 @@ from mae_jax.viz.projection import METHODS
 if TYPE_CHECKING:
     from mae_jax.evaluation.protocols.base import Spec
     from mae_jax.evaluation.results import Result
+
+S = TypeVar("S", bound="Spec")
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """\
@@ -76,7 +78,9 @@ def add_page_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-page", action="store_true", help="write the tables alone")
 
 
-def write_page(args: argparse.Namespace, result: "Result", spec: "Spec | None") -> None:
+def write_page(
+    args: argparse.Namespace, result: "Result", spec: "Spec | None", title: str | None = None
+) -> None:
     """Write and print the page of a saved result, unless the options say no."""
     from mae_jax.report.evaluation_page import PageOptions, write_evaluation_page
 
@@ -87,7 +91,13 @@ def write_page(args: argparse.Namespace, result: "Result", spec: "Spec | None") 
         from mae_jax.data.readers.open_screen import open_screen
 
         index = open_screen(args.index)
-    options = PageOptions(index=index, index_path=args.index or "", projection=args.projection)
+    options = PageOptions(
+        index=index,
+        index_path=args.index or "",
+        projection=args.projection,
+        title=title,
+        scores_first=spec is None,
+    )
     print(write_evaluation_page(args.out, result, spec, options, notes_of(args)))
 
 
@@ -149,8 +159,12 @@ def _dry_run(spec: "Spec", notes: Callable[[str], None]) -> dict[str, Any]:
 
 
 def specification(args: argparse.Namespace) -> "Spec":
-    """The specification that the options describe."""
-    spec_type = EVALUATIONS[args.evaluation].spec
+    """The specification of an evaluation that the options describe."""
+    return specification_of(EVALUATIONS[args.evaluation].spec, args)
+
+
+def specification_of(spec_type: type[S], args: argparse.Namespace) -> S:
+    """A specification of the given type that the options describe."""
     options, types = options_of(spec_type), get_type_hints(spec_type)
     values = {}
     for field in dataclasses.fields(spec_type):

@@ -43,6 +43,7 @@ COMMANDS = {
     "reconstruct": "show masked, reconstructed and original images",
     "correct": "remove batch effects from embeddings",
     "evaluate": "evaluate embeddings: recall of known relationships and more",
+    "benchmark": "score models on a public benchmark, beside published scores",
     "report": "write one HTML page about a run",
     "view": "browse embeddings: plates, a map of all wells, images, neighbors",
     "plan": "estimate the memory, FLOPs and time of a run",

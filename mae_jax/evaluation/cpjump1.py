@@ -131,6 +131,7 @@ def benchmark(
     null_size: int = 10_000,
     sibling_null_size: int = SIBLING_NULL_SIZE,
     seed: int = 0,
+    similarity: str = "cosine",
     correct: Callable[[Profiles], Profiles] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[pd.DataFrame, dict[tuple[str, str], Retrieval]]:
@@ -141,6 +142,7 @@ def benchmark(
       rule: "2023" (default: the tables used it) or "copairs".
       null_size, seed: of the null.
       sibling_null_size: of the siblings' null.
+      similarity: see `perturbation_retrieval`.
       correct: a batch correction, run on each condition's wells (the paper's is TVN on the
         negative controls); None if the profiles are corrected already.
       progress: called with the condition that is scored next.
@@ -160,6 +162,7 @@ def benchmark(
         replicates = perturbation_retrieval(
             subset,
             by="Metadata_broad_sample",
+            similarity=similarity,
             schema=SCHEMA,
             rule=rule,
             null_size=null_size,
@@ -175,6 +178,7 @@ def benchmark(
             absolute=modality == "compound",
             # As published: guides alone are left out, compounds stay among the negatives.
             drop_without_sibling=modality == "crispr",
+            similarity=similarity,
             schema=SCHEMA,
             rule=rule,
             null_size=sibling_null_size,

@@ -178,6 +178,7 @@ def sibling_retrieval(
     siblings: str = "Metadata_Gene",
     absolute: bool = False,
     drop_without_sibling: bool = False,
+    similarity: str = "cosine",
     schema: ColumnSchema | None = None,
     rule: str = "copairs",
     null_size: int = 10_000,
@@ -199,7 +200,7 @@ def sibling_retrieval(
       absolute: rank by |cosine|: compounds of one target may act in opposite ways.
       drop_without_sibling: leave perturbations without a surviving sibling out of the rankings
         too, where they would be negatives (published for guides, not for compounds).
-      schema, rule, null_size, seed, q: as in `perturbation_retrieval`.
+      similarity, schema, rule, null_size, seed, q: as in `perturbation_retrieval`.
 
     Returns:
       One group per label. When no siblings survive, the fraction is NaN and `note` says why.
@@ -225,7 +226,9 @@ def sibling_retrieval(
         if not len(kept):
             why = f"none of the {len(labels)} retrieved perturbations has a sibling among them"
             return _nothing(("label",), why)
-    queries = rank_by_labels(medians.features, holds, absolute=absolute)
+    queries = rank_by_labels(
+        medians.features, holds, absolute=absolute, similarity=similarity
+    )
     if queries.empty:
         why = f"none of the {len(medians)} retrieved perturbations has a sibling among them"
         return _nothing(("label",), why)

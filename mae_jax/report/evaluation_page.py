@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from mae_jax.evaluation.profiles import Profiles
+from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.protocols import EVALUATIONS
 from mae_jax.evaluation.protocols.base import Spec
 from mae_jax.evaluation.results import Result, ScoredWells
@@ -53,12 +53,14 @@ class PageOptions:
       projection: a method of `project_2d`; "auto" is UMAP where it is installed, and principal
         components for fewer than 500 wells.
       title: None: the evaluation's.
+      scores_first: figures and tables stand above the pictures of wells.
     """
 
     index: "Index | None" = None
     index_path: str = ""
     projection: str = "auto"
     title: str | None = None
+    scores_first: bool = False
 
 
 @dataclass
@@ -130,6 +132,7 @@ def write_evaluation_page(
         tables=[_table(n, t) for n, t in result.tables.items()],
         pages=list(result.pages),
         settings=_settings(result.settings),
+        scores_first=options.scores_first,
         q=f"{Q:g}",
         score=score,
         ramp=", ".join(colormap(9)),
@@ -235,7 +238,7 @@ def _add_projections(
             continue
         coordinates, used = project_2d(sample.features, method)
         shown.projected = f"{used}, {len(sample):,} of {len(profiles):,} wells"
-        plates = sample.batches("plate", wells.schema).astype(str).tolist()
+        plates = _plate_names(sample, wells.schema).tolist()
         controls = scored_wells.control_rows(sample, wells.schema)
         labels = sample.metadata[wells.schema.perturbation].astype(str).to_numpy(dtype=object)
         if top:  # the strongest by score get the colors, whatever their number of wells
@@ -264,6 +267,13 @@ def _some_plates(profiles: Profiles, wells: ScoredWells) -> Profiles:
     return profiles.take(sample[:MAX_PROJECTED])
 
 
+def _plate_names(profiles: Profiles, schema: ColumnSchema) -> np.ndarray:
+    """The plate of every row; with its experiment only where plates of several are called alike."""
+    full = profiles.batches("plate", schema).astype(str)
+    short = profiles.column(schema.plate).to_numpy(dtype=object).astype(str)
+    return short if len(set(short)) == len(set(full)) else full
+
+
 def _add_plates(shown: _Screen, prefix: str, wells: ScoredWells) -> None:
     """Heat maps of the score per well, with one range of colors for all plates."""
     metadata, schema = wells.after.metadata, wells.schema
@@ -272,7 +282,7 @@ def _add_plates(shown: _Screen, prefix: str, wells: ScoredWells) -> None:
     scores, shown.score_name = scored_wells.well_scores(wells)
     limits = color_range(scores)
     shown.score_range = (_number(limits[0]), _number(limits[1]))
-    plates = wells.after.batches("plate", schema).astype(str)
+    plates = _plate_names(wells.after, schema)
     controls = scored_wells.control_rows(wells.after, schema)
     labels = metadata[schema.perturbation].astype(str).to_numpy(dtype=object)
     names = metadata[schema.well].astype(str).to_numpy(dtype=object)
@@ -331,7 +341,10 @@ def _figures(result: Result) -> dict[str, Any]:
 def _table(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """The first rows of a table as text, with the name of its file."""
     first = table.head(MAX_ROWS)
-    numeric = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
+    numeric = [
+        pd.api.types.is_numeric_dtype(table[c]) and not pd.api.types.is_bool_dtype(table[c])
+        for c in table.columns
+    ]
     return {
         "name": _words(name),
         "file": f"{name}.csv",

@@ -159,8 +159,10 @@ def projection(
         if len(at):
             axes.scatter(at[:, 0], at[:, 1], s=size, color=color, linewidths=0, alpha=0.85,
                          label=_short(label), rasterized=True)  # fmt: skip
+    shown = axes.get_legend_handles_labels()[1]
+    columns = 3 if max(map(len, shown), default=0) <= 14 else 2
     axes.legend(
-        frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3,
+        frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=columns,
         handletextpad=0.1, columnspacing=0.8, markerscale=max(1.0, 4 / size**0.5),
     )  # fmt: skip
     return figure
@@ -186,5 +188,5 @@ def benchmark_scores(rows: pd.DataFrame) -> "Figure":
     return figure
 
 
-def _short(text: str, length: int = 18) -> str:
+def _short(text: str, length: int = 24) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
