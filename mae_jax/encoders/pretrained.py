@@ -91,7 +91,10 @@ def _from_torch(file: Path, options: ImportOptions) -> PretrainedModel:
     exported = from_metadata(read_metadata(file), str(file)) or _from_config_file(file)
     if exported is None:
         config, params = import_state_dict(tensors, str(file), options)
-        return PretrainedModel(config, params, imported_preprocessing(config))
+        preprocessing = imported_preprocessing(config)
+        if preprocessing.bag_of_channels and options.channels:
+            preprocessing = dataclasses.replace(preprocessing, channels=options.channels)
+        return PretrainedModel(config, params, preprocessing)
     config, preprocessing = exported
     _check_options(options, config, preprocessing, str(file))
     config, params = import_state_dict(tensors, str(file), config=config)

@@ -8,6 +8,8 @@ from mae_jax.errors import InputError
 
 # The five stains of Cell Painting under JUMP's names: a default that every config may replace.
 CELL_PAINTING = ("DNA", "ER", "RNA", "AGP", "Mito")
+# The input of a network that takes any one channel at a time (`networks.bag_of_channels`).
+ANY_CHANNEL = ("any",)
 
 # Channels of a training config that stand for all channels of its index.
 ALL_CHANNELS = ("*",)

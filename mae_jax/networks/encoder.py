@@ -22,6 +22,19 @@ from mae_jax.weights.pytree_paths import fingerprint, flatten
 
 Function = TypeVar("Function")
 
+_LATER_FIELDS = {
+    "norm_eps": 1e-6,
+    "fc_norm": False,
+    "final_norm": True,
+    "registers": 0,
+    "layer_scale": None,
+    "mlp": "gelu",
+    "positions": "learned",
+    "position_resize": "antialias",
+    "pooler_heads": 0,
+    "pooler_hidden": 512,
+}
+
 
 class CompiledFunctions:
     """The compiled functions of one encoder, by everything that they are specialized for.
@@ -306,8 +319,8 @@ class NetworkEncoder(Encoder):
         """The network's configuration as JSON."""
         record = to_dict(self.config)
         # Later fields, whose defaults keep the fingerprints of earlier versions.
-        for name, default in (("norm_eps", 1e-6), ("fc_norm", False)):
-            if record.get(name) == default:
+        for name, default in _LATER_FIELDS.items():
+            if name in record and record[name] == default:
                 del record[name]
         return json.dumps(record, sort_keys=True)
 

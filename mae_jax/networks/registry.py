@@ -19,6 +19,7 @@ import jax
 from mae_jax.config import from_saved, nearest, to_dict
 from mae_jax.distributed.config import ShardingRule
 from mae_jax.errors import InputError
+from mae_jax.networks.bag_of_channels import PREPARED, BagOfChannels
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.task import Task
 from mae_jax.nn.standardize import DEFAULT_EPS
@@ -175,7 +176,11 @@ def make_encoder(config: Any, params: Params, preprocessing: Preprocessing) -> E
     network = of_config(config)
     if network.encoder is None:
         raise InputError(f"network '{network.name}' has no encoder; it gives no embeddings.")
-    return network.encoder(config, params, preprocessing)
+    if not preprocessing.bag_of_channels:
+        return network.encoder(config, params, preprocessing)
+    channels = config.channels
+    inner = network.encoder(config, params, Preprocessing(channels, **PREPARED))
+    return BagOfChannels(inner, len(channels), preprocessing)
 
 
 def init_params(config: Any, key: jax.Array) -> Params:

@@ -12,8 +12,8 @@ COLUMN_PARALLEL, ROW_PARALLEL = ("fsdp", "tensor"), ("tensor", "fsdp")
 
 TRANSFORMER: tuple[ShardingRule, ...] = (
     (r"/in_proj$", COLUMN_PARALLEL),
-    (r"/(qkv|q|kv|fc1)/kernel$", COLUMN_PARALLEL),
-    (r"/(attn_out_proj|mlp_out_proj|proj|fc2)/kernel$", ROW_PARALLEL),
+    (r"/(qkv|q|kv|fc1|w12)/kernel$", COLUMN_PARALLEL),
+    (r"/(attn_out_proj|mlp_out_proj|proj|fc2|w3)/kernel$", ROW_PARALLEL),
     (r"/head/kernel$", COLUMN_PARALLEL),
     # XLA's partitioner (jax 0.10.2, CPU) computed wrong losses or gradients on meshes of three axes
     # where tokens were sharded over tensor when they were gathered, as after the patch embedding

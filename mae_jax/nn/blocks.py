@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from mae_jax.distributed.sharding_context import platform, shard_batch
 from mae_jax.kernels.attention import attention, attention_weights
+from mae_jax.nn.rotary import Rotation, rotate
 
 # The reference truncates at 2, a hundred deviations away: a plain normal.
 backbone_init = nn.initializers.normal(0.02)
@@ -162,8 +163,26 @@ class MLP(nn.Module):
         return Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="fc2")(y)
 
 
+class SwiGLU(nn.Module):
+    """silu(gate) * up, then a linear layer; gate and up come of one product."""
+
+    hidden: int
+    dtype: str = "float32"
+    kernel_init: Any = decoder_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+        y = Dense(2 * self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="w12")(x)
+        gate, up = jnp.split(y, 2, axis=-1)
+        y = jax.nn.silu(gate.astype(jnp.float32)).astype(y.dtype) * up
+        return Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="w3")(y)
+
+
 class PreNormBlock(nn.Module):
-    """The ordinary block: x + attention(norm(x)), then x + MLP(norm(x)); biases everywhere."""
+    """The ordinary block: x + attention(norm(x)), then x + MLP(norm(x)); biases everywhere.
+
+    With `layer_scale`, both residuals are multiplied by factors of their own, which start there.
+    """
 
     heads: int
     hidden: int
@@ -171,18 +190,35 @@ class PreNormBlock(nn.Module):
     attention: str = "auto"
     dtype: str = "float32"
     kernel_init: Any = decoder_init
+    layer_scale: float | None = None
+    mlp: str = "gelu"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens dim"]:
+    def __call__(
+        self, x: Float[Array, "batch tokens dim"], rotation: Rotation | None = None
+    ) -> Float[Array, "batch tokens dim"]:
+        """Returns the new tokens; `rotation` turns queries and keys (`nn.rotary`)."""
         dim = x.shape[-1]
         y = LayerNorm(self.epsilon, name="norm1")(x)
         qkv = Dense(3 * dim, dtype=self.dtype, kernel_init=self.kernel_init, name="qkv")(y)
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(qkv, 3, axis=-1))
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         a = merge_heads(attention(q, k, v, backend=self.attention))
-        x += Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(a)
+        y = Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(a)
+        x += self._scaled(y, "layer_scale1")
         y = LayerNorm(self.epsilon, name="norm2")(x)
-        y = MLP(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="mlp")(y)
-        return shard_batch(x + y)
+        mlp = SwiGLU if self.mlp == "swiglu" else MLP
+        y = mlp(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="mlp")(y)
+        return shard_batch(x + self._scaled(y, "layer_scale2"))
+
+    def _scaled(
+        self, residual: Float[Array, "batch tokens dim"], name: str
+    ) -> Float[Array, "batch tokens dim"]:
+        if self.layer_scale is None:
+            return residual
+        first = nn.initializers.constant(self.layer_scale)
+        return residual.astype(jnp.float32) * self.param(name, first, residual.shape[-1:])
 
 
 class CrossAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""Self-standardization: every channel of every image gets mean 0 and variance 1."""
+"""Raw pixels to the values that networks take: self-standardization, and those of other works."""
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +49,44 @@ def self_standardize(
     Raises:
       InputError: no scale is given for integers of more than 16 bits.
     """
-    divisor = default_scale(pixels.dtype) if scale is None else scale
-    if isinstance(pixels, np.ndarray) and pixels.dtype.itemsize > 2:
-        pixels = pixels.astype(np.float32)  # JAX would wrap 64-bit and unsigned 32-bit integers
-    x = jnp.asarray(pixels).astype(jnp.float32) / divisor
+    x = scaled(pixels, scale)
     centered = x - x.mean(axis=(-2, -1), keepdims=True)
     variance = jnp.square(centered).mean(axis=(-2, -1), keepdims=True)
     return centered * jax.lax.rsqrt(variance + eps)
+
+
+def scaled(
+    pixels: Num[Array, "*batch height width"] | Num[np.ndarray, "*batch height width"],
+    scale: float | None = None,
+) -> Float[Array, "*batch height width"]:
+    """Pixels / scale in float32; None as in `self_standardize`."""
+    divisor = default_scale(pixels.dtype) if scale is None else scale
+    if isinstance(pixels, np.ndarray) and pixels.dtype.itemsize > 2:
+        pixels = pixels.astype(np.float32)  # JAX would wrap 64-bit and unsigned 32-bit integers
+    return jnp.asarray(pixels).astype(jnp.float32) / divisor
+
+
+def z_score(
+    x: Float[Array, "*batch height width"], eps: float
+) -> Float[Array, "*batch height width"]:
+    """(x - mean) / (std + eps) of each image channel, with the biased deviation."""
+    centered = x - x.mean(axis=(-2, -1), keepdims=True)
+    std = jnp.sqrt(jnp.square(centered).mean(axis=(-2, -1), keepdims=True))
+    return centered / (std + eps)
+
+
+def min_max(
+    x: Float[Array, "*batch channels height width"], eps: float
+) -> Float[Array, "*batch channels height width"]:
+    """(x - min) / (max - min + eps), over all channels of an image together."""
+    axes = (-3, -2, -1)
+    low, high = x.min(axis=axes, keepdims=True), x.max(axis=axes, keepdims=True)
+    return (x - low) / (high - low + eps)
+
+
+def divided_by_max(
+    x: Float[Array, "*batch channels height width"],
+) -> Float[Array, "*batch channels height width"]:
+    """x / max, over all channels of an image together; black images stay black."""
+    high = x.max(axis=(-3, -2, -1), keepdims=True)
+    return x / jnp.where(high > 0, high, 1)

@@ -12,7 +12,7 @@ from mae_jax.errors import InputError
 BIAS_LAYOUTS = ("legacy", "fixed")
 RGB = ("red", "green", "blue")
 # Attention heads of the published vision transformers, by width (ViT-Ti to ViT-G).
-_PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
+_PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,8 +27,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a torch or safetensors file by name.
 
     The format is detected from magic bytes, not from the suffix. In torch files, a dict under
-    "state_dict", "model_state_dict" or "model" is taken for the state dict. Memory is bounded by
-    4 times the file's size plus 64 MiB.
+    "state_dict", "model_state_dict", "model", "teacher" or "student" is taken for the state dict.
+    Memory is bounded by 4 times the file's size plus 64 MiB.
 
     Raises:
       InputError: the file is missing, damaged or in another format, or its pickle holds more
@@ -73,7 +73,7 @@ def _magic(path: Path) -> bytes:
 
 def _tensors(file: TorchFile) -> dict[str, np.ndarray]:
     content: Any = file.content
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model", "teacher", "student"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break

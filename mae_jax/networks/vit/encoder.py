@@ -7,17 +7,28 @@ from jaxtyping import Array, Float, Num, PyTree
 from mae_jax.networks.encoder import NetworkEncoder
 from mae_jax.networks.vit.config import ViTConfig
 from mae_jax.networks.vit.model import ViT
+from mae_jax.weights.preprocessing import Preprocessing
 
 
 class ViTEncoder(NetworkEncoder):
-    """An ordinary ViT: the ImageNet baselines and the supervised ViTs.
+    """An ordinary ViT: the ImageNet baselines, the supervised ViTs, and the published encoders.
 
     "class" (what the paper takes of its supervised ones) and "mean" are those of the final norm;
-    with `fc_norm`, "mean" alone is normalized.
+    with `fc_norm`, "mean" alone is normalized. Those with a pooler also have "attention".
     """
 
-    poolings = ("class", "mean")
     config: ViTConfig
+
+    def __init__(
+        self,
+        config: ViTConfig,
+        params: dict[str, Any],
+        preprocessing: Preprocessing,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(config, params, preprocessing, name=name)
+        self.poolings = ("class", "mean", *(("attention",) if config.pooler_heads else ()))
 
     def default_name(self) -> str:
         """See `NetworkEncoder.default_name`."""
@@ -40,5 +51,6 @@ class ViTEncoder(NetworkEncoder):
         return embedding
 
     def width(self, channels: int, pooling: str = "mean") -> int:
-        """The token's length."""
-        return self.config.width
+        """The token's length, times the pooler's heads for "attention"."""
+        self.check_pooling(pooling)
+        return self.config.width * (self.config.pooler_heads if pooling == "attention" else 1)
