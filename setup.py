@@ -10,7 +10,8 @@ setup(
     packages=[*find_packages(include=["mae_jax*"]), "mae_jax.configs", "mae_jax.launch"],
     package_dir={"mae_jax.configs": "configs", "mae_jax.launch": "launch"},
     package_data={
-        "": ["*.html", "*.csv", "*.yaml"],
+        "": ["*.html", "*.css", "*.js", "*.csv", "*.yaml"],
+        "mae_jax.view": ["static/*"],
         "mae_jax.launch": ["templates/*.yaml", "*.sh", "Dockerfile*"],
     },
 )

@@ -1,151 +1,183 @@
-"""The data of the page: wells with coordinates, values, neighbors and images."""
+"""The data of the page: wells with metadata, one or several embeddings of them, and images."""
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mae_jax.data.images import read_site
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.viz.projection import principal_components, project_2d, standardize_features
-from mae_jax.viz.thumbnails import encode, shrink
+from mae_jax.view.embedding_map import EmbeddingMap
+from mae_jax.view.images import channel_settings, site_png
 
-_COMPONENTS = 3
+# Identifiers stay names even where they look like numbers.
+_IDENTIFIERS = tuple(f"Metadata_{n}" for n in ("Plate", "Well", "Site", "Experiment", "Batch"))
+_KEYS = ("Metadata_Plate", "Metadata_Well")
 
 
 class Screen:
-    """Embeddings of wells in two dimensions, and their images if an index is given."""
+    """Wells with metadata, embeddings of them, and their images if an index is given.
+
+    Attributes:
+      metadata: one row per well, the order of every list on the page.
+      total: the number of wells before `limit`.
+      maps: the embeddings.
+    """
 
     def __init__(
         self,
-        profiles: Profiles,
+        embeddings: Profiles | Mapping[str, Profiles],
         index: Index | None = None,
         *,
         method: str = "auto",
         limit: int = 20000,
         seed: int = 0,
     ) -> None:
-        """Project the wells to two dimensions and match them with the index.
+        """Match the wells of all embeddings, and with the index.
 
         Args:
-          profiles: the embeddings, with `Metadata_Plate` and `Metadata_Well`.
+          embeddings: one embedding, or several by name. The first one's wells are shown; others
+            are matched by plate and well (and source and experiment where all have them).
           index: the screen that they were made from, for images.
           method: of the projection; see `project_2d`.
           limit: the maximum number of wells; of more, whole plates are drawn at random.
           seed: of the projection and the draw.
 
         Raises:
-          InputError: fewer than two wells, or no columns of plates and wells.
+          InputError: fewer than two wells, no columns of plates and wells, or an embedding that
+            shares fewer than two wells with the first.
         """
-        for name in ("Metadata_Plate", "Metadata_Well"):
-            if name not in profiles.metadata.columns:
-                raise InputError(f"the embeddings have no column {name}, which the page needs.")
-        if len(profiles) < 2:
+        named = {"": embeddings} if isinstance(embeddings, Profiles) else dict(embeddings)
+        for name, profiles in named.items():
+            _check_columns(name, profiles)
+        first = next(iter(named.values()))
+        if len(first) < 2:
             raise InputError(
-                f"the embeddings have {len(profiles)} wells; the page needs at least two."
+                f"the embeddings have {len(first)} wells; the page needs at least two."
             )
-        self.total = len(profiles)
-        self.profiles = _some_plates(profiles, limit, seed)
-        self.coordinates, self.method = project_2d(self.profiles.features, method, seed)
-        scaled = standardize_features(self.profiles.features)
-        length = np.linalg.norm(scaled, axis=1, keepdims=True)
-        self._directions = scaled / np.where(length > 0, length, 1)
+        self.total = len(first)
+        first = _some_plates(first, limit, seed)
+        self.metadata = first.metadata.reset_index(drop=True)
+        self.maps = [
+            EmbeddingMap(name, *_matched(name, profiles, first), method=method, seed=seed)
+            for name, profiles in named.items()
+        ]
         self.index = index
-        self._rows = _rows_of(self.profiles.metadata, index)
+        self._rows = _rows_of(self.metadata, index)
 
     def __len__(self) -> int:
-        return len(self.profiles)
+        return len(self.metadata)
 
     def summary(self) -> dict[str, Any]:
-        """The static data of the page, ready for JSON: coordinates, metadata, values, plates."""
-        metadata = self.profiles.metadata
-        columns = {}
-        for name in metadata.columns:
-            levels, codes = np.unique(metadata[name].to_numpy(str), return_inverse=True)
+        """The static data of the page, ready for JSON: metadata, plates, names of embeddings."""
+        columns: dict[str, Any] = {}
+        numbers: dict[str, Any] = {}
+        for name in self.metadata.columns:
+            values = _numbers(name, self.metadata[name])
+            if values is not None:
+                numbers[name] = [None if np.isnan(v) else float(f"{v:.6g}") for v in values]
+            levels, codes = np.unique(self.metadata[name].to_numpy(str), return_inverse=True)
             columns[name] = {"values": levels.tolist(), "codes": codes.reshape(-1).tolist()}
-        values = {name: _rounded(each) for name, each in self.values().items()}
-        unit = self.coordinates - self.coordinates.min(axis=0)
-        unit = unit / max(float(unit.max()), 1e-9)
         return {
             "wells": len(self),
             "total": self.total,
-            "features": self.profiles.width,
-            "method": self.method,
-            "x": _rounded(unit[:, 0]),
-            "y": _rounded(unit[:, 1]),
+            "embeddings": [
+                {"name": each.name, "features": each.profiles.width, "wells": len(each.profiles)}
+                for each in self.maps
+            ],
             "columns": columns,
-            "values": values,
-            "grid": _grid(metadata["Metadata_Well"].tolist()),
+            "numbers": numbers,
+            "grid": _grid(self.metadata["Metadata_Well"].tolist()),
             "images": [row is not None for row in self._rows],
         }
-
-    def values(self) -> dict[str, Float[np.ndarray, " wells"]]:
-        """Numbers to color wells by: principal components, and the distance from the controls."""
-        first = principal_components(self.profiles.features, _COMPONENTS)
-        values = {f"component {i + 1}": first[:, i] for i in range(first.shape[1])}
-        metadata = self.profiles.metadata
-        if "Metadata_ControlType" in metadata.columns:
-            control = (metadata["Metadata_ControlType"] == "negcon").to_numpy()
-            if control.any():
-                values["distance from negative controls"] = self._distance(control)
-        return values
-
-    def _distance(self, control: np.ndarray) -> Float[np.ndarray, " wells"]:
-        """From the mean of the plate's own controls, or of all if the plate has none."""
-        scaled = standardize_features(self.profiles.features)
-        plates = self.profiles.metadata["Metadata_Plate"].to_numpy(str)
-        distance = np.empty(len(self), np.float32)
-        for plate in np.unique(plates):
-            on_plate = plates == plate
-            own = on_plate & control
-            center = scaled[own if own.any() else control].mean(axis=0)
-            distance[on_plate] = np.linalg.norm(scaled[on_plate] - center, axis=1)
-        return distance
-
-    def similarities(self, well: int) -> Float[np.ndarray, " wells"]:
-        """Cosines of the standardized features between one well and all."""
-        return self._directions @ self._directions[well]
-
-    def neighbors(self, well: int, count: int = 8) -> list[tuple[int, float]]:
-        """The nearest wells of a well, without itself, and their cosines."""
-        cosine = self.similarities(well)
-        order = np.argsort(-cosine, kind="stable")
-        return [(int(i), float(cosine[i])) for i in order if i != well][:count]
 
     def sites(self, well: int) -> int:
         """The number of sites of a well that can be shown."""
         rows = self._rows[well]
         return 0 if rows is None else len(rows)
 
-    def image(self, well: int, site: int = 0, size: int = 384, channel: str = "") -> bytes:
-        """A PNG of a site, at most `size` pixels wide, in false colors or one channel in gray.
+    def image(
+        self,
+        well: int,
+        site: int = 0,
+        *,
+        size: int = 384,
+        channels: Sequence[str] = (),
+        levels: Mapping[str, tuple[float, float]] | None = None,
+    ) -> bytes:
+        """A PNG of one of a well's sites; see `site_png`.
 
         Raises:
           InputError: there is no image of the well or no such channel, or its file is broken.
         """
+        index, row = self._site(well, site)
+        return site_png(index, row, size=size, channels=channels, levels=levels)
+
+    def channels(self, well: int, site: int = 0) -> list[dict[str, Any]]:
+        """Name, color and levels of the channels of one of a well's sites.
+
+        Raises:
+          InputError: the well has no images, or they are broken.
+        """
+        index, row = self._site(well, site)
+        return channel_settings(index, row)
+
+    def _site(self, well: int, site: int) -> tuple[Index, int]:
         rows = self._rows[well]
         if self.index is None or rows is None:
             raise InputError("this well has no images: give --index.")
         if not 0 <= site < len(rows):
             raise InputError(f"site {site} does not exist: the well has {len(rows)} sites.")
-        return _png(self.index, rows[site], min(size, 2048), channel)
-
-    def channels(self, well: int) -> tuple[str, ...]:
-        """The names of the channels of a well's first site."""
-        rows = self._rows[well]
-        if self.index is None or rows is None:
-            return ()
-        return self.index.sites[rows[0]][0]
+        return self.index, rows[site]
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
+def _check_columns(name: str, profiles: Profiles) -> None:
+    for key in _KEYS:
+        if key not in profiles.metadata.columns:
+            which = f"the embeddings {name}" if name else "the embeddings"
+            raise InputError(f"{which} have no column {key}, which the page needs.")
+
+
+def _matched(
+    name: str, profiles: Profiles, first: Profiles
+) -> tuple[Profiles, np.ndarray]:
+    """The wells of an embedding in the order of the first one's, and which of those it has."""
+    if profiles is first:
+        return first, np.ones(len(first), bool)
+    shared = [
+        key
+        for key in WELL
+        if key in profiles.metadata.columns and key in first.metadata.columns
+    ]
+    rows = {
+        key: row
+        for row, key in enumerate(profiles.metadata[shared].itertuples(index=False, name=None))
+    }
+    found = [rows.get(key) for key in first.metadata[shared].itertuples(index=False, name=None)]
+    present = np.array([row is not None for row in found])
+    if present.sum() < 2:
+        raise InputError(
+            f"the embeddings {name} share {present.sum()} wells with the first (matched by "
+            f"{', '.join(shared)}); give embeddings of the same screen."
+        )
+    return profiles.take(np.array([row for row in found if row is not None])), present
+
+
+def _numbers(name: str, column: pd.Series) -> Float[np.ndarray, " wells"] | None:
+    """A column of metadata as numbers, empty values as NaN; None if it holds anything else."""
+    if name in _IDENTIFIERS:
+        return None
+    text = column.astype(str).str.strip()
+    given = ~text.isin(["", "nan", "None", "<NA>"])
+    values = pd.to_numeric(text.where(given), errors="coerce").to_numpy(np.float64)
+    usable = np.isfinite(values) == given.to_numpy()
+    if not (usable.all() and given.any()) or len(np.unique(values[given])) < 2:
+        return None
+    return values
 
 
 def _some_plates(profiles: Profiles, limit: int, seed: int) -> Profiles:
@@ -188,12 +220,3 @@ def _grid(wells: Sequence[str]) -> dict[str, Any]:
         if max(rows) < height and max(columns) < width:
             break
     return {"rows": rows, "columns": columns, "height": height, "width": width}
-
-
-@lru_cache(maxsize=256)
-def _png(index: Index, row: int, size: int, channel: str) -> bytes:
-    names = index.sites[row][0]
-    if channel and channel not in names:
-        raise InputError(f"{index.describe(row)} has no channel '{channel}'.")
-    shown = (channel,) if channel else names
-    return encode(shrink(read_site(index, row, shown), size), shown, gray=bool(channel))

@@ -17,7 +17,8 @@ from mae_jax.view.screen import Screen
 LOOPBACK = "127.0.0.1"
 MAX_CONNECTIONS = 32  # a browser opens about six
 REQUEST_TIMEOUT = 10.0  # seconds until a connection must have sent its request
-_PAGE = Path(__file__).parent / "page.html"
+_STATIC = Path(__file__).parent / "static"
+_CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
 
 
@@ -124,8 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             url = urlsplit(self.path)
-            query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-            answer = self._answer(url.path, query)
+            answer = self._answer(url.path, parse_qs(url.query))
         except (InputError, ValueError) as error:
             self._json({"error": str(error)}, 400)
         except MachineError as error:
@@ -138,28 +138,33 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(200, *answer)
 
-    def _answer(self, path: str, query: dict[str, str]) -> tuple[bytes, str] | None:
+    def _answer(self, path: str, query: dict[str, list[str]]) -> tuple[bytes, str] | None:
         screen = self.server.screen
-        if path == "/":
-            return _PAGE.read_bytes(), "text/html; charset=utf-8"
+        if path == "/" or path.startswith("/static/"):
+            return _static(path)
         if path == "/api/screen":
             return self.server.summary, "application/json"
-        if path not in ("/api/well", "/api/similar", "/api/image"):
+        if path == "/api/projection":
+            return _encoded(screen.maps[_number(query, "embedding", len(screen.maps), 0)].state())
+        if path not in ("/api/well", "/api/channels", "/api/image"):
             return None
         well = _number(query, "well", len(screen))
-        if path == "/api/well":
-            value = {
-                "neighbors": [{"well": i, "cosine": c} for i, c in screen.neighbors(well)],
-                "sites": screen.sites(well),
-                "channels": screen.channels(well),
-            }
-            return json.dumps(value).encode(), "application/json"
-        if path == "/api/similar":
-            cosines = [round(float(c), 5) for c in screen.similarities(well)]
-            return json.dumps(cosines).encode(), "application/json"
         site = _number(query, "site", 10000, 0)
-        size = _number(query, "size", 2049, 384)
-        return screen.image(well, site, max(size, 16), query.get("channel", "")), "image/png"
+        if path == "/api/channels":
+            return _encoded(screen.channels(well, site))
+        if path == "/api/well":
+            embedding = screen.maps[_number(query, "embedding", len(screen.maps), 0)]
+            neighbors = embedding.neighbors(well)
+            value = {
+                "neighbors": [{"well": i, "cosine": c} for i, c in neighbors],
+                "similar": embedding.similarity_to_all(well),
+                "sites": screen.sites(well),
+            }
+            return _encoded(value)
+        size = max(_number(query, "size", 2049, 384), 16)
+        channels, levels = query.get("channel", []), _levels(query.get("level", []))
+        png = screen.image(well, site, size=size, channels=channels, levels=levels)
+        return png, "image/png"
 
     def _json(self, value: Any, status: int) -> None:
         self._send(status, json.dumps(value).encode(), "application/json")
@@ -179,10 +184,37 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: the terminal shows the address, which should stay in sight."""
 
 
-def _number(query: dict[str, str], name: str, end: int, default: int | None = None) -> int:
-    text = query.get(name)
+def _static(path: str) -> tuple[bytes, str] | None:
+    """A file of the page by its name, which must be one that the package has."""
+    name = "page.html" if path == "/" else path.removeprefix("/static/")
+    known = {file.name: file for file in _STATIC.iterdir()}
+    content_type = _CONTENT_TYPES.get(Path(name).suffix)
+    if name not in known or content_type is None:
+        return None
+    return known[name].read_bytes(), f"{content_type}; charset=utf-8"
+
+
+def _encoded(value: Any) -> tuple[bytes, str]:
+    return json.dumps(value).encode(), "application/json"
+
+
+def _number(query: dict[str, list[str]], name: str, end: int, default: int | None = None) -> int:
+    text = query.get(name, [None])[-1]
     if text is None and default is not None:
         return default
     if text is None or not re.fullmatch("[0-9]{1,9}", text) or int(text) >= end:
         raise InputError(f"{name} must be a number below {end}, not {text!r}.")
     return int(text)
+
+
+def _levels(texts: list[str]) -> dict[str, tuple[float, float]]:
+    """Black and white levels by channel from texts such as `DNA:120:3000`."""
+    levels = {}
+    for text in texts:
+        channel, *numbers = text.rsplit(":", 2)
+        try:
+            low, high = (float(number) for number in numbers)
+        except ValueError:
+            raise InputError(f"a level is CHANNEL:LOW:HIGH, not {text!r}.") from None
+        levels[channel] = low, high
+    return levels
