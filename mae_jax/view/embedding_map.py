@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from mae_jax.evaluation.profiles import Profiles
@@ -145,6 +144,6 @@ class EmbeddingMap:
             self._error = str(error) or type(error).__name__
 
     def _for_all_wells(self, values: np.ndarray) -> list[float | None]:
-        full = pd.Series(np.nan, index=range(len(self.present)), dtype=np.float64)
-        full.iloc[self._numbers] = values
+        full = np.full(len(self.present), np.nan)
+        full[self._numbers] = values
         return [None if np.isnan(v) else float(f"{v:.5g}") for v in full]

@@ -142,16 +142,12 @@ def _check_columns(name: str, profiles: Profiles) -> None:
             raise InputError(f"{which} have no column {key}, which the page needs.")
 
 
-def _matched(
-    name: str, profiles: Profiles, first: Profiles
-) -> tuple[Profiles, np.ndarray]:
+def _matched(name: str, profiles: Profiles, first: Profiles) -> tuple[Profiles, np.ndarray]:
     """The wells of an embedding in the order of the first one's, and which of those it has."""
     if profiles is first:
         return first, np.ones(len(first), bool)
     shared = [
-        key
-        for key in WELL
-        if key in profiles.metadata.columns and key in first.metadata.columns
+        key for key in WELL if key in profiles.metadata.columns and key in first.metadata.columns
     ]
     rows = {
         key: row

@@ -41,4 +41,11 @@ def test_a_running_job_is_shown_on_request(
 
     monkeypatch.setattr(ViewServer, "serve_forever", interrupted)
     assert main(["view", "--embeddings", str(running_job), "--allow-incomplete"]) == 0
-    assert "projecting 3 wells" in capsys.readouterr().out
+    assert "http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_several_embeddings_have_names(running_job: Path, capsys) -> None:
+    other = running_job.with_name("elsewhere") / running_job.name
+    command = ["view", "--allow-incomplete", "--embeddings", f"{running_job},{other}"]
+    assert main(command) == 2
+    assert f"two embeddings are called {running_job.name}" in capsys.readouterr().err

@@ -2,19 +2,15 @@
 
 import http.client
 import json
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import tifffile
 from PIL import Image
 
 from mae_jax.data.index import Index
@@ -24,68 +20,7 @@ from mae_jax.view.screen import Screen
 from mae_jax.view.server import ViewServer
 from mae_jax.viz.projection import project_2d
 
-GENES = ("", "TP53", "MYC", "KRAS")
-CHANNELS = ("DNA", "ER")
-
-
-def make_profiles(plates: int = 2, wells: int = 24) -> Profiles:
-    """Wells around one centre a gene, in plates of 384 wells."""
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(len(GENES), 20)) * 4
-    rows, features = [], []
-    for plate in range(plates):
-        for well in range(wells):
-            gene = well % len(GENES)
-            rows.append(
-                {
-                    "Metadata_Source": "s",
-                    "Metadata_Experiment": f"E{1 + plate // 2}",
-                    "Metadata_Plate": f"P{1 + plate}",
-                    "Metadata_Well": f"{chr(65 + well // 12)}{1 + well % 12:02d}",
-                    "Metadata_Gene": GENES[gene],
-                    "Metadata_ControlType": "" if gene else "negcon",
-                }
-            )
-            features.append(centres[gene] + rng.normal(size=20))
-    names = tuple(f"Image_MAE_{i:04d}" for i in range(20))
-    return Profiles(pd.DataFrame(rows), np.asarray(features, np.float32), names)
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Two sites a well; the images of the last well are missing."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    metadata = make_profiles().metadata
-    rows = []
-    for number, well in metadata.iterrows():
-        for site in ("1", "2"):
-            images = [f"{number}_{site}_{channel}.tiff" for channel in CHANNELS]
-            if number < len(metadata) - 1:
-                for image in images:
-                    pixels = rng.integers(0, 5000, (60, 80)).astype(np.uint16)
-                    tifffile.imwrite(folder / image, pixels)
-            rows.append(
-                {
-                    **well,
-                    "Metadata_Site": site,
-                    "Metadata_Perturbation": well["Metadata_Gene"],
-                    "Metadata_Split": "train",
-                    "Channels": list(CHANNELS),
-                    "Images": images,
-                }
-            )
-    return Index(pd.DataFrame(rows), str(folder))
-
-
-@pytest.fixture(scope="module")
-def server(index: Index) -> Iterator[ViewServer]:
-    with ViewServer(Screen(make_profiles(), index, method="pca")) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+MakeProfiles = Callable[..., Profiles]
 
 
 def get(server: ViewServer, path: str, host: str | None = None) -> tuple[int, bytes]:
@@ -98,7 +33,7 @@ def get(server: ViewServer, path: str, host: str | None = None) -> tuple[int, by
     return answer.status, content
 
 
-def test_neighbors_are_those_of_highest_cosine() -> None:
+def test_neighbors_are_those_of_highest_cosine(make_profiles: MakeProfiles) -> None:
     profiles = make_profiles()
     screen = Screen(profiles, method="pca")
     x = profiles.features.astype(np.float64)
@@ -107,42 +42,97 @@ def test_neighbors_are_those_of_highest_cosine() -> None:
     cosine = x @ x[5]
     cosine[5] = -2
     wanted = np.argsort(-cosine)[:8]
-    found = screen.neighbors(5)
+    found = screen.maps[0].neighbors(5)
     assert [well for well, _ in found] == wanted.tolist()
     np.testing.assert_allclose([c for _, c in found], cosine[wanted], atol=1e-5)
     genes = profiles.metadata["Metadata_Gene"]
     assert {genes[well] for well, _ in found} == {genes[5]}
 
 
-def test_distance_from_the_plates_own_controls() -> None:
+def test_distance_from_the_plates_own_controls(make_profiles: MakeProfiles) -> None:
     profiles = make_profiles()
-    distance = Screen(profiles, method="pca").values()["distance from negative controls"]
+    projection = Screen(profiles, method="pca").maps[0].project()
+    distance = projection.values["distance from negative controls"]
     control = (profiles.metadata["Metadata_ControlType"] == "negcon").to_numpy()
     assert distance[control].max() < distance[~control].min()
 
 
-def test_summary_places_wells_on_their_plates() -> None:
+def test_summary_places_wells_on_their_plates(make_profiles: MakeProfiles) -> None:
     summary = Screen(make_profiles(), method="pca").summary()
     grid = summary["grid"]
     assert (grid["height"], grid["width"]) == (8, 12)
     assert (grid["rows"][13], grid["columns"][13]) == (1, 1)  # B02
-    assert min(summary["x"]) == min(summary["y"]) == 0
-    assert max(*summary["x"], *summary["y"]) == 1
     plate = summary["columns"]["Metadata_Plate"]
     assert [plate["values"][code] for code in plate["codes"]] == ["P1"] * 24 + ["P2"] * 24
     assert json.dumps(summary)
 
 
-def test_only_whole_plates_are_left_out() -> None:
+def test_projection_fills_the_unit_square(make_profiles: MakeProfiles) -> None:
+    embedding = Screen(make_profiles(), method="pca").maps[0]
+    assert embedding.state()["ready"] is False
+    embedding.start().join()
+    state = embedding.state()
+    assert state["ready"]
+    assert min(state["x"]) == min(state["y"]) == 0
+    assert max(*state["x"], *state["y"]) == 1
+    assert json.dumps(state)
+
+
+def test_a_projection_that_fails_says_why(make_profiles: MakeProfiles) -> None:
+    embedding = Screen(make_profiles(), method="no such").maps[0]
+    embedding.start().join()
+    state = embedding.state()
+    assert not state["ready"]
+    assert "method must be one of" in state["error"]
+    assert len(state["x"]) == 48  # the first components are shown all the same
+
+
+def test_numbers_of_the_metadata_stay_numbers(make_profiles: MakeProfiles) -> None:
+    profiles = make_profiles()
+    dose = [("", "0.5", "10", "2")[i % 4] for i in range(len(profiles))]
+    metadata = profiles.metadata.assign(
+        Metadata_Concentration=dose, Metadata_Batch=["1", "2"] * 24, Metadata_Note=["1", "x"] * 24
+    )
+    summary = Screen(Profiles(metadata, profiles.features, profiles.names)).summary()
+    assert list(summary["numbers"]) == ["Metadata_Concentration"]
+    assert summary["numbers"]["Metadata_Concentration"][:4] == [None, 0.5, 10.0, 2.0]
+
+
+def test_several_embeddings_are_matched_by_plate_and_well(
+    make_profiles: MakeProfiles, squared_profiles: Callable[[Profiles], Profiles]
+) -> None:
+    profiles = make_profiles()
+    screen = Screen({"raw": profiles, "squared": squared_profiles(profiles)}, method="pca")
+    second = screen.maps[1]
+    assert second.present.tolist() == [False, False] + [True] * 46
+    np.testing.assert_array_equal(second.profiles.features, profiles.features[2:] ** 2)
+    assert second.neighbors(0) == []
+    assert 0 not in [well for well, _ in second.neighbors(4)]
+    second.project()
+    assert second.state()["x"][:2] == [None, None]
+    assert second.similarity_to_all(4)[4] == pytest.approx(1, abs=1e-4)
+    assert second.similarity_to_all(0) == [None] * 48
+
+
+def test_embeddings_of_another_screen_are_refused(make_profiles: MakeProfiles) -> None:
+    profiles = make_profiles()
+    other = Profiles(
+        profiles.metadata.assign(Metadata_Plate="Q1"), profiles.features, profiles.names
+    )
+    with pytest.raises(InputError, match="embeddings b share 0 wells with the first"):
+        Screen({"a": profiles, "b": other})
+
+
+def test_only_whole_plates_are_left_out(make_profiles: MakeProfiles) -> None:
     screen = Screen(make_profiles(plates=5), method="pca", limit=60)
-    counts = screen.profiles.metadata["Metadata_Plate"].value_counts()
+    counts = screen.metadata["Metadata_Plate"].value_counts()
     assert len(screen) == 48
     assert set(counts) == {24}
     assert screen.total == 120
 
 
 @pytest.mark.parametrize("method", [pytest.param("umap", marks=pytest.mark.slow), "tsne", "pca"])
-def test_flat_maps_keep_groups_together(method) -> None:
+def test_flat_maps_keep_groups_together(make_profiles: MakeProfiles, method) -> None:
     if method == "umap":
         pytest.importorskip("umap", reason="umap-learn is not installed")
     profiles = make_profiles(plates=4)
@@ -181,6 +171,11 @@ def test_a_port_that_is_taken(server: ViewServer) -> None:
         ("/api/image?well=-1", 400, "well must be"),
         ("/api/image?well=0&site=7", 400, "2 sites"),
         ("/api/image?well=0&channel=Golgi", 400, "no channel 'Golgi'"),
+        ("/api/image?well=0&level=ER:1", 400, "CHANNEL:LOW:HIGH"),
+        ("/api/image?well=0&level=Golgi:1:2", 400, "no channel 'Golgi'"),
+        ("/api/projection?embedding=2", 400, "embedding must be a number below 2"),
+        ("/static/screen.py", 404, "there is no"),
+        ("/static/../server.py", 404, "there is no"),
         ("/api/image?well=47", 400, "does not exist"),
     ],
 )
@@ -199,7 +194,24 @@ def test_images(server: ViewServer) -> None:
     assert np.asarray(Image.open(BytesIO(content))).shape == (30, 40)
 
 
-def test_without_an_index_there_are_no_images() -> None:
+def test_channels_and_levels_of_images(server: ViewServer) -> None:
+    def picture(query: str) -> np.ndarray:
+        status, content = get(server, f"/api/image?well=3&size=40{query}")
+        assert status == 200
+        return np.asarray(Image.open(BytesIO(content))).astype(int)
+
+    channels = json.loads(get(server, "/api/channels?well=3")[1])
+    assert [c["name"] for c in channels] == ["DNA", "ER"]
+    assert all(0 <= c["low"] < c["high"] <= c["max"] for c in channels)
+    assert [c["color"] for c in channels] == ["#4073ff", "#1aff59"]
+    assert picture("&channel=ER&level=ER:100000:200000").max() == 0
+    assert picture("&channel=ER&level=ER:-2:-1").min() == 255
+    # Both channels named are the same as none named.
+    np.testing.assert_array_equal(picture("&channel=ER&channel=DNA"), picture(""))
+    assert (picture("&level=ER:100000:200000") <= picture("")).all()
+
+
+def test_without_an_index_there_are_no_images(make_profiles: MakeProfiles) -> None:
     screen = Screen(make_profiles(), method="pca")
     assert not any(screen.summary()["images"])
     with pytest.raises(InputError, match="--index"):
@@ -207,7 +219,7 @@ def test_without_an_index_there_are_no_images() -> None:
 
 
 @pytest.fixture
-def small_server(index: Index) -> Iterator[ViewServer]:
+def small_server(make_profiles: MakeProfiles, index: Index) -> Iterator[ViewServer]:
     screen = Screen(make_profiles(), index, method="pca")
     with ViewServer(screen, max_connections=4, request_timeout=1.0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -241,92 +253,3 @@ def test_half_open_connections_are_bounded_and_closed(small_server: ViewServer) 
     finally:
         for connection in connections:
             connection.close()
-
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-@pytest.fixture
-def browser() -> Iterator[object]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(word)
-    options.add_argument("--window-size=1500,950")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the browser's driver's sockets
-def test_in_a_browser(server: ViewServer, browser, tmp_path: Path) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import Select, WebDriverWait
-
-    browser.get(server.url)
-    wait = WebDriverWait(browser, 60)
-    wait.until(lambda b: b.execute_script("return document.body.dataset.ready") == "yes")
-    assert "48 wells, 20 features" in browser.find_element(By.ID, "count").text
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".plate canvas")) == 2
-
-    # A click on a point of the map shows that well, its image and its neighbors.
-    well = 6
-    canvas = browser.find_element(By.ID, "map")
-    x, y = browser.execute_script(f"return position({well})")
-    size = canvas.size
-    ActionChains(browser).move_to_element_with_offset(
-        canvas, x - size["width"] / 2, y - size["height"] / 2
-    ).click().perform()
-    panel = browser.find_element(By.ID, "panel")
-    wait.until(lambda _: panel.get_attribute("data-well") not in ("", None))
-    clicked = int(panel.get_attribute("data-well"))
-    assert clicked == well
-    assert browser.find_element(By.ID, "name").text == "P1 A07 · MYC"
-    wait.until(lambda b: b.execute_script("return document.getElementById('picture').naturalWidth"))
-    neighbors = browser.find_elements(By.CSS_SELECTOR, "#neighbors button")
-    wanted = [w for w, _ in server.screen.neighbors(well)]
-    assert [int(n.get_attribute("data-well")) for n in neighbors] == wanted
-
-    # So does a click on a well of a plate, and on a neighbor.
-    plate = browser.find_elements(By.CSS_SELECTOR, ".plate canvas")[1]
-    cell = plate.size["width"] / 12
-    offset = (1.5 * cell - plate.size["width"] / 2, 1.5 * cell - plate.size["height"] / 2)
-    ActionChains(browser).move_to_element_with_offset(plate, *offset).click().perform()
-    wait.until(lambda _: panel.get_attribute("data-well") == "37")  # P2 B02
-    neighbor = browser.find_elements(By.CSS_SELECTOR, "#neighbors button")[0]
-    target = neighbor.get_attribute("data-well")
-    neighbor.click()
-    wait.until(lambda _: panel.get_attribute("data-well") == target)
-
-    # Colors follow the choice: metadata, a measure, likeness to the chosen well.
-    def colors() -> list[str]:
-        return browser.execute_script("return colors")
-
-    assert len(set(colors())) == len(GENES)
-    by = Select(browser.find_element(By.ID, "by"))
-    by.select_by_value("Metadata_Plate")
-    assert len(set(colors())) == 2
-    by.select_by_value("distance from negative controls")
-    assert len(set(colors())) > 20
-    by.select_by_value("similarity to the chosen well")
-    assert colors()[int(target)] == "rgb(253,231,37)"
-
-    # The end of an address names a well, as the links of an evaluation's page do.
-    browser.execute_script("location.hash = '#plate=P2&well=B02'")
-    wait.until(lambda _: panel.get_attribute("data-well") == "37")
-
-    # A well whose images are missing says so.
-    browser.execute_script("choose(47)")
-    problem = browser.find_element(By.ID, "problem")
-    wait.until(lambda _: "does not exist" in problem.text)
-    assert not browser.find_element(By.ID, "picture").is_displayed()
-    browser.save_screenshot(str(tmp_path / "page.png"))
-    severe = [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
-    assert all("/api/image?well=47" in e["message"] for e in severe), severe

@@ -43,7 +43,8 @@ async function showChannels() {
   channels = await ask(`/api/channels?well=${state.chosen}&site=${element("site").value || 0}`);
   const reset = make("button", {type: "button", textContent: "Automatic levels"});
   reset.addEventListener("click", () => { levels.clear(); hidden.clear(); showChannels(); });
-  element("channels").replaceChildren(...channels.map(channelRow), make("div", {}, reset));
+  const head = make("div", {className: "channel soft"}, make("span", {textContent: "Channel"}), make("span", {textContent: "Black"}), make("span", {textContent: "White"}));
+  element("channels").replaceChildren(head, ...channels.map(channelRow), make("div", {}, reset));
   showPicture();
 }
 
