@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mae_jax.cli.option_types import comma_list
@@ -13,6 +14,8 @@ from mae_jax.data.image_uri import PROJECTIONS
 from mae_jax.errors import InputError, MachineError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mae_jax.data.index import Index
 
 HELP = "make one index (parquet) of a screen's images and metadata, and check them"
@@ -105,8 +108,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLATE,…",
         help="plates for validation, where there is one experiment only",
     )
-    parser.add_argument("--check", action="store_true", help="open every image; list all findings")
-    parser.add_argument("--report", metavar="CSV", help="write the findings of the check here too")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="open every image; list all findings: damage, saturation, focus, empty fields, edges",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="CSV",
+        help="write the findings of the check here, and the quality of every site beside it "
+        "(NAME_sites.csv): focus, sharpness, saturation, nuclei, edge effects",
+    )
     removed_option(parser, "--problems", "--report")
     parser.add_argument(
         "--allow-protocols",
@@ -161,7 +173,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         index = replace(index, table=table)
     titles = [readers()[name].title for name in formats if name in readers()]
     print(f"format: {', '.join(formats)} ({'; '.join(titles)})")
-    result: dict[str, Any] = {"format": formats, **_print_summary(index)}
+    result: dict[str, Any] = {"format": list(formats), **_print_summary(index)}
     if args.dry_run:
         print("nothing was written")
         return {**result, "dry_run": True}
@@ -251,6 +263,18 @@ def _print_ranges(index: "Index") -> None:
         )
 
 
+def _print_quality(sites: "pd.DataFrame") -> None:
+    blurred = sites.filter(like="QC_OutOfFocus_").any(axis=1)
+    text = f"{int(sites['QC_Empty'].sum())} sites look empty, {int(blurred.sum())} out of focus"
+    if "QC_NucleusCount" in sites.columns:
+        counts = sites["QC_NucleusCount"].dropna()
+        low, middle, high = (f"{value:.0f}" for value in counts.quantile([0.05, 0.5, 0.95]))
+        text += f"; nuclei per site: median {middle}, 5 to 95 % from {low} to {high}"
+    else:
+        text += "; nuclei are counted where a channel is a DNA stain and scikit-image is installed"
+    print(text)
+
+
 def _check(index: "Index", args: argparse.Namespace) -> None:
     from mae_jax.data.qc import check_index
 
@@ -261,8 +285,11 @@ def _check(index: "Index", args: argparse.Namespace) -> None:
     print(report.channels.to_string(index=False, float_format="{:.4g}".format))
     for finding in report.findings:
         print(f"{finding.level}: {finding.message}")
+    _print_quality(report.sites)
     if args.report:
-        print(f"wrote {report.write_csv(args.report)}")
+        path = Path(args.report)
+        sites = path.with_name(f"{path.stem}_sites{path.suffix}")
+        print(f"wrote {report.write_csv(path)} and {report.write_sites_csv(sites)}")
     if report.errors and all(f.category == "out of reach" for f in report.errors):
         raise MachineError(f"{len(report.errors)} images are out of reach, as listed above.")
     if report.errors:

@@ -3,17 +3,15 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mae_jax.data.image_uri import ImageURI
-from mae_jax.data.images import read_planes
+from mae_jax.data import qc_sites
 from mae_jax.data.index import SITE, WELL, Index
-from mae_jax.errors import InputError, MachineError
+from mae_jax.data.qc_planes import Plane, measure_planes
 from mae_jax.files import replacing, writable
 
 SATURATED = 0.001  # share of pixels at the type's maximum that is worth a note
@@ -35,28 +33,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Plane:
-    """The measurements of one image."""
-
-    row: int
-    channel: str
-    file: str
-    shape: tuple[int, int] = (0, 0)
-    dtype: str = ""
-    low: float = 0.0
-    median: float = 0.0
-    high: float = 0.0
-    saturated: float = 0.0
-    finite: bool = True
-    error: str = ""
-
-
-@dataclass(frozen=True)
 class Report:
-    """All findings, and the measurements by channel."""
+    """All findings, and the measurements by channel and by site."""
 
     findings: tuple[Finding, ...]
     channels: pd.DataFrame
+    sites: pd.DataFrame
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -75,6 +57,12 @@ class Report:
             writer.writerows([getattr(f, name) for name in _FIELDS] for f in self.findings)
         return Path(path)
 
+    def write_sites_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the quality of every site as CSV (`mae_jax.data.qc_sites.site_table`)."""
+        with writable(path), replacing(path) as tmp_path:
+            self.sites.to_csv(tmp_path, index=False, float_format="%.6g")
+        return Path(path)
+
 
 def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Report:
     """Reads all images of the index and looks for everything that would trouble a later step.
@@ -84,10 +72,15 @@ def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Re
     source have it; a site listed twice, one image given to two sites, or a well with two
     perturbations; an experiment on both sides of the split; values that are not finite; integers of
     32 bits or more, whose type tells no scale; images out of reach.
-    Warnings: images with more than 0.1 % saturated pixels, plates without negative controls, and
-    channels that only some of the sources have.
+    Warnings: images with more than 0.1 % saturated pixels, plates without negative controls,
+    channels that only some of the sources have, fields that look empty, images out of focus, and
+    edge wells that differ from the others of their plate.
     """
-    planes = list(_measured(index, threads, progress))
+    planes = measure_planes(index, threads, progress)
+    good = [p for p in planes if p.quality is not None]
+    sites = qc_sites.site_table(
+        index, [qc_sites.Measured(p.row, p.channel, p.quality, p.nuclei) for p in good if p.quality]
+    )
     findings = [
         *_unreadable(index, planes),
         *_bad_values(index, planes),
@@ -98,50 +91,12 @@ def check_index(index: Index, *, threads: int = 8, progress: bool = False) -> Re
         *_leaks(index),
         *_controls(index),
         *_saturation(index, planes),
+        *(
+            _finding(index, "warning", note.category, note.row, note.message, channel=note.channel)
+            for note in qc_sites.notes(index, sites)
+        ),
     ]
-    return Report(tuple(findings), _by_channel(planes))
-
-
-def _measured(index: Index, threads: int, progress: bool) -> Iterator[Plane]:
-    from tqdm import tqdm
-
-    def measure(row: int) -> list[Plane]:
-        names = index.sites[row][0]
-        uris = index.image_uris(row)
-        return [_measure(row, c, uri) for c, uri in zip(names, uris, strict=True)]
-
-    with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(measure, range(len(index)))
-        shown = tqdm(done, "checking sites", len(index), unit="site", disable=not progress)
-        for planes in shown:
-            yield from planes
-
-
-def _measure(row: int, channel: str, uri: ImageURI) -> Plane:
-    try:
-        plane = read_planes([uri])[0]
-    except (InputError, MachineError) as error:
-        return Plane(row, channel, str(uri), error=str(error))
-    top = np.iinfo(plane.dtype).max if plane.dtype.kind in "iu" else np.inf
-    height, width = plane.shape
-    finite = plane if plane.dtype.kind in "iu" else plane[np.isfinite(plane)]
-    low, median, high = (
-        (float(finite.min()), float(np.median(finite)), float(finite.max()))
-        if finite.size
-        else (np.nan, np.nan, np.nan)
-    )
-    return Plane(
-        row,
-        channel,
-        str(uri),
-        (height, width),
-        str(plane.dtype),
-        low,
-        median,
-        high,
-        float(np.mean(plane == top)),
-        finite.size == plane.size,
-    )
+    return Report(tuple(findings), _by_channel(planes), sites)
 
 
 def _finding(

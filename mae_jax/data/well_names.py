@@ -1,6 +1,7 @@
 """Names of wells: `b7`, `B07`, `B007` and row 2, column 7 are one well, written `B07`."""
 
 import re
+from collections.abc import Sequence
 
 from mae_jax.errors import InputError
 
@@ -28,3 +29,24 @@ def normalize_well_name(name: str) -> str:
         if (len(letters) == 1 or letters[0] == "A") and row <= 32 and 1 <= column <= 48:
             return f"{letters}{column:02d}"
     raise InputError(f"'{name}' is not a well name; expected one from A01 to AF48.")
+
+
+def row_and_column(name: str) -> tuple[int, int]:
+    """Row and column of a well, both counted from 0: 'B07' is (1, 6).
+
+    Raises:
+      InputError: `name` is no well of a plate of up to 1,536 wells.
+    """
+    name = normalize_well_name(name)
+    letters = name[:-2]
+    return ord(letters[-1]) - ord("A") + 26 * (len(letters) - 1), int(name[-2:]) - 1
+
+
+def plate_size(places: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Rows and columns of the smallest usual plate (6 to 1,536 wells) that has all these wells."""
+    rows = max((row for row, _ in places), default=0) + 1
+    columns = max((column for _, column in places), default=0) + 1
+    for height, width in ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24)):
+        if rows <= height and columns <= width:
+            return height, width
+    return 32, 48
