@@ -212,8 +212,8 @@ def group_significance(
             counts = group["_size"].value_counts()
             if rule == "conservative":
                 null = np.zeros(null_size)
-                for size, count in counts.items():
-                    null += nulls[size] * (count / len(group))  # type: ignore[index]
+                for mn, count in counts.items():
+                    null += nulls[mn] * (count / len(group))  # type: ignore[index]
                 p = share_at_least(null, mean)
             elif len(counts) == 1:
                 p = share_above(nulls[counts.index[0]], mean)
