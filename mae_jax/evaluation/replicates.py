@@ -21,6 +21,8 @@ from mae_jax.evaluation.aggregation import l2_normalize
 from mae_jax.evaluation.average_precision import benjamini_hochberg
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 
+# Energy distance: (squared distances, within-group mean over n(n − 1) pairs instead of n²).
+ENERGIES = {"efaar": (False, False), "pertpy": (False, True), "scperturb": (True, True)}
 MAX_CONTROLS = 1000  # controls per perturbation, drawn plate by plate where there are more (EFAAR)
 _CHUNK = 1 << 24  # numbers held at a time
 
@@ -34,12 +36,33 @@ def mean_cosine(rows: Float32[np.ndarray, "rows features"]) -> float:
 
 
 def energy_distance(
-    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]
+    x: Float[np.ndarray, "n features"],
+    y: Float[np.ndarray, "m features"],
+    variant: str = "efaar",
 ) -> float:
-    """2 E|x − y| − E|x − x'| − E|y − y'|, Euclidean, each row with itself included (EFAAR)."""
-    distances = _distances(np.concatenate([x, y]).astype(np.float64))
+    """2 E|x − y| − E|x − x'| − E|y − y'| between two sets of rows.
+
+    Published variants differ by more than a factor:
+      "efaar": Euclidean; the means within a set are over all n² pairs, each row with itself too
+        (EFAAR's perturbation magnitude; twice geomloss's value).
+      "pertpy": Euclidean; means within a set are over the n(n − 1) pairs of unlike rows (pertpy's
+        E-distance). It may be negative.
+      "scperturb": as "pertpy", of squared Euclidean distances (scperturb's E-distance).
+    A set of one row has a mean of 0.
+
+    Raises:
+      InputError: there is no such variant.
+    """
+    squared, unbiased = _energy_variant(variant)
+    distances = _distances(np.concatenate([x, y]).astype(np.float64), squared)
     member = np.arange(len(distances)) < len(x)
-    return float(_energy(distances, member[None])[0])
+    return float(_energy(distances, member[None], unbiased)[0])
+
+
+def _energy_variant(name: str) -> tuple[bool, bool]:
+    if name not in ENERGIES:
+        raise InputError(f"there is no energy distance '{name}'; choose {', '.join(ENERGIES)}.")
+    return ENERGIES[name]
 
 
 def replicate_consistency(
@@ -57,7 +80,8 @@ def replicate_consistency(
     p = (1 + #{null ≥ statistic})/(1 + permutations).
 
     Returns:
-      One row per perturbation with two or more wells: replicates, consistency, null_mean, p, q.
+      One row per perturbation with two or more wells: replicates, consistency, null_mean, z (the
+      statistic's distance from null_mean in standard deviations of the null), p, q.
 
     Raises:
       InputError: no perturbation has two wells.
@@ -70,7 +94,7 @@ def replicate_consistency(
     wells_of = [np.flatnonzero(plates == p) for p in range(plates.max(initial=-1) + 1)]
     nulls: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
     results = []
-    for name, wells in _groups(treated, by):
+    for name, wells in groups_of(treated, by):
         if len(wells) < 2:
             continue
         counts = np.unique(plates[wells], return_counts=True)
@@ -82,10 +106,11 @@ def replicate_consistency(
             ]
             nulls[layout] = _mean_cosines(rows, np.concatenate(draws, axis=1))
         value, null = mean_cosine(rows[wells]), nulls[layout]
-        results.append((name, len(wells), value, float(null.mean()), _p_value(value, null)))
+        summary = (float(null.mean()), _z_score(value, null), _p_value(value, null))
+        results.append((name, len(wells), value, *summary))
     if not results:
         raise InputError(f"no value of {by} has two treated wells, so there are no replicates.")
-    table = pd.DataFrame(results, columns=[by, "replicates", "consistency", "null_mean", "p"])
+    table = pd.DataFrame(results, columns=[by, "replicates", "consistency", "null_mean", "z", "p"])
     return table.assign(q=benjamini_hochberg(table["p"].to_numpy()))
 
 
@@ -94,6 +119,7 @@ def perturbation_strength(
     *,
     by: str = "Metadata_Perturbation",
     schema: ColumnSchema | None = None,
+    energy: str = "efaar",
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -101,19 +127,22 @@ def perturbation_strength(
 
     Two statistics. `strength` is the length of the mean difference between the perturbation's
     wells and the controls, taken plate by plate and weighted by the wells on each plate, so that
-    offsets between plates cancel. `energy` is EFAAR's energy distance between the perturbation's
-    wells and the controls of its plates. Both nulls exchange the labels "perturbation" and
-    "control" at random within each plate. p = (1 + #{null ≥ statistic})/(1 + permutations).
+    offsets between plates cancel. `energy` is the energy distance between the perturbation's
+    wells and the controls of its plates, of the variant `energy` (`energy_distance`). Both nulls
+    exchange the labels "perturbation" and "control" at random within each plate.
+    p = (1 + #{null ≥ statistic})/(1 + permutations).
 
     With few replicates and controls p cannot be small: one well among 8 controls gives 1/9.
 
     Returns:
       One row per perturbation: replicates (on plates with controls), controls, strength,
-      null_mean, p, q, energy, energy_p, energy_q; NaN where no plate has controls.
+      null_mean, z (see `replicate_consistency`), p, q, energy, energy_z, energy_p, energy_q; NaN
+      where no plate has controls.
 
     Raises:
-      InputError: no controls or no treated well.
+      InputError: no controls or no treated well, or an unknown variant.
     """
+    squared, unbiased = _energy_variant(energy)
     schema = schema or ColumnSchema()
     is_control = profiles.controls(schema.controls)
     plates = _plates(profiles, schema)
@@ -124,10 +153,10 @@ def perturbation_strength(
     if not treated.any():
         raise InputError(f"no treated row has a value in {by}.")
     results = []
-    for name, wells in _groups(profiles, by, treated):
+    for name, wells in groups_of(profiles, by, treated):
         wells = wells[[len(controls_of[p]) > 0 for p in plates[wells]]]
         if not len(wells):
-            results.append((name, 0, 0, *[float("nan")] * 5))
+            results.append((name, 0, 0, *[float("nan")] * 7))
             continue
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         own_plates, counts = np.unique(plates[wells], return_counts=True)
@@ -143,23 +172,18 @@ def perturbation_strength(
         features = profiles.features[np.concatenate(pool)].astype(np.float64)
         members = _memberships(rng, counts, np.array(block), permutations)
         strength = _stratified_difference(features, members, counts, np.array(block))
-        energy = _energy(_distances(features), members)
-        results.append(
-            (
-                name,
-                len(wells),
-                int(sum(block)),
-                float(strength[0]),
-                float(strength[1:].mean()),
-                _p_value(float(strength[0]), strength[1:]),
-                float(energy[0]),
-                _p_value(float(energy[0]), energy[1:]),
-            )
-        )
-    names = ["replicates", "controls", "strength", "null_mean", "p", "energy", "energy_p"]
-    table = pd.DataFrame(results, columns=[by, *names])
-    table.insert(6, "q", _adjusted(table["p"]))
-    return table.assign(energy_q=_adjusted(table["energy_p"]))
+        apart = _energy(_distances(features, squared), members, unbiased)
+        row: list[object] = [name, len(wells), int(sum(block)), float(strength[0])]
+        row.append(float(strength[1:].mean()))
+        for values in (strength, apart):
+            value, null = float(values[0]), values[1:]
+            row += [] if values is strength else [value]
+            row += [_z_score(value, null), _p_value(value, null)]
+        results.append(tuple(row))
+    names = ["replicates", "controls", "strength", "null_mean", "z", "p"]
+    table = pd.DataFrame(results, columns=[by, *names, "energy", "energy_z", "energy_p"])
+    table.insert(7, "q", adjusted(table["p"]))
+    return table.assign(energy_q=adjusted(table["energy_p"]))
 
 
 def _plates(profiles: Profiles, schema: ColumnSchema) -> Int[np.ndarray, " rows"]:
@@ -170,7 +194,7 @@ def _plates(profiles: Profiles, schema: ColumnSchema) -> Int[np.ndarray, " rows"
     return codes.reshape(-1).astype(np.int64)
 
 
-def _groups(
+def groups_of(
     profiles: Profiles, by: str, mask: Bool[np.ndarray, " rows"] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every value of `by` with the row numbers (of `mask`) that have it."""
@@ -241,14 +265,18 @@ def _stratified_difference(
     return np.sqrt((difference**2).sum(axis=1))
 
 
-def _distances(features: Float[np.ndarray, "pool features"]) -> Float[np.ndarray, "pool pool"]:
+def _distances(
+    features: Float[np.ndarray, "pool features"], squared: bool = False
+) -> Float[np.ndarray, "pool pool"]:
     from scipy.spatial.distance import pdist, squareform
 
-    return squareform(pdist(features))
+    return squareform(pdist(features, "sqeuclidean" if squared else "euclidean"))
 
 
 def _energy(
-    distances: Float[np.ndarray, "pool pool"], members: Bool[np.ndarray, "draws pool"]
+    distances: Float[np.ndarray, "pool pool"],
+    members: Bool[np.ndarray, "draws pool"],
+    unbiased: bool = False,
 ) -> Float[np.ndarray, " draws"]:
     """The energy distance between the members and the others, of every draw."""
     weights = members.astype(np.float64)
@@ -258,7 +286,17 @@ def _energy(
     within = (from_members * weights).sum(axis=1)
     reached = from_members.sum(axis=1)
     between, others = reached - within, distances.sum() - 2 * reached + within
-    return 2 * between / (n * m) - within / n**2 - others / m**2
+    # One row has no pair, and a sum of 0.
+    pairs_n, pairs_m = (np.maximum(k * (k - 1), 1) if unbiased else k**2 for k in (n, m))
+    return 2 * between / (n * m) - within / pairs_n - others / pairs_m
+
+
+def _z_score(value: float, null: Float[np.ndarray, " draws"]) -> float:
+    """(value − mean)/σ of the null; NaN where all draws are equal."""
+    spread = float(null.std())
+    if spread <= 1e-12 * max(abs(value), 1e-300):
+        return float("nan")
+    return (value - float(null.mean())) / spread
 
 
 def _p_value(value: float, null: Float[np.ndarray, " draws"]) -> float:
@@ -267,7 +305,7 @@ def _p_value(value: float, null: Float[np.ndarray, " draws"]) -> float:
     return (1 + int((null >= value - slack).sum())) / (1 + len(null))
 
 
-def _adjusted(p: "pd.Series[float]") -> np.ndarray:
+def adjusted(p: "pd.Series[float]") -> np.ndarray:
     """Benjamini–Hochberg over those that could be tested."""
     valid = p.notna().to_numpy()
     q = np.full(len(p), np.nan)
