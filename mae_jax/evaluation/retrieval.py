@@ -226,9 +226,7 @@ def sibling_retrieval(
         if not len(kept):
             why = f"none of the {len(labels)} retrieved perturbations has a sibling among them"
             return _nothing(("label",), why)
-    queries = rank_by_labels(
-        medians.features, holds, absolute=absolute, similarity=similarity
-    )
+    queries = rank_by_labels(medians.features, holds, absolute=absolute, similarity=similarity)
     if queries.empty:
         why = f"none of the {len(medians)} retrieved perturbations has a sibling among them"
         return _nothing(("label",), why)

@@ -92,10 +92,12 @@ PAPER = [*TABLE2, "tvn-centered"]
 @pytest.mark.parametrize(
     ("method", "plate_effect"),
     [(m, effect) for m in PAPER for effect in (0.0, 2.0)]
-    + [(m, 2.0) for m in ("mad", "int", "select", "sphering", "combat")],
+    + [(m, 2.0) for m in ("mad", "int", "select", "sphering", "combat", "harmony")],
 )
 def test_inert_perturbations_are_not_significant(method: str, plate_effect: float) -> None:
     """Noise alone, and noise with plate offsets: p is below 0.05 in 5 % or fewer, q nowhere."""
+    if method == "harmony":
+        pytest.importorskip("harmonypy")
     wells, _ = correct_with_holdout(inert(0, plate_effect), method)
     shares = {}
     for score, (p, q) in p_values(wells).items():
