@@ -39,6 +39,7 @@ COMMANDS = {
     "index": "index a screen's images and metadata in one parquet file",
     "pack": "convert a screen into a store that training reads quickly",
     "train": "train a network from a config; resumes by itself",
+    "finetune": "fine-tune an encoder to predict labels of wells or images",
     "embed": "embed every well with any encoder",
     "reconstruct": "show masked, reconstructed and original images",
     "correct": "remove batch effects from embeddings",

@@ -1,7 +1,13 @@
-"""Fine-tuning: probes, LoRA, frozen parameters and layer-wise learning rates, for any encoder.
+"""Fine-tuning an encoder to predict labels of wells, and its parts for loops of one's own.
 
-An encoder's parameters are plain nested dicts and heads are kept apart from them, so fine-tuning
-is ordinary optax:
+    result = FineTuner(load_encoder("runs/mine/model"), method="lora").fit(
+        Index.read("index.parquet"), labels="Metadata_Compound", out="runs/compounds"
+    )
+    print(result.scores["test"])
+    predictions = result.model.predict(another_index)
+
+`mae-jax finetune` does this on the command line. An encoder's parameters are plain nested dicts and
+heads are kept apart from them, so a loop of one's own is ordinary optax:
 
     encoder = mae_jax.load_encoder("runs/demo/train")
     probe = LinearProbe(classes=20)
@@ -14,25 +20,39 @@ is ordinary optax:
         logits = probe.apply({"params": params["head"]}, features)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-`benchmarks/finetune.py` does this for the perturbations of a screen.
-
-With LoRA the trained tree is `lora_init(…)` and the encoder gets `lora_merge(params, lora)`.
+`labelled_crops` gives its batches: random crops of labelled sites. With LoRA the trained tree is
+`lora_init(…)` and the encoder gets `lora_merge(params, lora)`.
 """
 
+from mae_jax.finetune.config import METHODS, FineTuneConfig
+from mae_jax.finetune.crops import labelled_crops, site_tiles
+from mae_jax.finetune.fine_tuned import FineTuned
+from mae_jax.finetune.fine_tuner import FineTuner
 from mae_jax.finetune.loop import fit
 from mae_jax.finetune.lora import LORA_TARGETS, lora_init, lora_merge
 from mae_jax.finetune.optimizers import dotted_names, freeze, layer_decay, trainable_mask
 from mae_jax.finetune.probes import AttentiveProbe, LinearProbe
+from mae_jax.finetune.results import FineTuneResult
+from mae_jax.finetune.targets import Targets, read_targets
 
 __all__ = [
     "LORA_TARGETS",
+    "METHODS",
     "AttentiveProbe",
+    "FineTuneConfig",
+    "FineTuneResult",
+    "FineTuned",
+    "FineTuner",
     "LinearProbe",
+    "Targets",
     "dotted_names",
     "fit",
     "freeze",
+    "labelled_crops",
     "layer_decay",
     "lora_init",
     "lora_merge",
+    "read_targets",
+    "site_tiles",
     "trainable_mask",
 ]

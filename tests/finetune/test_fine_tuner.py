@@ -1,0 +1,216 @@
+"""From an index and an encoder to a model that others load, judged on held-out wells."""
+
+import dataclasses
+from collections import Counter
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from mae_jax.cli.main import main
+from mae_jax.encoders import load_encoder
+from mae_jax.errors import InputError
+from mae_jax.finetune import FineTuned, FineTuner, labelled_crops
+from mae_jax.finetune.methods import Method, linear_head, linear_method
+from mae_jax.finetune.objectives import loss
+from mae_jax.finetune.training import train
+
+
+@pytest.fixture(scope="module")
+def linear(stripes, tiny_encoder, settings, tmp_path_factory):
+    """The linear probe of the three classes, and its folder."""
+    folder = tmp_path_factory.mktemp("linear")
+    tuner = FineTuner(tiny_encoder, **settings)
+    return tuner.fit(stripes, "Metadata_Compound", out=folder), folder, tuner
+
+
+def test_a_linear_probe_tells_held_out_plates_apart(linear, stripes):
+    result, folder, _ = linear
+    assert result.held_out_by == "plate"
+    assert result.scores["test"]["balanced_accuracy"] > 0.9
+    test = result.predictions[result.predictions["Part"] == "test"]
+    assert test["Metadata_Plate"].nunique() == 1
+    assert (test["Predicted"] == test["Metadata_Compound"]).mean() > 0.9
+    assert result.confusion.to_numpy().sum() == len(test) == result.counts["test"]
+    for name in ("curves.png", "confusion.png", "confusion.csv", "history.csv", "split.csv"):
+        assert (folder / name).stat().st_size > 50
+    assert "balanced accuracy" in str(result)
+
+
+def test_what_is_saved_predicts_and_embeds_alike(linear, stripes, tiny_encoder):
+    result, folder, _ = linear
+    whole = FineTuned.load(folder).predict(stripes)
+    assert len(whole) == 36
+    merged = result.predictions.merge(whole, on=["Metadata_Plate", "Metadata_Well"])
+    np.testing.assert_allclose(merged["Probability_x"], merged["Probability_y"], rtol=1e-4)
+    encoder = load_encoder(folder / "model")  # as `mae-jax embed --encoder` does
+    assert encoder.fingerprint == tiny_encoder.fingerprint
+
+
+def test_a_finished_one_is_read_back_and_another_is_refused(linear, stripes, tiny_encoder):
+    result, folder, tuner = linear
+    again = tuner.fit(stripes, "Metadata_Compound", out=folder)
+    assert again.scores == result.scores
+    assert again.confusion.equals(result.confusion)
+    other = FineTuner(tiny_encoder, dataclasses.replace(tuner.config, seed=1))
+    with pytest.raises(InputError, match="another seed"):
+        other.fit(stripes, "Metadata_Compound", out=folder)
+
+
+@pytest.mark.slow
+def test_several_labels_and_numbers(stripes, tiny_encoder, settings):
+    marks = FineTuner(tiny_encoder, **settings).fit(stripes, "Marks")
+    assert marks.model.config.names == ("DNA", "ER", "none")
+    assert marks.scores["test"]["macro_average_precision"] > 0.9
+    dose = FineTuner(tiny_encoder, **settings).fit(stripes, ["Metadata_Dose"])
+    assert dose.model.config.kind == "regression"
+    assert dose.scores["test"]["spearman"] > 0.4
+    # In the units of the table, not in standard deviations.
+    assert abs(dose.predictions["Predicted_Metadata_Dose"].mean() - 0.6) < 0.35
+
+
+@pytest.mark.parametrize(
+    "method", ["lora", pytest.param("full", marks=pytest.mark.slow),
+               pytest.param("attentive", marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_methods_that_train_more(method, stripes, tiny_encoder, settings, tmp_path):
+    # Crops are whole sites here; the attentive probe starts from nothing.
+    few = {"steps": 40, "crop": 32} | ({"lr": 3e-2} if method == "attentive" else {})
+    tuner = FineTuner(tiny_encoder, method=method, **settings | few)
+    result = tuner.fit(stripes, "Compound", out=tmp_path)
+    assert result.scores["test"]["balanced_accuracy"] > 0.6
+    first, *_, last = result.history[result.history["stage"] == method]["train_loss"].dropna()
+    assert last < first
+    saved = load_encoder(tmp_path / "model")
+    changed = not np.array_equal(
+        saved.params["block_00"]["in_proj"], tiny_encoder.params["block_00"]["in_proj"]
+    )
+    assert changed == (method != "attentive")
+    assert ("test_of_the_probe" in result.scores) == (method != "attentive")
+    whole = FineTuned.load(tmp_path).predict(stripes)
+    merged = result.predictions.merge(whole, on=["Metadata_Plate", "Metadata_Well"])
+    np.testing.assert_allclose(merged["Probability_x"], merged["Probability_y"], atol=1e-4)
+
+
+def test_the_probe_agrees_with_scikit_learn():
+    """Trained long, without decay: the same decisions as an almost unregularized regression."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, 300)
+    features = (rng.normal(size=(3, 6))[codes] + rng.normal(size=(300, 6))) * [9, 1, 1, 1, 1, 0.1]
+    features = features.astype(np.float32)
+    method = linear_method(linear_head(features, 3))
+
+    def batches(start):
+        while True:
+            yield features, np.eye(3)[codes]
+
+    def validate(params):
+        outputs = method.outputs(params, {}, jnp.asarray(features))
+        return float(loss("classes", outputs, jnp.eye(3)[codes]).mean()), 0.0
+
+    done = train(
+        method, optax.adam(0.05), lambda o, v: loss("classes", o, v), batches, validate,
+        steps=400, every=100, patience=0,
+    )  # fmt: skip
+    reference = LogisticRegression(C=1e4, max_iter=1000)
+    normed = StandardScaler().fit_transform(features)
+    chances = reference.fit(normed, codes).predict_proba(normed)
+    outputs = method.outputs(done.best, {}, jnp.asarray(features))
+    np.testing.assert_allclose(jax.nn.softmax(outputs), chances, atol=0.01)
+
+
+def toy() -> tuple[Method, object]:
+    method = Method({"w": jnp.zeros(3)}, {}, lambda p, f, x: x @ p["w"][:, None], lambda p, f: p)
+
+    def batches(start):
+        step = start
+        while True:
+            x = np.random.default_rng(step).normal(size=(8, 3)).astype(np.float32)
+            yield x, x @ np.array([[1.0], [2.0], [-1.0]], np.float32)
+            step += 1
+
+    return method, batches
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path):
+    method, batches = toy()
+
+    def run(batches, state, **settings):
+        settings = {"steps": 30, "every": 5, "patience": 0} | settings
+        return train(
+            method, optax.adam(0.1), lambda o, v: loss("regression", o, v), batches,
+            lambda params: (float(jnp.abs(params["w"] - jnp.array([1.0, 2, -1])).sum()), 0.0),
+            state=state, **settings,
+        )  # fmt: skip
+
+    def interrupted(start):
+        yield from islice(batches(start), 12)
+        raise KeyboardInterrupt
+
+    whole = run(batches, tmp_path / "whole.npz")
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted, tmp_path / "part.npz")
+    resumed = run(batches, tmp_path / "part.npz")
+    np.testing.assert_array_equal(resumed.best["w"], whole.best["w"])
+    assert [row["step"] for row in resumed.history] == [0, 5, 10, 15, 20, 25, 30]
+    assert resumed.history[3:] == whole.history[3:]
+    (tmp_path / "part.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"part\.npz cannot be resumed"):
+        run(batches, tmp_path / "part.npz")
+
+
+def test_training_stops_early_and_keeps_the_best():
+    method, batches = toy()
+    looks = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
+    done = train(
+        method, optax.sgd(0.1), lambda o, v: loss("regression", o, v), batches,
+        lambda params: (next(looks), 0.0), steps=100, every=2, patience=3,
+    )  # fmt: skip
+    assert done.step == 8
+    at_two = train(
+        method, optax.sgd(0.1), lambda o, v: loss("regression", o, v), batches,
+        lambda params: (0.0, 0.0), steps=2, every=2, patience=0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(done.best["w"], at_two.params["w"])
+
+
+def test_crops_of_labelled_sites(stripes):
+    targets = np.arange(len(stripes), dtype=float)[:, None]
+    rows = np.flatnonzero((stripes.table["Metadata_Compound"] != "noise").to_numpy())[:9]
+    balance = ["one"] + ["others"] * (len(stripes) - 1)
+    options = {"crop": 16, "batch": 32, "seed": 3, "rows": rows, "balance": balance}
+    batches = labelled_crops(stripes, targets, **options)
+    first, second = next(batches), next(batches)
+    assert first[0].shape == (32, 2, 16, 16)
+    assert set(first[1].ravel()) <= set(rows)
+    counts = Counter([*first[1].ravel(), *second[1].ravel()])
+    assert 20 < counts[0] < 44  # as often as all others together
+    later = next(labelled_crops(stripes, targets, start_step=1, **options))
+    np.testing.assert_array_equal(later[0], second[0])
+    np.testing.assert_array_equal(later[1], second[1])
+
+
+def test_the_command(stripes, out, capsys):
+    path = stripes.write(out("index.parquet"))
+    words = ["finetune", "--encoder", "intensity", "--index", str(path), "--crop", "16"]
+    words += ["--steps", "20", "--batch-size", "16"]
+    labels = ["--labels", "Metadata_Compound"]
+    assert main([*words, *labels, "--out", str(out("run"))]) == 0
+    assert f"{out('run')}\n" in capsys.readouterr().out
+    assert not (out("run") / "model").exists()  # a baseline has none
+    loaded = FineTuned.load(out("run"))
+    assert loaded.encoder.name == "intensity"
+    for wrong, sentence in (
+        ([], "name the column of the labels with --labels"),
+        (["--labels", "Metadata_Compond"], "did you mean 'Metadata_Compound'"),
+        ([*labels, "--method", "lora"], "has no parameters to train"),
+        ([*labels, "--test-fraction", "2"], "test_fraction must be above 0 and below 1"),
+        ([*labels, str(path)], "give the images once"),
+    ):
+        assert main([*words, *wrong, "--out", str(out("other"))]) == 2
+        assert sentence in capsys.readouterr().err
