@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from mae_jax.encoders import Encoder, from_pretrained, load_encoder
     from mae_jax.evaluation import Profiles, correct
     from mae_jax.evaluation import run as evaluate
-    from mae_jax.finetune import AttentiveProbe, LinearProbe, freeze, lora_init, lora_merge
+    from mae_jax.finetune import (
+        AttentiveProbe,
+        FineTuner,
+        LinearProbe,
+        freeze,
+        lora_init,
+        lora_merge,
+    )
     from mae_jax.inference import embed_index as embed
     from mae_jax.networks.mae import MAE, MAEConfig, mae_config, mae_loss
     from mae_jax.train import TrainConfig, Trainer
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "AttentiveProbe": ("mae_jax.finetune", "AttentiveProbe"),
     "Encoder": ("mae_jax.encoders", "Encoder"),
+    "FineTuner": ("mae_jax.finetune", "FineTuner"),
     "Index": ("mae_jax.data", "Index"),
     "LinearProbe": ("mae_jax.finetune", "LinearProbe"),
     "MAE": ("mae_jax.networks.mae", "MAE"),
@@ -55,6 +63,7 @@ __all__ = [
     "MAE",
     "AttentiveProbe",
     "Encoder",
+    "FineTuner",
     "Index",
     "LinearProbe",
     "MAEConfig",

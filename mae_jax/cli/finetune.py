@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from typing import Any
 
-from mae_jax.cli.option_types import comma_list
+from mae_jax.cli.option_types import add_screen, comma_list, screen
+from mae_jax.cli.outputs import add_dry_run, add_overwrite
 
 HELP = (
     "Fine-tune an encoder to predict labels: classes, several labels at once, or numbers. Wells or "
@@ -26,9 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     default = FineTuneConfig()
     add = parser.add_argument
-    add("images", nargs="?", help="a folder of images, such as one with a folder per class, or an "
-        "index; in place of --index")  # fmt: skip
-    add("--index", help="the screen's index, LoadData CSV or folder of images")
+    add_screen(
+        parser, "the screen's index, LoadData CSV or folder of images, such as a folder per class"
+    )
     add("--encoder", required=True, metavar="PATH_OR_NAME", help="a saved model, a training's work "
         "folder, a released model's name, or a baseline")  # fmt: skip
     add("--labels", type=comma_list, action="extend", metavar="COLUMN,…", help="the metadata "
@@ -65,14 +67,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="of full: factor of the learning rate from each block to the one before it "
         f"({default.layer_decay})")  # fmt: skip
     add("--rank", type=int, default=default.rank, help=f"of lora's updates ({default.rank})")
+    add("--channels", type=comma_list, action="extend", metavar="NAME,…",
+        help="channels to read (default: all that the encoder takes)")  # fmt: skip
     add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
     add("--pooling", default=default.pooling, choices=("auto", "class", "mean", "channel"),
         help="of the embeddings (default: one mean per channel, where there is that)")  # fmt: skip
     add("--seed", type=int, default=default.seed, help=f"of split and training ({default.seed})")
-    add("--quiet", action="store_true", help="no progress bars")
+    add_dry_run(parser)
+    add_overwrite(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Load encoder and index, fine-tune, and print the scores and the folder."""
     from mae_jax.config import from_dict
     from mae_jax.data.readers.open_screen import open_screen
@@ -80,19 +85,19 @@ def run(args: argparse.Namespace) -> None:
     from mae_jax.errors import InputError
     from mae_jax.finetune import FineTuner
     from mae_jax.finetune.config import FineTuneConfig
+    from mae_jax.finetune.results import Workdir
 
-    if (args.images is None) == (args.index is None):
-        raise InputError("give the images once: a folder or an index, or --index.")
     settings = {
         "method": args.method, "task": args.task, "holdout": args.holdout,
         "test_fraction": args.test_fraction, "validation_fraction": args.validation_fraction,
         "balance": not args.no_balance, "steps": args.steps, "batch": args.batch_size,
         "every": args.every, "patience": args.patience, "lr": args.lr,
         "weight_decay": args.weight_decay, "layer_decay": args.layer_decay, "rank": args.rank,
-        "crop": args.crop, "pooling": args.pooling, "seed": args.seed,
+        "channels": args.channels or (), "crop": args.crop, "pooling": args.pooling,
+        "seed": args.seed,
     }  # fmt: skip
     config = from_dict(FineTuneConfig, settings, "finetune")
-    index = open_screen(args.images or args.index)
+    index = open_screen(screen(args))
     labels = args.labels
     if not labels:
         if "Metadata_Class" not in index.table.columns:
@@ -100,6 +105,17 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"name the column of the labels with --labels: {', '.join(columns)}.")
         labels = ["Metadata_Class"]
     tuner = FineTuner(load_encoder(args.encoder), config)
+    if args.dry_run:
+        plan = tuner.plan(index, labels)
+        print(f"{tuner.encoder}")
+        print(f"{plan['kind']} ({len(plan['names'])}): {', '.join(plan['names'][:20])}")
+        wells = ", ".join(f"{count} {part}" for part, count in plan["wells"].items())
+        print(f"wells: {wells} (held out by {plan['held_out_by']}); nothing was written")
+        return {"out": args.out, "dry_run": True, **plan}
+    if args.overwrite:
+        Workdir(args.out).delete()
     result = tuner.fit(index, labels, out=args.out, show=not args.quiet and sys.stderr.isatty())
     print(result)
     print(args.out)
+    return {"out": args.out, "scores": result.scores, "wells": result.counts,
+            "held_out_by": result.held_out_by}  # fmt: skip

@@ -36,6 +36,7 @@ class FineTuneConfig:
       weight_decay: of AdamW.
       layer_decay: of "full", the factor of the learning rate from each block to the one before it.
       rank: of the updates of "lora".
+      channels: of the index, to read; () for all that the encoder takes.
       crop: side of the crops in pixels; None for that of the encoder's training.
       pooling: of the embeddings; "auto" is one mean per channel, where the encoder has that.
       validation_crops: the most crops of one look at the validation wells.
@@ -56,6 +57,7 @@ class FineTuneConfig:
     weight_decay: float = setting(0.01, ge=0)
     layer_decay: float = setting(0.75, gt=0, le=1)
     rank: int = setting(8, ge=1)
+    channels: tuple[str, ...] = ()
     crop: int | None = setting(None, ge=1)
     pooling: Literal["auto", "mean", "channel", "class"] = "auto"
     validation_crops: int = setting(2048, ge=1)

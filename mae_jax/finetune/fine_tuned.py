@@ -36,6 +36,7 @@ class HeadConfig:
       method: of the fine-tuning.
       kind: of the targets.
       names: classes, labels or columns: one per output.
+      channels: to read, in the order in which the encoder takes them.
       pooling, crop: of the embeddings.
       encoder: a baseline's name, or "" where the encoder is the saved model.
       offset, factor: by which predicted numbers are put back in their units; () for classes.
@@ -44,6 +45,7 @@ class HeadConfig:
     method: str
     kind: Kind
     names: tuple[str, ...]
+    channels: tuple[str, ...]
     pooling: str
     crop: int
     encoder: str = ""
@@ -91,7 +93,7 @@ class FineTuned:
         step = jax.jit(outputs)
         return mean_over_tiles(
             lambda pixels: step(self.head, self.encoder.params, pixels),
-            index, rows, select_channels(self.encoder, index, rows), config.crop,
+            index, rows, select_channels(self.encoder, index, rows, config.channels), config.crop,
             batch=batch, show=show,
         )  # fmt: skip
 
@@ -148,17 +150,27 @@ class FineTuned:
         return cls(encoder, unflatten(flat), config)
 
 
-def select_channels(encoder: Encoder, index: Index, rows: Rows) -> tuple[str, ...]:
-    """The channels to read: those that the encoder takes of what all the sites have.
+def select_channels(
+    encoder: Encoder, index: Index, rows: Rows, names: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The channels to read: those that the encoder takes of `names`, or of what all sites have.
 
     Raises:
-      InputError: the encoder needs a channel that a site lacks.
+      InputError: a site lacks a channel that is named, or that the encoder needs.
     """
     shared = [
         name
         for name in index.channels
         if all(name in names for names in {index.sites[row][0] for row in rows})
     ]
+    for name in names:
+        if name not in shared:
+            raise InputError(
+                f"not all sites have the channel '{name}', but {', '.join(shared) or 'none'}: name "
+                "channels that they have, or rename them in the index."
+            )
+    if names:
+        return encoder.select_channels(names)
     if not shared:
         raise InputError("the labelled sites have no channel in common; fine-tune on one of them.")
     return encoder.select_channels(shared)

@@ -78,9 +78,29 @@ class FineTuner:
         Raises:
           InputError: the labels, the split or the images are wrong, or `out` holds another run.
         """
+        return self._job(index, labels, Workdir(out), show).run()
+
+    def plan(self, index: Index, labels: str | Sequence[str]) -> dict[str, Any]:
+        """What `fit` would do, without reading an image: targets, wells of each part, channels.
+
+        Raises:
+          InputError: the labels or the split are wrong.
+        """
+        job = self._job(index, labels, Workdir(None), False)
+        return {
+            "kind": job.targets.kind,
+            "names": list(job.targets.names),
+            "held_out_by": job.held_out_by,
+            "wells": {part: job.count_wells(rows) for part, rows in job.rows.items()},
+            "channels": list(job.channels),
+            "crop": job.crop,
+        }
+
+    def _job(
+        self, index: Index, labels: str | Sequence[str], workdir: Workdir, show: bool
+    ) -> "_Job":
         columns = [labels] if isinstance(labels, str) else list(labels)
-        job = _Job(self.encoder, self.config, index, columns, Workdir(out), show)
-        return job.run()
+        return _Job(self.encoder, self.config, index, columns, workdir, show)
 
 
 class _Job:
@@ -105,7 +125,7 @@ class _Job:
         }
         self._leave_out_unseen()
         labelled = np.concatenate(list(self.rows.values()))
-        self.channels = tuned.select_channels(encoder, index, labelled)
+        self.channels = tuned.select_channels(encoder, index, labelled, config.channels)
         self.crop = config.crop or encoder.preprocessing.crop
         self.pooling: str = config.pooling
         if self.pooling == "auto":
@@ -317,7 +337,8 @@ class _Job:
         """Predictions and scores of the validation and test wells, saved."""
         regression = self.targets.kind == "regression"
         head_config = tuned.HeadConfig(
-            self.config.method, self.targets.kind, self.targets.names, self.pooling, self.crop,
+            self.config.method, self.targets.kind, self.targets.names, self.channels,
+            self.pooling, self.crop,
             encoder="" if self.encoder.params else self.encoder.name,
             offset=tuple(map(float, self.offset)) if regression else (),
             factor=tuple(map(float, self.factor)) if regression else (),
@@ -354,7 +375,7 @@ class _Job:
         result = FineTuneResult(
             model=model, scores=scores, predictions=pd.concat(tables, ignore_index=True),
             confusion=confusion, history=history,
-            counts={part: self._count_wells(rows) for part, rows in self.rows.items()}
+            counts={part: self.count_wells(rows) for part, rows in self.rows.items()}
             | {"sites_of_unseen_classes": self.unseen},
             held_out_by=self.held_out_by,
         )  # fmt: skip
@@ -374,5 +395,5 @@ class _Job:
             self._in_units(predicted),
         )  # fmt: skip
 
-    def _count_wells(self, rows: np.ndarray) -> int:
+    def count_wells(self, rows: np.ndarray) -> int:
         return len(self.index.table.iloc[rows].drop_duplicates(list(WELL)))

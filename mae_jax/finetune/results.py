@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -155,6 +156,21 @@ class Workdir:
     def finished(self) -> bool:
         """Whether the folder holds a finished fine-tuning."""
         return self.path is not None and (self.path / SCORES).exists()
+
+    def delete(self) -> None:
+        """Remove a fine-tuning, so that it starts anew; nothing if there is none.
+
+        Raises:
+          InputError: the folder holds something else.
+        """
+        if self.path is None or not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not (self.path / SETTINGS).exists():
+            raise InputError(
+                f"{self.path} holds no fine-tuning, so that it is not overwritten; choose another "
+                "folder."
+            )
+        shutil.rmtree(self.path)
 
     def begin(
         self,

@@ -205,12 +205,16 @@ def test_the_command(stripes, out, capsys):
     assert not (out("run") / "model").exists()  # a baseline has none
     loaded = FineTuned.load(out("run"))
     assert loaded.encoder.name == "intensity"
+    assert main([*words, *labels, "--dry-run", "--out", str(out("no"))]) == 0
+    assert "held out by plate" in capsys.readouterr().out
+    assert not out("no").exists()
+    assert main([*words, *labels, "--seed", "1", "--out", str(out("run")), "--overwrite"]) == 0
     for wrong, sentence in (
         ([], "name the column of the labels with --labels"),
         (["--labels", "Metadata_Compond"], "did you mean 'Metadata_Compound'"),
         ([*labels, "--method", "lora"], "has no parameters to train"),
         ([*labels, "--test-fraction", "2"], "test_fraction must be above 0 and below 1"),
-        ([*labels, str(path)], "give the images once"),
+        ([*labels, str(path)], "two screens are given"),
     ):
         assert main([*words, *wrong, "--out", str(out("other"))]) == 2
         assert sentence in capsys.readouterr().err
