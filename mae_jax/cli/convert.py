@@ -31,6 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the channels in the model's order (RGB models are adapted to that many)",
     )
     parser.add_argument(
+        "--recipe",
+        metavar="MODEL/RECIPE",
+        help="the source is the file of a published encoder (`mae-jax models`), to be saved with "
+        "the preprocessing of this recipe, such as morphem/own",
+    )
+    parser.add_argument(
         "--bias-layout",
         metavar="legacy|fixed",
         help="where the MLP bias of a masked autoencoder was added in training: legacy for "
@@ -71,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Convert, and report what was written."""
     import dataclasses
 
-    from mae_jax.encoders.pretrained import from_pretrained
+    from mae_jax.encoders.loading import read_model
     from mae_jax.networks.registry import of_config
     from mae_jax.networks.saved_model import save_model
     from mae_jax.networks.torch_import import export_model
@@ -79,15 +85,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     check_output(args.target if args.export else Path(args.target) / "config.json", args.overwrite)
     channels = tuple(args.channels) if args.channels else None
-    model = from_pretrained(
-        args.source,
-        revision=args.revision,
-        channels=channels,
-        bias_layout=args.bias_layout,
-        heads=args.heads,
-        decoder_heads=args.decoder_heads,
-        norm_eps=args.norm_eps,
-        decoder_norm_eps=args.decoder_norm_eps,
+    options = {
+        "bias_layout": args.bias_layout,
+        "heads": args.heads,
+        "decoder_heads": args.decoder_heads,
+        "norm_eps": args.norm_eps,
+        "decoder_norm_eps": args.decoder_norm_eps,
+    }
+    model = read_model(
+        args.source, recipe=args.recipe, revision=args.revision, channels=channels, **options
     )
     config, params, preprocessing = model
     ImportOptions.check_named(preprocessing.channels, args.source)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HELP = "turn every well of a screen into an embedding with any encoder"
 EXAMPLE = """\
   mae-jax embed --encoder runs/mine/model --index index.parquet --out embeddings/mine
+  mae-jax embed --encoder morphem --recipe jump-lite --index index.parquet --out embeddings/morphem
   mae-jax embed --encoder intensity --index index.parquet --out embeddings/intensity
   mae-jax embed --encoder runs/mine/model --index index.parquet --out s3://bucket/mine \\
       --task 3/64 --batch-size 256
@@ -29,12 +30,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from mae_jax.inference.job_defaults import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
 
     add = parser.add_argument
-    encoder = "a saved model, a training's work folder, or a baseline: intensity, random"
+    encoder = (
+        "a published encoder (openphenom, morphem, …; `mae-jax models`), a saved model, a "
+        "training's work folder, a file of weights, or a baseline: intensity, random"
+    )
     add("--encoder", required=True, metavar="PATH_OR_NAME", help=encoder)
     add_screen(parser)
     add("--out", required=True, help="the embeddings folder, on a local disk, s3:// or gs://")
-    pooling = "the class token, the mean over patches, or one mean per channel (default: mean)"
-    add("--pooling", default="mean", choices=("class", "mean", "channel"), help=pooling)
+    recipe = (
+        "how a published encoder is used: channels, clipping, tiles, pooling, mean or median over "
+        "them; own (the default), jump-lite, …; with a file of its weights MODEL/RECIPE"
+    )
+    add("--recipe", metavar="NAME", help=recipe)
+    pooling = (
+        "the class token, the mean over patches, one vector per channel, or attention (SubCell); "
+        "default: the recipe's, else mean"
+    )
+    add("--pooling", choices=("class", "mean", "channel", "attention"), help=pooling)
     add("--block", type=int, help="pool the tokens after this block (default: the last)")
     dtype = "type of matrix products; bfloat16 is faster and less exact (default: the model's own)"
     add("--dtype", choices=("float32", "bfloat16"), help=dtype)
@@ -84,7 +96,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         task, launcher = detect_task_slice(args.num_tasks)
     if task.count > 1:
         print(f"task {task} ({launcher})", file=sys.stderr)
-    encoder, index = load_encoder(args.encoder, dtype=args.dtype), open_screen(screen(args))
+    encoder, index = (
+        load_encoder(args.encoder, recipe=args.recipe, dtype=args.dtype),
+        open_screen(screen(args)),
+    )
     if args.overwrite and not args.dry_run:
         if task.count > 1:
             raise InputError("--overwrite is for one task alone; delete the folder beforehand.")
@@ -135,15 +150,19 @@ def _dry_run(
     """Say what the job would do; everything but reading pixels is checked."""
     from mae_jax.inference.embedding_job import resolve_channels
     from mae_jax.inference.embedding_plan import make_plan
+    from mae_jax.networks.channel_names import ChannelMatch
 
-    encoder.check_pooling(args.pooling)
+    pooling = args.pooling or encoder.default_pooling
+    encoder.check_pooling(pooling)
     plan = make_plan(index, args.wells_per_shard, args.channels, args.crop)
     encoder.check_crop(plan.crop or encoder.preprocessing.crop)
-    plan, width = resolve_channels(encoder, plan, args.pooling)
+    plan, width = resolve_channels(encoder, plan, pooling)
     shards = task.shards(plan.num_shards)
     wells = sum(map(plan.shard_size, shards))
     print(f"{encoder}")
+    if plan.matched:
+        print(f"channels: {ChannelMatch(dict(plan.matched)).describe()}")
     print(f"{wells} wells of {plan.num_sites} sites in {len(shards)} shards, task {task}")
-    print(f"{width or 'no'} features per well, to {args.out}; nothing was written")
+    print(f"{width} features per well, to {args.out}; nothing was written")
     return {"out": args.out, "dry_run": True, "wells": wells, "sites": plan.num_sites,
             "shards": len(shards), "features": width}  # fmt: skip

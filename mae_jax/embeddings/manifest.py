@@ -31,6 +31,7 @@ _RESUMABLE_KEYS = {
     "channels": "channels",
     "channels_matched": "matching of channels",
     "outputs": "outputs",
+    "recipe": "recipe",
 }
 
 

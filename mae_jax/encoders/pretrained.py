@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mae_jax.config import from_dict
+from mae_jax.encoders.hub import download_model
 from mae_jax.encoders.run_checkpoint import load_checkpoint, split_reference
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
@@ -68,12 +69,12 @@ def from_pretrained(
     if not file.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or str(path).startswith("."):
             raise InputError(f"{path} does not exist; check the path.")
-        file = _from_hub(str(path), revision)
+        file = download_model(str(path), revision, ["*.json", *_TORCH_FILES])
     if file.is_dir():
         if (file / CONFIG).is_file() and "kind" in read_json(file / CONFIG):
             _refuse_options(options, str(path))
             return load_model(file)
-        file = _weights_in(file)
+        file = weights_in(file)
     return _from_torch(file, options)
 
 
@@ -142,30 +143,14 @@ def _refuse_options(options: ImportOptions, path: str) -> None:
         )
 
 
-def _weights_in(folder: Path) -> Path:
+def weights_in(folder: Path) -> Path:
+    """The file of weights in a folder of another implementation.
+
+    Raises:
+      InputError: there is none.
+    """
     for pattern in _TORCH_FILES:
         matches = sorted(folder.glob(pattern))
         if matches:
             return matches[0]
     raise InputError(f"{folder} holds no weights ({', '.join(_TORCH_FILES)}); check the path.")
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise InputError(
-            f"{name} is not a local path, and reading it from the hub needs the package "
-            "huggingface_hub; install it or give a path."
-        ) from None
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=["*.json", *_TORCH_FILES]
-            )
-        )
-    except Exception as problem:  # many types: no network, no such model, no such revision
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise InputError(
-            f"{name} is not a local path and could not be read from the hub ({reason})."
-        ) from None

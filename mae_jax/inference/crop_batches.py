@@ -57,14 +57,16 @@ class WellAccumulator:
             self.tokens[crops] = tokens
         self.num_pending -= crops.stop - crops.start
 
-    def mean(self) -> Float[np.ndarray, " features"]:
-        """The well's embedding: the mean over the crops of all its sites (A.3).
+    def aggregate(self, method: str = "mean") -> Float[np.ndarray, " features"]:
+        """The well's embedding: the mean (A.3) or median over the crops of all its sites.
 
-        Summed in double precision and in the order of the crops, so that it does not matter in
-        which batches they came.
+        Means are summed in double precision and in the order of the crops, so that it does not
+        matter in which batches they came.
         """
         assert self.embeddings is not None
         assert self.num_pending == 0
+        if method == "median":
+            return np.median(self.embeddings, axis=0).astype(np.float32)
         return self.embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
@@ -143,7 +145,7 @@ def _fill(
     number = 0
     for site in images.sites:
         crop = site.crop
-        key = (len(images.channels), crop, site.pixels.dtype)
+        key = (len(site.pixels), crop, site.pixels.dtype)  # a recipe may have added channels
         for row, column in site.offsets:
             batch = batches.get(key)
             if batch is None:  # a new array: the devices may still be reading the last one

@@ -41,7 +41,7 @@ def embed_index(
     index: Index,
     out: str | os.PathLike[str],
     *,
-    pooling: str = "mean",
+    pooling: str | None = None,
     block: int | None = None,
     batch_size: int = BATCH_SIZE,
     task: TaskSlice | str | None = None,
@@ -59,6 +59,8 @@ def embed_index(
 ) -> EmbedReport:
     """Embed every well of an index (A.3: tile, encode each crop, mean over the crops).
 
+    An encoder that has a recipe is used as it says; `pooling`, `channels` and `crop` overrule it.
+
     Run again after any interruption, or as several tasks at once, it does what is not yet done.
     Within a shard the numbers depend on the shard's wells and on `batch_size` alone: they are the
     same to the bit for any task, number of devices or restart on one machine, and the same to
@@ -70,8 +72,9 @@ def embed_index(
       index: the screen.
       out: the embeddings folder or URL: `manifest.json`, `shards/*.parquet` with one row per well
         (`Metadata_*` strings, `Image_MAE_0000`… float32), `skipped.csv`.
-      pooling: "class", "mean" (over patch tokens) or "channel" (one mean per channel,
-        concatenated; all wells must then have the same channels).
+      pooling: "class", "mean" (over patch tokens), "channel" (one vector per channel,
+        concatenated; all wells must then have the same channels), or another of the encoder's; None
+        for that of its recipe, else "mean".
       block: the block whose output is pooled; None for the last.
       batch_size: per-device batch size.
       task: this process's slice of the shards, or "i/n"; None to detect it from the launcher.
@@ -95,6 +98,8 @@ def embed_index(
         encoder, or (strict) a well cannot be embedded.
       MachineError: the disk is full or fails.
     """
+    recipe = encoder.recipe
+    pooling = pooling or encoder.default_pooling
     encoder.check_pooling(pooling)
     if save_tokens and not hasattr(encoder, "tokens"):
         raise InputError(f"the encoder '{encoder.name}' has no tokens; leave --tokens out.")
@@ -136,6 +141,7 @@ def embed_index(
             strict=strict,
             save_crops=save_crops,
             save_tokens=save_tokens,
+            aggregation="mean" if recipe is None else recipe.aggregation,
         )
         return loop.run(read_ahead(plan, encoder, wells, threads=threads, memory=memory))
 
@@ -213,7 +219,8 @@ def resolve_channels(
         raise problem
     names = sites_with.most_common(1)[0][0]
     plan = replace(plan, matched=encoder.match_channels(names, plan.assigned).found)
-    widths = {encoder.width(len(names), pooling) for names in sites_with}
+    added = 0 if encoder.recipe is None else encoder.recipe.pad_channels
+    widths = {encoder.width(max(len(names), added), pooling) for names in sites_with}
     if len(sites_with) > 1 and (pooling == "channel" or len(widths) > 1):
         usual = sites_with.most_common(1)[0][0]
         for names in sites_with:
@@ -223,7 +230,7 @@ def resolve_channels(
                     f"in every well, but some have {', '.join(usual)} and others "
                     f"{', '.join(names)}; name those to use with --channels."
                 )
-        return replace(plan, channels=usual), encoder.width(len(usual), pooling)
+        return replace(plan, channels=usual), encoder.width(max(len(usual), added), pooling)
     return plan, next(iter(widths))
 
 
@@ -298,8 +305,9 @@ def _manifest(
             "outputs": outputs,
             "wells_per_shard": plan.wells_per_shard,
             "index": plan.fingerprint(),
-            # Absent where all are called alike, as in manifests of earlier versions.
+            # Absent where there is nothing to say, as in manifests of earlier versions.
             **({"channels_matched": renamed} if renamed else {}),
+            **({"recipe": encoder.recipe.record()} if encoder.recipe is not None else {}),
         },
         settings={"architecture": encoder.architecture(), "batch_size": batch_size},
         versions=package_versions(),

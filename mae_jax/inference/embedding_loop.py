@@ -56,6 +56,7 @@ class EmbeddingLoop:
         strict: bool = False,
         save_crops: bool = False,
         save_tokens: bool = False,
+        aggregation: str = "mean",
     ) -> None:
         """Prepare the loop.
 
@@ -68,10 +69,12 @@ class EmbeddingLoop:
           strict: raise at the first well that cannot be embedded.
           save_crops: also write the embeddings of single crops.
           save_tokens: also write the tokens of single crops.
+          aggregation: of the crops of a well: "mean" or "median".
         """
         self.plan, self.files, self.encoder, self.progress = plan, files, encoder, progress
         self.width, self.strict = width, strict
         self.save_crops, self.save_tokens = save_crops, save_tokens
+        self.aggregation = aggregation
         device = encoder.devices[0]
         self.details = {
             "versions": package_versions(),
@@ -204,7 +207,7 @@ class EmbeddingLoop:
     def _drop_non_finite(self, end: ShardEnd) -> None:
         """Move wells with NaN or infinity in their embedding to the unreadable ones."""
         for well in list(end.wells):
-            if np.isfinite(well.mean()).all():
+            if np.isfinite(well.aggregate()).all():
                 continue
             unreadable = UnreadableWell(well.well, "its embedding has NaN or infinity.")
             if self.strict:
@@ -233,7 +236,7 @@ class EmbeddingLoop:
                 raise
         skipped = [SkippedWell(item.well.metadata, item.reason) for item in end.unreadable]
         write_skipped(self.files, end.shard, self.plan.columns, skipped)
-        means = [well.mean() for well in end.wells]
+        vectors = [well.aggregate(self.aggregation) for well in end.wells]
         num_crops = sum(len(well.coordinates) for well in end.wells)
         self.files.write(
             end.shard,
@@ -246,7 +249,7 @@ class EmbeddingLoop:
             ),
             columns=self.plan.columns,
             metadata=[well.well.metadata for well in end.wells],
-            features=np.stack(means) if means else np.zeros((0, self.width or 0), np.float32),
+            features=np.stack(vectors) if vectors else np.zeros((0, self.width or 0), np.float32),
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from mae_jax.data.images import read_site
-from mae_jax.data.tiling import tile_offsets
+from mae_jax.data.tiling import grid_offsets, tile_offsets
 from mae_jax.errors import InputError
 from mae_jax.inference.embedding_plan import EmbeddingPlan, Well
 from mae_jax.networks.encoder import Encoder
@@ -59,9 +59,9 @@ def read_ahead(
 ) -> Iterator[WellImages | UnreadableWell]:
     """Yield the wells in order, while the sites of the next ones are being decoded.
 
-    Channels are chosen by name, every site is read whole, and its crops cover the whole field. A
-    well with an unreadable site is unreadable: the mean over its other sites would not be
-    comparable to the means of other wells.
+    Channels are chosen by name, every site is read whole, and its crops cover the whole field, or
+    all is as the encoder's recipe says. A well with an unreadable site is unreadable: the mean over
+    its other sites would not be comparable to the means of other wells.
 
     Args:
       plan: the plan that the wells belong to.
@@ -119,13 +119,17 @@ def _channels(plan: EmbeddingPlan, encoder: Encoder, well: Well) -> tuple[str, .
 
 
 def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, ...]) -> SiteImage:
+    recipe = encoder.recipe
     pixels = read_site(plan.index, row, channels)
+    if recipe is not None:
+        pixels = recipe.prepare(pixels)
     height, width = pixels.shape[1:]
     crop = plan.crop or encoder.preprocessing.crop
     if not encoder.params:  # a baseline has no training size, so a small field will do
         crop = min(crop, height, width)
     try:
-        offsets = tile_offsets(height, width, crop)
+        in_grid = recipe is not None and recipe.tiling == "grid"
+        offsets = (grid_offsets if in_grid else tile_offsets)(height, width, crop)
     except InputError as error:
         raise InputError(f"{plan.index.describe(row)}: {error}") from None
     return SiteImage(str(plan.index.table["Metadata_Site"].iat[row]), pixels, offsets, crop)

@@ -19,6 +19,7 @@ from mae_jax.networks.channel_names import ChannelMatch, match_channels
 from mae_jax.nn.pooling import POOLINGS
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import fingerprint, flatten
+from mae_jax.weights.recipe import Recipe
 
 Function = TypeVar("Function")
 
@@ -65,12 +66,15 @@ class Encoder:
       preprocessing: channels, crop and scale of training.
       params: nested dicts of arrays; empty if nothing was learned.
       poolings: the poolings that `forward` accepts.
+      recipe: how whole screens are embedded with it, where it is used as published; None for
+        crops that cover each site, the pooling "mean" and the mean over crops.
     """
 
     name: str
     preprocessing: Preprocessing
     params: dict[str, Any]
     poolings: tuple[str, ...] = POOLINGS
+    recipe: Recipe | None = None
 
     def forward(
         self,
@@ -101,6 +105,11 @@ class Encoder:
     def architecture(self) -> str:
         """The architecture as text, for the fingerprint; networks add their configuration."""
         return self.name
+
+    @property
+    def default_pooling(self) -> str:
+        """The pooling of the recipe, else the mean over patches."""
+        return "mean" if self.recipe is None else self.recipe.pooling
 
     @cached_property
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from mae_jax.inference import TaskSlice, read_embeddings
 from mae_jax.inference import embed_index as embed_on_all
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.weights.recipe import Recipe
 
 # One device compiles quicker than the eight that the tests simulate.
 ONE = [jax.local_devices()[0]]
@@ -337,3 +338,30 @@ def test_channels_of_other_names_are_recognized_printed_and_recorded(
     with pytest.raises(InputError, match="no channel 'DNB': did you mean 'DNA'"):
         embed_index(tiny_encoder, index, tmp_path / "other", channels=["DNB=Hoechst"])
     assert not (tmp_path / "other").exists()
+
+
+def test_a_recipe_clips_pads_tiles_and_takes_the_median(
+    make_screen, tiny_encoder: MAEEncoder, tmp_path: Path
+) -> None:
+    index = make_screen(wells=1, sites=2, size=72)
+    encoder = MAEEncoder(
+        tiny_encoder.config, tiny_encoder.mae_params, tiny_encoder.preprocessing, name="with recipe"
+    )
+    encoder.recipe = Recipe(
+        "test", encoder.preprocessing, "channel", clip=(0.5, 99.5), eight_bit=True, pad_channels=4,
+        tiling="grid", aggregation="median",
+    )  # fmt: skip
+    embed_index(encoder, index, tmp_path / "out", batch_size=3)
+    vectors = []
+    for row in (0, 1):
+        site = read_site(index, row, ("DNA", "ER", "Mito"))
+        low, high = (np.percentile(site, q, axis=(1, 2), keepdims=True) for q in (0.5, 99.5))
+        site = ((site - low) / (high - low)).clip(0, 1) * 255
+        black = np.zeros((1, 72, 72))
+        pixels = np.concatenate([site, black])[None].astype(np.uint8)
+        for y, x in ((0, 0), (0, 32), (32, 0), (32, 32)):
+            tile = pixels[:, :, y : y + 32, x : x + 32]
+            vectors.append(np.asarray(encoder.embed(tile, pooling="channel"))[0])
+    got = read_embeddings(tmp_path / "out")[1][0]
+    np.testing.assert_allclose(got, np.median(vectors, axis=0), atol=2e-3)
+    assert got.shape == (4 * 32,)

@@ -95,6 +95,7 @@ _DINOV3 = {
 }  # fmt: skip
 _CELL_DINO = {"layer_scale": 1.0, "position_resize": "bicubic_offset"}
 _HPA = ("Microtubules", "Protein", "DNA", "ER")
+_TIMM = {"patch": 16, "grid": 14, "channels": _RGB}
 # Architectures of published encoders, by the names that `mae-jax models` lists them under.
 VIT_SIZES |= {
     "morphem": {
@@ -112,6 +113,8 @@ VIT_SIZES |= {
     "channel-adaptive-dino-l": {
         "patch": 16, "grid": 14, "channels": ("any",), **_CELL_DINO, **_L
     },
+    "timm-s16": _TIMM | _S,
+    "timm-b16": _TIMM | _B,
     "subcell": {
         "patch": 16, "grid": 28, "channels": ("Microtubules", "ER", "DNA", "Protein"),
         "norm_eps": 1e-12, "position_resize": "bicubic", "pooler_heads": 2, **_B,

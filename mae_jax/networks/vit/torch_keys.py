@@ -53,6 +53,8 @@ def _infer_config(
 
 def _adapt(tensors: Mapping[str, np.ndarray], config: ViTConfig) -> dict[str, np.ndarray]:
     named, _ = to_timm(tensors)
+    if not config.classes:  # where the architecture is known, as the encoder alone
+        named = {name: value for name, value in named.items() if not name.startswith("head.")}
     return adapt_rgb_kernel(named, "patch_embed.proj.weight", len(config.channels))
 
 
