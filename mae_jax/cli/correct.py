@@ -117,7 +117,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="share of each plate's negative controls to leave out of the fit (0); `evaluate` "
         "with the same share and seed scores against them",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the held-out controls (0)")
+    parser.add_argument(
+        "--holdout-treatments",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the treatments to leave out of the fit (0), likewise",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is held out (0)")
     parser.add_argument(
         "--stream",
         action="store_true",
@@ -143,7 +150,7 @@ def add_steps_text(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit or load a correction, apply it, write the result."""
     from mae_jax.evaluation.corrections import Correction, fit, is_transductive, label
-    from mae_jax.evaluation.holdout import held_out_controls, mark_seen
+    from mae_jax.evaluation.holdout import held_out_controls, held_out_treatments, mark_seen
     from mae_jax.evaluation.profiles import Profiles, check_ending
 
     schema = column_schema(args)
@@ -156,6 +163,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.embeddings, options=read_options(args), notes=notes_of(args)
     ).checked(nan=args.nan, duplicates=args.duplicates, schema=schema)
     held_out = held_out_controls(profiles, args.holdout_controls, schema=schema, seed=args.seed)
+    held_out |= held_out_treatments(
+        profiles, args.holdout_treatments, schema=schema, seed=args.seed
+    )
     if not args.fitted and is_transductive(args.method):
         return _run_together(args, profiles, held_out)
     reference = profiles.take(~held_out) if held_out.any() else profiles
@@ -229,6 +239,7 @@ def _run_stream(args: argparse.Namespace) -> dict[str, Any]:
             batch=args.batch,
             schema=schema,
             holdout_controls=args.holdout_controls,
+            holdout_treatments=args.holdout_treatments,
             seed=args.seed,
         )
     correct_stream(stream, correction, args.out)

@@ -17,7 +17,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import ReadOptions, column_roles
 from mae_jax.evaluation.corrections import Correction, Source, fit, steps_of
-from mae_jax.evaluation.holdout import held_out_controls, mark_seen
+from mae_jax.evaluation.holdout import held_out_controls, held_out_treatments, mark_seen
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles, control_mask
 from mae_jax.evaluation.sources import Subset
 from mae_jax.files import replacing
@@ -147,9 +147,10 @@ def fit_stream(
     batch: str | None = None,
     schema: ColumnSchema | None = None,
     holdout_controls: float = 0.0,
+    holdout_treatments: float = 0.0,
     seed: int = 0,
 ) -> Correction:
-    """`corrections.fit` on a stream, without the controls held out (`holdout`).
+    """`corrections.fit` on a stream, without the wells held out (`holdout`).
 
     The controls are few and are read into memory once. Fitting a step on all wells goes over the
     disk instead, for TVN once for every batch.
@@ -157,6 +158,7 @@ def fit_stream(
     source: Source = stream
     schema = schema or ColumnSchema()
     held_out = held_out_controls(stream, holdout_controls, schema=schema, seed=seed)
+    held_out |= held_out_treatments(stream, holdout_treatments, schema=schema, seed=seed)
     if all((step.spec.fit or fit_on) == "controls" for step in steps_of(method, batch)):
         source = stream.take(control_mask(stream.metadata, schema.controls) & ~held_out)
     elif held_out.any():

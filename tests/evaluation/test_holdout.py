@@ -1,5 +1,7 @@
 """Held-out controls: a stratified, seeded split, and scores that a correction cannot flatter."""
 
+import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,14 @@ import pytest
 from mae_jax.cli.main import main
 from mae_jax.errors import InputError
 from mae_jax.evaluation import ColumnSchema, Correction, Profiles, RetrievalSpec, fit, run
-from mae_jax.evaluation.holdout import correct_with_holdout, held_out_controls
+from mae_jax.evaluation.holdout import (
+    Holdout,
+    correct_with_holdout,
+    held_out_controls,
+    held_out_plates,
+    held_out_treatments,
+    interval,
+)
 
 
 def test_half_of_each_plate(screen: Profiles) -> None:
@@ -131,3 +140,117 @@ def test_several_splits_give_a_spread(screen: Profiles) -> None:
     assert "splits" not in one.tables
     with pytest.raises(InputError, match="1 where no controls are held out"):
         run(RetrievalSpec(holdout_splits=2, holdout_controls=0.0, **options))
+
+
+def test_treatments_are_split_by_jump_lites_rule(screen: Profiles) -> None:
+    """Sort each stratum by SHA-256("seed\\0stratum\\0id"); the first ⌊.2n + .5⌋ are for the fit."""
+    metadata = screen.metadata.assign(
+        Metadata_Group=np.where(screen.metadata["Metadata_Gene"] < "G013", "orf", "crispr")
+    )
+    grouped = Profiles(metadata, screen.features, screen.names)
+    held_out = held_out_treatments(grouped, 0.8, strata="Metadata_Group", seed=20260811)
+    want: set[str] = set()
+    for group in ("orf", "crispr"):
+        ids = metadata["Metadata_Perturbation"][
+            (metadata["Metadata_Group"] == group) & ~screen.controls()
+        ].unique()
+        key = {i: hashlib.sha256(f"20260811\0{group}\0{i}".encode()).digest() for i in ids}
+        want |= set(sorted(ids, key=key.__getitem__)[math.floor(0.2 * len(ids) + 0.5) :])
+    assert set(metadata["Metadata_Perturbation"][held_out]) == want
+    assert len(want) == 10 + 22  # of 13 and 27
+    assert not held_out[screen.controls()].any()
+    np.testing.assert_array_equal(
+        held_out, grouped.metadata["Metadata_Perturbation"].isin(want).to_numpy()
+    )
+    other = held_out_treatments(grouped, 0.8, strata="Metadata_Group", seed=1)
+    assert (other != held_out).any()
+    with pytest.raises(InputError, match="40 treatments cannot be split"):
+        held_out_treatments(screen, 0.01)
+    with pytest.raises(InputError, match=r"held-out treatments must be in \[0, 1\)"):
+        held_out_treatments(screen, 1.5)
+
+
+def test_a_treatment_in_two_strata_is_on_one_side(screen: Profiles) -> None:
+    metadata = screen.metadata.assign(
+        Metadata_Group=screen.metadata["Metadata_Experiment"].where(
+            screen.metadata["Metadata_Gene"] < "G020", "all"
+        )
+    )
+    grouped = Profiles(metadata, screen.features, screen.names)
+    held_out = held_out_treatments(grouped, 0.5, strata="Metadata_Group")
+    sides = pd.Series(held_out).groupby(metadata["Metadata_Perturbation"]).nunique()
+    assert (sides == 1).all()
+    joined = metadata[~screen.controls() & (metadata["Metadata_Gene"] < "G020")]
+    ids = joined["Metadata_Perturbation"].unique()
+    key = {i: hashlib.sha256(f"0\0E0|E1|E2\0{i}".encode()).digest() for i in ids}
+    want = set(sorted(ids, key=key.__getitem__)[10:])
+    assert set(joined["Metadata_Perturbation"][held_out[joined.index]]) == want
+
+
+def test_the_fit_sees_neither_held_out_treatments_nor_plates(screen: Profiles) -> None:
+    holdout = Holdout(controls=0.5, treatments=0.5, plates=0.4, seed=3)
+    treatments = held_out_treatments(screen, 0.5, seed=3)
+    plates = held_out_plates(screen, 0.4, seed=3)
+    assert len(np.unique(screen.batches("plate")[plates])) == 2  # ⌊.6 · 6 + .5⌋ = 4 are left
+    controls = held_out_controls(screen, 0.5, seed=3)
+    method = "int|pca:components=8,fit=all|center-scale"
+    wells, fitted = correct_with_holdout(screen, method, holdout=holdout)
+    assert fitted is not None
+    assert len(wells) == 2 * (20 + 10)
+    assert set(wells.metadata["Metadata_Perturbation"]) == {
+        "DMSO",
+        *screen.metadata["Metadata_Perturbation"][treatments],
+    }
+    seen = fitted.saw(screen.metadata)
+    assert not seen[treatments | controls].any()
+    # Of held-out plates, only the controls for the fit, which the plates' own parts need.
+    np.testing.assert_array_equal(seen & plates, screen.controls() & ~controls & plates)
+    moved = Profiles(screen.metadata, screen.features.copy(), screen.names)
+    moved.features[treatments | controls] += 100
+    _, again = correct_with_holdout(moved, method, holdout=holdout)
+    assert again is not None
+    for a, b in zip(fitted.steps, again.steps, strict=True):
+        for key, array in a.arrays().items():
+            np.testing.assert_array_equal(b.arrays()[key], array)
+    assert "controls (0.5 of each plate), treatments held out (0.5), plates held out (0.4)" in (
+        holdout.describe()
+    )
+    with pytest.raises(InputError, match="6 plates cannot be split"):
+        held_out_plates(screen, 0.05)
+    harmony, none = correct_with_holdout(screen, "none", holdout=holdout)
+    assert none is not None
+    assert len(harmony) == len(wells)
+
+
+def test_held_out_treatments_on_the_command_line(
+    screen: Profiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen.write(tmp_path / "a.parquet")
+    command = ["evaluate", "retrieval", "--embeddings", str(tmp_path / "a.parquet")]
+    command += ["--correction", "select|center-plate", "--null-size", "200"]
+    command += ["--holdout-treatments", "0.5", "--holdout-splits", "3"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "over 3 splits of the controls and treatments" in printed
+    assert "treatments held out (0.5)" in printed
+    splits = pd.read_csv(tmp_path / "out" / "splits.csv")["fraction"]
+    mean, low, high = interval(splits.to_list())
+    assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in printed
+    half = 4.302653 * splits.std() / np.sqrt(3)  # t(2), 97.5 %
+    assert (low, high) == pytest.approx((mean - half, mean + half), rel=1e-5)
+    assert len(pd.read_csv(tmp_path / "out" / "retrieval.csv")) == 20
+    # Corrected first, by the same rule, and scored then: the same, or a warning.
+    for share, seen in (("0.5", False), ("0", True)):
+        out = ["--out", str(tmp_path / f"{share}.parquet"), "--holdout-treatments", share]
+        method = ["--method", "select|center-plate", "--holdout-controls", "0.5"]
+        assert main(["correct", "--embeddings", str(tmp_path / "a.parquet"), *method, *out]) == 0
+        capsys.readouterr()
+        score = ["evaluate", "retrieval", "--embeddings", out[1], "--correction", "none"]
+        score += ["--null-size", "200", "--holdout-treatments", "0.5"]
+        assert main([*score, "--out", str(tmp_path / "again"), "--overwrite"]) == 0
+        printed = capsys.readouterr().out
+        assert ("120 of the held-out treatments' wells" in printed) == seen
+        tables = [pd.read_csv(tmp_path / n / "retrieval.csv") for n in ("out", "again")]
+        if not seen:
+            pd.testing.assert_frame_equal(*(t.drop(columns="embeddings") for t in tables))
+    assert np.isnan(interval([0.5])[1])

@@ -16,7 +16,12 @@ from mae_jax.evaluation.chromosome_arms import (
 )
 from mae_jax.evaluation.columns import ReadOptions
 from mae_jax.evaluation.corrections import correct
-from mae_jax.evaluation.holdout import correct_with_holdout, describe, seen_controls
+from mae_jax.evaluation.holdout import (
+    Holdout,
+    correct_with_holdout,
+    seen_controls,
+    seen_treated,
+)
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.relationship_databases import read_database
@@ -146,6 +151,9 @@ class ScoredWellsSpec(WellsSpec):
       correction: see `corrections.fit`.
       holdout_controls: share of each plate's negative controls that the correction does not see
         and that the score uses alone; 0 is the paper's design, see `holdout`.
+      holdout_treatments: share of the treatments that the correction does not see and that the
+        score uses alone; 0: no treatment is held out, and all are scored.
+      holdout_plates: share of the plates, likewise.
     """
 
     correction: Annotated[str, CORRECTION] = "tvn"
@@ -157,6 +165,32 @@ class ScoredWellsSpec(WellsSpec):
             metavar="SHARE",
         ),
     ] = 0.5
+    holdout_treatments: Annotated[
+        float,
+        Option(
+            "share of the treatments that the correction does not see and that the score uses "
+            "alone; 0: all are scored",
+            metavar="SHARE",
+        ),
+    ] = 0.0
+    holdout_plates: Annotated[
+        float,
+        Option(
+            "share of the plates that the correction does not see, but for their own controls, and "
+            "that the score uses alone; 0: all are scored",
+            metavar="SHARE",
+        ),
+    ] = 0.0
+
+    @property
+    def holdout(self) -> Holdout:
+        """What the correction does not see."""
+        return Holdout(
+            controls=self.holdout_controls,
+            treatments=self.holdout_treatments,
+            plates=self.holdout_plates,
+            seed=self.seed,
+        )
 
     def corrected(self, profiles: Profiles, notes: Progress) -> Profiles:
         """The wells to score: treated wells and the controls to score against.
@@ -166,11 +200,10 @@ class ScoredWellsSpec(WellsSpec):
         wells, _ = correct_with_holdout(
             profiles,
             self.correction,
-            fraction=self.holdout_controls,
+            holdout=self.holdout,
             fit_on=self.fit_on,
             batch=self.batch,
             schema=self.schema,
-            seed=self.seed,
         )
         seen = seen_controls(wells, self.schema)
         if seen:
@@ -179,11 +212,18 @@ class ScoredWellsSpec(WellsSpec):
                 "correction that made these profiles, which flatters it; correct them with "
                 f"--holdout-controls {self.holdout_controls or 0.5:g} --seed {self.seed}."
             )
+        seen = seen_treated(wells, self.schema) if self.holdout_treatments else 0
+        if seen:
+            notes(
+                f"warning: {seen} of the held-out treatments' wells were seen by the correction "
+                "that made these profiles; correct them with --holdout-treatments "
+                f"{self.holdout_treatments:g} --seed {self.seed}."
+            )
         return wells
 
     def settings(self) -> dict[str, object]:
         """Add which controls the scores used."""
-        return {**super().settings(), "controls_of_the_score": describe(self.holdout_controls)}
+        return {**super().settings(), "controls_of_the_score": self.holdout.describe()}
 
 
 @dataclass(frozen=True, kw_only=True)

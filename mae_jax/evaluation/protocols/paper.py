@@ -12,7 +12,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation import cpjump1
 from mae_jax.evaluation.cellprofiler import FeaturePrediction
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
-from mae_jax.evaluation.holdout import describe
+from mae_jax.evaluation.holdout import Holdout
 from mae_jax.evaluation.paper_tables import Paper, with_flops
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, Source
@@ -80,7 +80,7 @@ class PaperSpec(RecallSpec):
 
     def settings(self) -> dict[str, object]:
         """Add which controls the scores used."""
-        return {**super().settings(), "controls_of_the_score": describe(0.0)}
+        return {**super().settings(), "controls_of_the_score": Holdout(controls=0.0).describe()}
 
 
 def run_paper(spec: PaperSpec, progress: Progress) -> Result:
@@ -126,7 +126,7 @@ def run_paper(spec: PaperSpec, progress: Progress) -> Result:
         )
         paper.add_cpjump1(name, table, cpjump1.summary(table))
     if spec.cpjump1:
-        paper.notes.append(f"Tables 4, 8 and 9: {describe(0.0)}.")
+        paper.notes.append(f"Tables 4, 8 and 9: {Holdout(controls=0.0).describe()}.")
     predictions = {
         name: table if isinstance(table, pd.DataFrame) else pd.read_csv(table)
         for name, table in spec.features.items()

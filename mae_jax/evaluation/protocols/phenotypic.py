@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import pandas as pd
 
-from mae_jax.evaluation.holdout import describe
 from mae_jax.evaluation.phenotypic import by_perturbation, phenotypic_consistency, summarize_nap
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, fraction_text
@@ -90,7 +89,7 @@ def run_activity(spec: ActivitySpec, progress: Progress) -> Result:
         result.summary.append(_line(name, scores, "perturbations active"))
         result.summary += null_notes(name, scores, spec, [spec.schema.perturbation, *spec.within])
     result.tables = {"activity": pd.concat(means), "perturbations": pd.concat(perturbations)}
-    result.summary.append(describe(spec.holdout_controls))
+    result.summary.append(spec.holdout.describe())
     return result
 
 

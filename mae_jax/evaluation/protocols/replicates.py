@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import pandas as pd
 
-from mae_jax.evaluation.holdout import describe
 from mae_jax.evaluation.inert_null import (
     GENERATION,
     against_inert,
@@ -71,7 +70,7 @@ def run_replicates(spec: ReplicatesSpec, progress: Progress) -> Result:
         for table, rows in scores.items():
             tables.setdefault(table, []).append(rows.assign(embeddings=name))
     result.tables = {name: pd.concat(parts) for name, parts in tables.items()}
-    result.summary.append(describe(spec.holdout_controls))
+    result.summary.append(spec.holdout.describe())
     return result
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from mae_jax.errors import InputError
 from mae_jax.evaluation import cpjump1
 from mae_jax.evaluation.average_precision import RULES
-from mae_jax.evaluation.holdout import correct_with_holdout, describe
+from mae_jax.evaluation.holdout import correct_with_holdout, interval
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
 from mae_jax.evaluation.protocols.option import Option
@@ -53,7 +53,8 @@ class RetrievalSpec(RankingSpec):
     holdout_splits: Annotated[
         int,
         Option(
-            "score N random splits of the controls, with mean and standard deviation", metavar="N"
+            "score N random splits of what is held out, with mean, standard deviation and interval",
+            metavar="N",
         ),
     ] = 1
 
@@ -91,7 +92,8 @@ class CPJUMP1Spec(RankingSpec):
 
 def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
     """Tables `retrieval` (one row per perturbation and embeddings) and, of several, `splits`."""
-    if spec.holdout_splits < 1 or (spec.holdout_splits > 1 and spec.holdout_controls == 0):
+    held_out = spec.holdout_controls or spec.holdout_treatments or spec.holdout_plates
+    if spec.holdout_splits < 1 or (spec.holdout_splits > 1 and not held_out):
         raise InputError(
             f"holdout_splits must be 1 or more, and 1 where no controls are held out, not "
             f"{spec.holdout_splits}."
@@ -121,11 +123,15 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
     if spec.holdout_splits > 1:
         table = result.tables["splits"] = pd.DataFrame(splits)
         for label, fractions in table.groupby("embeddings", sort=False)["fraction"]:
+            mean, low, high = interval(fractions.to_list())
             result.summary.append(
-                f"{label}: {fractions.mean():.3f} ± {fractions.std():.3f} (standard deviation, "
-                f"ddof 1) over {len(fractions)} splits of the controls"
+                f"{label}: {mean:.3f} [{low:.3f}, {high:.3f}], standard deviation "
+                f"{fractions.std():.3f} (ddof 1), over {len(fractions)} splits of the controls"
+                f"{' and treatments' if spec.holdout_treatments else ''}"
+                f"{' and plates' if spec.holdout_plates else ''}; the 95 % interval is that of the "
+                "choice of the split"
             )
-    result.summary.append(describe(spec.holdout_controls))
+    result.summary.append(spec.holdout.describe())
     return result
 
 
@@ -175,7 +181,7 @@ def run_siblings(spec: SiblingsSpec, progress: Progress) -> Result:
         )
         result.summary += null_notes(name, scores, spec, "label")
     result.tables["siblings"] = pd.concat(rows)
-    result.summary.append(describe(spec.holdout_controls))
+    result.summary.append(spec.holdout.describe())
     return result
 
 
@@ -190,7 +196,7 @@ def run_cpjump1(spec: CPJUMP1Spec, progress: Progress) -> Result:
     return Result(
         tables={"conditions": pd.concat(conditions), "summary": summary},
         settings=spec.settings(),
-        summary=[summary.to_string(index=False), describe(spec.holdout_controls)],
+        summary=[summary.to_string(index=False), spec.holdout.describe()],
         main="summary.csv",
     )
 
@@ -202,11 +208,10 @@ def score_cpjump1(spec: CPJUMP1Spec, profiles: Profiles, progress: Progress) -> 
         return correct_with_holdout(
             wells,
             spec.correction,
-            fraction=spec.holdout_controls,
+            holdout=spec.holdout,
             fit_on=spec.fit_on,
             batch=spec.batch or "plate",
             schema=cpjump1.SCHEMA,
-            seed=spec.seed,
         )[0]
 
     table, _ = cpjump1.benchmark(
