@@ -21,6 +21,7 @@ from mae_jax.evaluation.protocols import EVALUATIONS
 from mae_jax.evaluation.protocols.base import (
     MapSpec,
     ScoredWellsSpec,
+    Spec,
     WellsSpec,
     embeddings_name,
 )
@@ -28,7 +29,6 @@ from mae_jax.flops import PublishedMAE
 from mae_jax.viz.projection import METHODS
 
 if TYPE_CHECKING:
-    from mae_jax.evaluation.protocols.base import Spec
     from mae_jax.evaluation.results import Result
 
 S = TypeVar("S", bound="Spec")

@@ -142,7 +142,7 @@ def test_every_example_makes_the_specification_of_its_evaluation(name: str) -> N
     assert type(spec) is EVALUATIONS[name].spec
     given = [word.removeprefix("--").replace("-", "_") for word in words if word[:2] == "--"]
     known = {f.name for f in dataclasses.fields(spec)}
-    assert known >= set(given) - {"out", "size", "patch"}
+    assert known >= set(given) - {"out", "size", "patch", "controls"}
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
