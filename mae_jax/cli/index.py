@@ -1,7 +1,6 @@
 """`mae-jax index`: one index of a screen's images and metadata, and a check of all of them."""
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mae_jax.cli.option_types import comma_list
 from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output
+from mae_jax.cli.reading_options import add_reading_options, open_sources
 from mae_jax.cli.removed_options import removed_option
-from mae_jax.data.image_uri import PROJECTIONS
 from mae_jax.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -35,63 +34,8 @@ _SHOWN = 5  # plates that are named
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    from mae_jax.data.readers.registry import readers
-
-    formats = "; ".join(f"{reader.name}: {reader.title}" for reader in readers().values())
-    parser.add_argument(
-        "source",
-        nargs="+",
-        help="a folder of images, LoadData tables (or a folder of them), a sample sheet, or an "
-        "index to check; several become one index",
-    )
     parser.add_argument("--out", help="where to write the index (parquet)")
-    parser.add_argument("--format", default="auto", help=f"auto (default), or one of: {formats}")
-    parser.add_argument(
-        "--pattern",
-        help="what a folder's file names say, such as "
-        "'{Metadata_Well}_{Metadata_Site}_{channel}.tif' (* for any text), or a regular expression "
-        "with (?P<well>…) and so on; fields: experiment, plate, well or row and column, site, "
-        "channel, z, time, sample (in place of wells); others become metadata",
-    )
-    parser.add_argument(
-        "--illumination",
-        action="store_true",
-        help="divide images by the illumination functions that the CSV names, whenever read",
-    )
-    parser.add_argument(
-        "--images", help="folder or URL of a table's images, if not the table's own"
-    )
-    parser.add_argument(
-        "--channel-names",
-        type=comma_list,
-        action="extend",
-        default=[],
-        metavar="NAME,…",
-        help="names of a folder's channels by their numbers' order, or as 6=Brightfield",
-    )
-    parser.add_argument(
-        "--metadata",
-        metavar="TABLE",
-        help="a platemap (CSV, TSV, Parquet) to join by (plate and) well, or row and column; or a "
-        "folder with barcode_platemap.csv and platemap/",
-    )
-    parser.add_argument(
-        "--metadata-value",
-        type=comma_list,
-        action="extend",
-        default=[],
-        metavar="COLUMN=VALUE,…",
-        help="metadata with one value for all sites, such as Experiment=Batch1",
-    )
-    removed_option(parser, "--set", "--metadata-value")
-    parser.add_argument(
-        "--plane",
-        type=_plane,
-        metavar="NUMBER|max|mean",
-        help="the z-plane to take, where there are several; max or mean to project them whenever "
-        "read; 'projection' for the instrument's own projections",
-    )
-    parser.add_argument("--time", type=int, help="the time point to take, where there are several")
+    add_reading_options(parser)
     parser.add_argument(
         "--validation",
         type=comma_list,
@@ -119,15 +63,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="write the findings of the check here, and the quality of every site beside it "
         "(NAME_sites.csv): focus, sharpness, saturation, nuclei, edge effects",
     )
+    removed_option(parser, "--set", "--metadata-value")
     removed_option(parser, "--problems", "--report")
-    parser.add_argument(
-        "--allow-protocols",
-        type=comma_list,
-        action="extend",
-        default=[],
-        metavar="PROTOCOL,…",
-        help="read URLs of these protocols too; file, s3, gs and https are allowed as they are",
-    )
     parser.add_argument("--threads", type=int, default=8, help="images opened concurrently (8)")
     add_dry_run(parser)
     add_overwrite(parser)
@@ -135,8 +72,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Makes the index, splits it, writes it and checks it, by the options."""
-    from mae_jax.data.illumination import with_illumination
-    from mae_jax.data.readers.open_screen import open_screen, screen_format
     from mae_jax.data.readers.registry import readers
     from mae_jax.data.splits import with_split
     from mae_jax.data.value_ranges import with_value_ranges
@@ -145,23 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"--threads is {args.threads}; give 1 or more.")
     check_output(args.out, args.overwrite)
     check_output(args.report, args.overwrite)
-    if args.allow_protocols:
-        allowed = [*filter(None, [os.environ.get("MAE_JAX_PROTOCOLS")]), *args.allow_protocols]
-        os.environ["MAE_JAX_PROTOCOLS"] = ",".join(allowed)
-    formats = dict.fromkeys(screen_format(s, args.format, args.pattern) for s in args.source)
-    index = open_screen(
-        args.source,
-        format=next(iter(formats)) if len(formats) == 1 else args.format,
-        images=args.images,
-        channel_names=args.channel_names,
-        metadata=args.metadata,
-        metadata_value=_metadata_value(args.metadata_value),
-        plane=args.plane,
-        time=args.time,
-        pattern=args.pattern,
-    )
-    if args.illumination:
-        index = with_illumination(index)
+    formats, index = open_sources(args)
     if args.validation or args.validation_plate:
         fraction = _fraction(args.validation)
         table = with_split(
@@ -173,7 +92,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         index = replace(index, table=table)
     titles = [readers()[name].title for name in formats if name in readers()]
     print(f"format: {', '.join(formats)} ({'; '.join(titles)})")
-    result: dict[str, Any] = {"format": list(formats), **_print_summary(index)}
+    result: dict[str, Any] = {"format": formats, **_print_summary(index)}
     if args.dry_run:
         print("nothing was written")
         return {**result, "dry_run": True}
@@ -189,27 +108,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print("nothing is written: add --out index.parquet if this is right, and --check to open "
               "every image")  # fmt: skip
     return result
-
-
-def _plane(text: str) -> int | str:
-    if text in ("projection", *PROJECTIONS):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no plane; give a number, max, mean or projection"
-        ) from None
-
-
-def _metadata_value(settings: list[str]) -> dict[str, str]:
-    columns = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise InputError(f"--metadata-value takes COLUMN=VALUE, not '{setting}'.")
-        columns[name] = value
-    return columns
 
 
 def _fraction(names: list[str]) -> float | None:

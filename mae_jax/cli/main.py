@@ -35,6 +35,7 @@ from mae_jax.errors import (
 
 # In the order of a screen's life; each names the module mae_jax.cli.<command>.
 COMMANDS = {
+    "run": "the whole way from a folder of images to corrected embeddings and a page",
     "synth": "draw a synthetic Cell Painting screen with known biology",
     "index": "index a screen's images and metadata in one parquet file",
     "pack": "convert a screen into a store that training reads quickly",

@@ -269,6 +269,8 @@ class Index:
     def describe(self, row: int) -> str:
         """The site's name for messages: 'plate P1, well A01, site 2'."""
         site = self.table.iloc[row]
+        if site.get("Metadata_Sample", "") == site["Metadata_Well"]:
+            return f"sample {site['Metadata_Well']}, site {site['Metadata_Site']}"
         return (
             f"plate {site['Metadata_Plate']}, well {site['Metadata_Well']}, "
             f"site {site['Metadata_Site']}"
