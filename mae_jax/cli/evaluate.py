@@ -31,7 +31,7 @@ from mae_jax.viz.projection import METHODS
 if TYPE_CHECKING:
     from mae_jax.evaluation.results import Result
 
-S = TypeVar("S", bound="Spec")
+S = TypeVar("S", bound=Spec)
 
 HELP = "Score embeddings as the paper does: recall of known relationships and more."
 EXAMPLE = """\
@@ -79,7 +79,7 @@ def add_page_options(parser: argparse.ArgumentParser) -> None:
 
 
 def write_page(
-    args: argparse.Namespace, result: "Result", spec: "Spec | None", title: str | None = None
+    args: argparse.Namespace, result: "Result", spec: Spec | None, title: str | None = None
 ) -> None:
     """Write and print the page of a saved result, unless the options say no."""
     from mae_jax.report.evaluation_page import PageOptions, write_evaluation_page
@@ -101,7 +101,7 @@ def write_page(
     print(write_evaluation_page(args.out, result, spec, options, notes_of(args)))
 
 
-def add_spec_options(parser: argparse.ArgumentParser, spec: "type[Spec]") -> None:
+def add_spec_options(parser: argparse.ArgumentParser, spec: type[Spec]) -> None:
     """Declare the options of a specification's fields."""
     add_field_options(parser, spec)
     types, options = get_type_hints(spec), options_of(spec)
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "tables": result.tables}  # fmt: skip
 
 
-def _dry_run(spec: "Spec", notes: Callable[[str], None]) -> dict[str, Any]:
+def _dry_run(spec: Spec, notes: Callable[[str], None]) -> dict[str, Any]:
     """Read the embeddings and the relationships, and say what they are."""
     found: dict[str, Any] = {"evaluation": spec.name, "dry_run": True}
     if isinstance(spec, WellsSpec):
@@ -158,7 +158,7 @@ def _dry_run(spec: "Spec", notes: Callable[[str], None]) -> dict[str, Any]:
     return found
 
 
-def specification(args: argparse.Namespace) -> "Spec":
+def specification(args: argparse.Namespace) -> Spec:
     """The specification of an evaluation that the options describe."""
     return specification_of(EVALUATIONS[args.evaluation].spec, args)
 
