@@ -5,8 +5,11 @@ are the fields of the specifications.
 """
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from mae_jax.cli.evaluate import add_page_options, add_spec_options, specification_of, write_page
+from mae_jax.cli.outputs import add_dry_run, add_overwrite, check_output, notes_of
 from mae_jax.evaluation.benchmarks import BENCHMARKS
 
 HELP = "Score models on a public benchmark, beside published scores and baselines."
@@ -36,20 +39,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             help="folder of the tables, figures and the page index.html",
         )  # fmt: skip
         add_page_options(command)
+        add_overwrite(command)
+        add_dry_run(command)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the chosen benchmark, save its files and its page, and print its summary."""
     from mae_jax.evaluation import benchmarks
 
-    benchmark = BENCHMARKS[args.benchmark]
-    result = benchmarks.run(specification_of(benchmark.spec, args), _say)
+    check_output(Path(args.out) / "settings.json", args.overwrite)
+    benchmark, notes = BENCHMARKS[args.benchmark], notes_of(args)
+    spec = specification_of(benchmark.spec, args)
+    if args.dry_run:
+        coverage = benchmarks.coverage(spec, notes)
+        print(coverage.to_string(index=False), "nothing was written", sep="\n")
+        return {"benchmark": spec.name, "dry_run": True, "coverage": coverage}
+    result = benchmarks.run(spec, notes)
     path = result.save(args.out)
     for line in result.summary:
         print(line)
     write_page(args, result, None, title=benchmark.title)
     print(path)
-
-
-def _say(message: str) -> None:
-    print(message, flush=True)
+    return {"out": path, "benchmark": spec.name, "summary": result.summary,
+            "tables": result.tables}  # fmt: skip

@@ -27,8 +27,8 @@ HELD_OUT = "held-out controls"
 COLUMNS = ["model", "metric", "value", "low", "high", "units", "protocol", "measured", "source"]
 _NOT_GIVEN = {
     COUNT: f"not given: {NEEDED}",
-    UNTRAINED: "not given: mae-jax embed --encoder RUN/untrained --index INDEX --out untrained, then "
-    "untrained=untrained in --embeddings (RUN is a training's work folder)",
+    UNTRAINED: "not given: mae-jax embed --encoder RUN/untrained --index INDEX --out untrained, "
+    "then untrained=untrained in --embeddings (RUN is a training's work folder)",
 }
 
 
@@ -95,25 +95,6 @@ class BenchmarkSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """One benchmark: an entry of `BENCHMARKS`, from which the command line is made.
-
-    Attributes:
-      spec: the type of its specification; `spec.name` is the benchmark's name.
-      run: computes the result of a specification.
-      title: one line for the overview, lower case and without a full stop.
-      files: what the metadata folder must hold.
-      example: options of an example, after `mae-jax benchmark NAME`.
-    """
-
-    spec: type[BenchmarkSpec]
-    run: Callable[[Any, Progress], Result]
-    title: str
-    files: str
-    example: str
-
-
-@dataclass(frozen=True)
 class Model:
     """One model's wells: those of the benchmark, in its order, with its metadata."""
 
@@ -166,7 +147,9 @@ class Scores:
         scores = pd.concat([scores, others[COLUMNS]], ignore_index=True)
         order = {metric: i for i, metric in enumerate(dict.fromkeys(scores["metric"]))}
         by_metric = scores["metric"].map(order)
-        scores = scores.iloc[np.lexsort([~scores["measured"].to_numpy(bool), by_metric])]
+        scores = scores.iloc[
+            np.lexsort((~scores["measured"].to_numpy(bool), by_metric.to_numpy(int)))
+        ]
         scores = scores.reset_index(drop=True)
         result = Result(settings=self.spec.settings(), main="scores.csv")
         result.settings["evaluation"] = f"benchmark {self.spec.name}"
@@ -192,11 +175,9 @@ class Scores:
         """Rows of the baselines that were not given, for every metric."""
         given = {model.name for model in self.models}
         nan = float("nan")
+        absent = (nan, nan, nan, 0, "", True)
         return [
-            dict(
-                zip(COLUMNS, (name, metric, nan, nan, nan, 0, "", True, _NOT_GIVEN[name]),
-                    strict=True)
-            )  # fmt: skip
+            dict(zip(COLUMNS, (name, metric, *absent, _NOT_GIVEN[name]), strict=True))
             for metric in dict.fromkeys(str(row["metric"]) for row in self.rows)
             for name in (COUNT, UNTRAINED)
             if name not in given
@@ -225,15 +206,40 @@ class Scores:
         return lines
 
 
-def load_models(
-    spec: BenchmarkSpec, wells: pd.DataFrame, keys: Sequence[str], progress: Progress
-) -> Scores:
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: an entry of `BENCHMARKS`, from which the command line is made.
+
+    Attributes:
+      spec: the type of its specification; `spec.name` is the benchmark's name.
+      wells: its wells, from the files of the metadata folder.
+      keys: the columns that identify them.
+      run: scores the models, whose wells `load_models` has matched.
+      title: one line for the overview, lower case and without a full stop.
+      files: what the metadata folder must hold.
+      example: options of an example, after `mae-jax benchmark NAME`.
+      prepare: adds to a table of embeddings the keys that it lacks.
+    """
+
+    spec: type[BenchmarkSpec]
+    # Any: each function takes its own type of specification.
+    wells: Callable[[Any], pd.DataFrame]
+    keys: Sequence[str]
+    run: Callable[[Any, Scores, Progress], Result]
+    title: str
+    files: str
+    example: str
+    prepare: Callable[[Profiles], Profiles] = lambda table: table
+
+
+def load_models(spec: BenchmarkSpec, benchmark: Benchmark, progress: Progress) -> Scores:
     """All models on the wells that they have in common.
+
+    Names of wells are compared as A01, whatever their zeros.
 
     Args:
       spec: names the tables.
-      wells: the benchmark's wells: the columns `keys`, which identify them, and its metadata.
-      keys: such as plate and well; names of wells are compared as A01, whatever their zeros.
+      benchmark: its wells and their keys.
       progress: called with a line about each table.
 
     Raises:
@@ -242,27 +248,31 @@ def load_models(
     """
     if not spec.embeddings:
         raise InputError(f"{spec.name} needs at least one set of embeddings.")
-    benchmark = _keys(wells, keys)
-    if benchmark.has_duplicates:
-        raise AssertionError("a benchmark's wells must differ")
+    keys, wells = benchmark.keys, benchmark.wells(spec)
+    expected = _keys(wells, keys)
+    if expected.has_duplicates:
+        where = " ".join(map(str, expected[int(np.argmax(expected.duplicated()))]))
+        raise InputError(
+            f"the files of {spec.name} list well {where} twice; give them as published."
+        )
     tables, places = {}, {}
     for name, source in spec.embeddings.items():
-        tables[name] = _read(spec, source, progress)
-        places[name] = _places(name, tables[name], benchmark, keys)
+        tables[name] = benchmark.prepare(_read(spec, source, progress))
+        places[name] = _places(name, tables[name], expected, keys)
     if spec.counts is not None:
-        tables[COUNT] = read_counts(spec.counts)
+        tables[COUNT] = benchmark.prepare(read_counts(spec.counts))
     else:
         for table in list(tables.values()):
             if (counts := count_profiles(table)) is not None:
                 tables[COUNT] = counts
                 break
     if COUNT in tables:
-        places[COUNT] = _places(COUNT, tables[COUNT], benchmark, keys)
+        places[COUNT] = _places(COUNT, tables[COUNT], expected, keys)
     common = np.all([at >= 0 for at in places.values()], axis=0)
     coverage = pd.DataFrame(
         {
             "model": list(places),
-            "wells": len(benchmark),
+            "wells": len(expected),
             "present": [int((at >= 0).sum()) for at in places.values()],
             "missing": [int((at < 0).sum()) for at in places.values()],
             "scored": int(common.sum()),
@@ -272,13 +282,11 @@ def load_models(
         raise InputError(_missing_text(spec, wells, places, keys))
     if not common.any():
         raise InputError(
-            f"the models have none of the {len(benchmark):,} wells of {spec.name} in common; "
+            f"the models have none of the {len(expected):,} wells of {spec.name} in common; "
             f"compare their {', '.join(keys)} with the benchmark's "
-            f"({', '.join(map(str, benchmark[0]))})."
+            f"({', '.join(map(str, expected[0]))})."
         )
-    missing = [
-        wells.loc[at < 0, list(keys)].assign(model=name) for name, at in places.items()
-    ]
+    missing = [wells.loc[at < 0, list(keys)].assign(model=name) for name, at in places.items()]
     shared = wells[common].reset_index(drop=True).astype("str")
     models = []
     for name, table in tables.items():
@@ -308,7 +316,7 @@ def _keys(table: pd.DataFrame, keys: Sequence[str]) -> pd.MultiIndex:
 
 
 def _places(
-    name: str, table: Profiles, benchmark: pd.MultiIndex, keys: Sequence[str]
+    name: str, table: Profiles, expected: pd.MultiIndex, keys: Sequence[str]
 ) -> Int[np.ndarray, " wells"]:
     """The row of the table for each of the benchmark's wells; −1: it has none."""
     for key in keys:
@@ -318,10 +326,10 @@ def _places(
     if twice.any():
         where = " ".join(map(str, own[int(np.argmax(twice))]))
         raise InputError(
-            f"{name} has well {where} more than once ({int(twice.sum())} surplus rows); give one row "
-            "per well."
+            f"{name} has well {where} more than once ({int(twice.sum())} surplus rows); give one "
+            "row per well."
         )
-    return np.asarray(own.get_indexer(benchmark))
+    return np.asarray(own.get_indexer(expected))
 
 
 def _missing_text(
@@ -334,10 +342,12 @@ def _missing_text(
     for name, at in places.items():
         lacking = wells[at < 0]
         if len(lacking):
-            some = "; ".join(" ".join(row) for row in lacking[list(keys)].head(3).astype(str).to_numpy())
+            some = "; ".join(
+                " ".join(row) for row in lacking[list(keys)].head(3).astype(str).to_numpy()
+            )
             groups = f" on {lacking[keys[0]].nunique():,} plates" if len(keys) > 1 else ""
             parts.append(f"{name} lacks {len(lacking):,}{groups} ({some} …)")
     return (
-        f"{spec.name} has {len(wells):,} wells, of which {', '.join(parts)}; embed them too, or score "
-        "the wells that are there with --allow-missing, which lists the others in missing.csv."
+        f"{spec.name} has {len(wells):,} wells, of which {', '.join(parts)}; embed them too, or "
+        "score those that are there with --allow-missing, which lists the others in missing.csv."
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation.benchmarks.base import BenchmarkSpec, Model, load_models
+from mae_jax.evaluation.benchmarks.base import BenchmarkSpec, Model, Scores
 from mae_jax.evaluation.benchmarks.cell_counts import on_arc
 from mae_jax.evaluation.corrections import correct
 from mae_jax.evaluation.mechanism import MechanismAccuracy, mechanism_accuracy
@@ -36,16 +36,12 @@ class BBBC021Spec(BenchmarkSpec):
     """
 
     name: ClassVar[str] = "bbbc021"
-    correction: Annotated[str, Option("name of a correction, fitted on DMSO")] = (
-        "standardize-plate"
-    )
+    correction: Annotated[str, Option("name of a correction, fitted on DMSO")] = "standardize-plate"
     permutations: Annotated[int, Option("of the mechanisms, for the chance level")] = 1000
 
 
-def run_bbbc021(spec: BBBC021Spec, progress: Progress) -> Result:
+def run_bbbc021(spec: BBBC021Spec, scores: Scores, progress: Progress) -> Result:
     """Rows NSC and NSCB, and the mechanism that was predicted for every treatment."""
-    wells = annotated_wells(spec)
-    scores = load_models(spec, wells, ("Metadata_Plate", "Metadata_Well"), progress)
     kept: dict[str, ScoredWells] = {}
     treatments = []
     for model in scores.models:

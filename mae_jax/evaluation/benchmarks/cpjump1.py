@@ -14,7 +14,6 @@ from mae_jax.evaluation.benchmarks.base import (
     BenchmarkSpec,
     Model,
     Scores,
-    load_models,
 )
 from mae_jax.evaluation.benchmarks.published import paper_rows
 from mae_jax.evaluation.holdout import correct_with_holdout
@@ -48,7 +47,12 @@ class CPJUMP1BenchmarkSpec(BenchmarkSpec):
     )
 
 
-def run_cpjump1_benchmark(spec: CPJUMP1BenchmarkSpec, progress: Progress) -> Result:
+def plate_wells(spec: BenchmarkSpec) -> pd.DataFrame:
+    """The benchmark's wells on 40 plates: see `cpjump1.wells`."""
+    return cpjump1.wells(spec.metadata)
+
+
+def run_cpjump1_benchmark(spec: CPJUMP1BenchmarkSpec, scores: Scores, progress: Progress) -> Result:
     """Score every model as published and against held-out controls.
 
     A row for each condition and for the mean over the conditions; intervals count a perturbation
@@ -56,8 +60,6 @@ def run_cpjump1_benchmark(spec: CPJUMP1BenchmarkSpec, progress: Progress) -> Res
     """
     if spec.splits < 1:
         raise InputError(f"splits must be 1 or more, not {spec.splits}.")
-    wells = cpjump1.wells(spec.metadata)
-    scores = load_models(spec, wells, ("Metadata_Plate", "Metadata_Well"), progress)
     kept: dict[str, ScoredWells] = {}
     for model in scores.models:
         for protocol, seeds in ((OF_THE_FIT, [None]), (HELD_OUT, range(spec.splits))):

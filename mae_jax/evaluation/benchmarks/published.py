@@ -21,6 +21,4 @@ def paper_rows(number: str, protocol: str = "") -> pd.DataFrame:
     rows = published(number)
     named = rows["model"] + (", " + rows["dataset"]).where(rows["dataset"] != "", "")
     nan = float("nan")
-    return rows.assign(
-        model=named, low=nan, high=nan, units=0, protocol=protocol, measured=False
-    )
+    return rows.assign(model=named, low=nan, high=nan, units=0, protocol=protocol, measured=False)
