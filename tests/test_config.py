@@ -120,7 +120,7 @@ def test_old_names_are_refused_with_the_new_one_and_translated_in_saved_files():
         ("optimizer.lr", -0.5),
         ("optimizer.ema_decay", -1.0),
         ("optimizer.warmup", float("nan")),
-        ("optimizer.grad_accum_steps", 0),
+        ("optimizer.grad_accum_steps", -1),
         ("optimizer.no_decay", ("(",)),
         ("divergence.spike", float("nan")),
         ("model.encoder.layer_scale", float("inf")),

@@ -13,7 +13,7 @@ import jax
 from mae_jax._version import __version__
 from mae_jax.config import from_dict, to_dict
 from mae_jax.errors import InputError
-from mae_jax.files import read_json, replacing, write_json
+from mae_jax.files import read_json, replacing, write_json, write_text
 from mae_jax.networks.registry import from_json, of_config, param_shapes, to_json
 from mae_jax.weights.preprocessing import Preprocessing
 from mae_jax.weights.pytree_paths import (
@@ -33,6 +33,8 @@ from mae_jax.weights.safetensors_file import (
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+# Markdown beside them: what the model is, and how well it does.
+MODEL_CARD, RESULTS_CARD = "README.md", "RESULTS.md"
 
 
 class PretrainedModel(NamedTuple):
@@ -67,6 +69,7 @@ def save_model(
     params: Mapping[str, Any],
     model_config: Any,
     preprocessing: Preprocessing,
+    documents: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the folder, whole or not at all, with SHA-256 hashes of both files' contents.
 
@@ -74,6 +77,7 @@ def save_model(
       params: nested dicts of arrays, as the network takes them (sharded ones are gathered).
       model_config: `MAEConfig` or another architecture of the registry.
       preprocessing: how raw pixels are prepared.
+      documents: further text files of the folder by name, such as `MODEL_CARD`.
 
     Raises:
       InputError: parameters that do not fit the architecture, or are not finite.
@@ -96,6 +100,8 @@ def save_model(
         weights_hash = file_sha256(tmp_path / WEIGHTS)
         record["sha256"] = {WEIGHTS: weights_hash, CONFIG: _record_sha256(record)}
         write_json(tmp_path / CONFIG, record)
+        for name, text in (documents or {}).items():
+            write_text(tmp_path / name, text)
     return Path(folder)
 
 

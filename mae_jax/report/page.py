@@ -1,16 +1,18 @@
 """The report: one HTML page from the files of a run."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
 
 from mae_jax.errors import InputError
-from mae_jax.files import read_json, write_text
+from mae_jax.files import read_json, writable, write_text
 from mae_jax.report.data_urls import png_url, svg_url
 from mae_jax.viz import plots
 
@@ -65,9 +67,11 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
         "databases": [],
         "names": [],
         "config_name": "demo.py",
+        "cards_of_model": [],
     }
     if sources.train is not None:
         values |= _training(sources.train, sources)
+        values["cards_of_model"] = _cards_of_model(Path(out), sources)
         if sources.compared:
             values["saddle"] = svg_url(
                 plots.compare_losses(_losses([sources.train, *sources.compared]))
@@ -85,6 +89,30 @@ def write_report(out: str | Path, sources: Sources, title: str = "mae_jax report
         loader=jinja2.PackageLoader("mae_jax.report", "."), autoescape=True, trim_blocks=True
     )
     return write_text(out, environment.get_template("template.html").render(values))
+
+
+def _cards_of_model(out: Path, sources: Sources) -> list[dict[str, str]]:
+    """Links from the page to the cards beside the saved model.
+
+    With an evaluation, the results card is written again, with its recalls.
+    """
+    # Here and not above: a page about tables needs no JAX.
+    from mae_jax.networks.saved_model import MODEL_CARD, RESULTS_CARD
+    from mae_jax.train.metric_writers import read_metrics
+    from mae_jax.train.model_card import results_card
+
+    assert sources.train is not None
+    model = sources.train / "model"
+    if sources.evaluation is not None and (model / RESULTS_CARD).exists():
+        card = results_card(read_metrics(sources.train), sources.evaluation)
+        with writable(model / RESULTS_CARD):
+            write_text(model / RESULTS_CARD, card)
+    names = {MODEL_CARD: "model card", RESULTS_CARD: "results card"}
+    return [
+        {"name": text, "href": quote(os.path.relpath(model / file, out.absolute().parent))}
+        for file, text in names.items()
+        if (model / file).exists()
+    ]
 
 
 def _losses(workdirs: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:

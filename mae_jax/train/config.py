@@ -248,6 +248,7 @@ class TrainConfig:
         then only sets channels (matched by name), classes, crop, how it is computed, dropped paths,
         mask and loss, and a decoder where the model has none; "config" refuses other architectures.
       save_initial_model: also save the network as it was before the first step.
+      license: of the model, for its card: a short name such as "cc-by-4.0"; "" where not stated.
     """
 
     network: str = setting("mae", check=_registered)
@@ -266,6 +267,7 @@ class TrainConfig:
     init_from: str = ""
     init_architecture: Literal["own", "config"] = "own"
     save_initial_model: bool = setting(False, renamed_from="keep_untrained")
+    license: str = ""
 
     def __post_init__(self) -> None:
         if not registry.get(self.network).has_config(self.model):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from mae_jax import locks
 from mae_jax.distributed import mesh as meshes
 from mae_jax.distributed.hardware import device_peak_flops
-from mae_jax.networks.saved_model import save_model
+from mae_jax.networks.saved_model import MODEL_CARD, RESULTS_CARD, save_model
 from mae_jax.networks.task import Scalars
 from mae_jax.train import callbacks as cb
 from mae_jax.train.accumulation import resolve_accumulation
@@ -28,6 +28,7 @@ from mae_jax.train.evaluators import VALIDATION_LOSS, Evaluator, ValidationLoss
 from mae_jax.train.index_channels import resolve_channels
 from mae_jax.train.initial_architecture import adopt_architecture
 from mae_jax.train.metric_writers import MetricWriter, NoopWriter, make_writer, read_metrics
+from mae_jax.train.model_card import model_card, results_card
 from mae_jax.train.optimizer import schedule as build_schedule
 from mae_jax.train.pixel_scale import resolve_scale
 from mae_jax.train.preemption import StopSignal
@@ -213,7 +214,7 @@ class Trainer:
             log.warning(
                 "step %d of %d is the last: %s.", self.step, self.num_steps, self._stop_reason
             )
-        self._save_model(model_folder)
+        self._save_model(model_folder, cards=True)
         return model_folder
 
     # ---- for callbacks and evaluators
@@ -321,11 +322,21 @@ class Trainer:
         self.writer.close()
         self._batches, self.writer = None, NoopWriter()
 
-    def _save_model(self, folder: Path) -> None:
-        """Writes the network as a model folder; all hosts must call it, the first one writes."""
+    def _save_model(self, folder: Path, cards: bool = False) -> None:
+        """Writes the network as a model folder, with its cards if they are wanted.
+
+        All hosts must call it; the first one writes.
+        """
         task = self.fns.task
         tree = task.to_saved(self.state.weights, self.state.model_state)
         if jax.process_count() > 1:  # parts of it are on devices of other hosts
             tree = jax.jit(lambda t: t, out_shardings=meshes.replicated(self.mesh))(tree)
         if jax.process_index() == 0:
-            save_model(folder, tree, task.model, task.preprocessing())
+            documents = {}
+            if cards:
+                metrics = read_metrics(self.workdir)
+                documents = {
+                    MODEL_CARD: model_card(self.config, task, tree, metrics, self.step),
+                    RESULTS_CARD: results_card(metrics),
+                }
+            save_model(folder, tree, task.model, task.preprocessing(), documents)

@@ -15,7 +15,7 @@ from mae_jax.train.config import TrainConfig
 RESUMABLE_KEYS = (
     "mesh.", "checkpoint.", "log.", "data.workers", "data.cache_bytes",
     "data.max_unreadable_fraction",
-    "divergence.rollbacks", "divergence.step_timeout_seconds",
+    "divergence.rollbacks", "divergence.step_timeout_seconds", "license",
 )  # fmt: skip
 
 

@@ -87,6 +87,24 @@ def test_a_training_alone(tmp_path):
     assert "reconstruction losses of several runs" in page
 
 
+def test_the_page_links_the_cards_of_the_model(evaluation, tmp_path):
+    workdir = tmp_path / "my run"
+    (workdir / "model").mkdir(parents=True)
+    (workdir / "model" / "README.md").write_text("card")
+    (workdir / "model" / "RESULTS.md").write_text("before")
+    config = {"network": "unet", "model": {"channels": ["DNA"]}, "data": {"batch": 48},
+              "optimizer": {"name": "lion", "lr": 1e-3}}  # fmt: skip
+    write_json(workdir / "config.json", config)
+    (workdir / "metrics.jsonl").write_text('{"step": 10, "validation/loss": 0.5}\n')
+    out = tmp_path / "pages" / "r.html"
+    page = write_report(out, Sources(train=workdir, evaluation=evaluation)).read_text()
+    for name in ("README.md", "RESULTS.md"):
+        assert f'href="../my%20run/model/{name}"' in page
+    card = (workdir / "model" / "RESULTS.md").read_text()
+    assert "| 10 | 0.5000 |" in card
+    assert "| complexes | trained | TVN | 0.640 (0.590 to 0.690) | 48 |" in card
+
+
 @pytest.mark.parametrize(
     ("experiments", "sentence"),
     [(("E1", "E2"), UNSEEN), (("E1", "E1"), "that training saw other wells of"),

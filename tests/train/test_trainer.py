@@ -56,6 +56,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows if "validation/loss" in row] == [3, 6]
     assert (finished / "panels" / "step_0000006.png").exists()
+    assert "| Steps | 6 of 4 crops |" in (finished / "model" / "README.md").read_text()
+    assert "| 6 | " in (finished / "model" / "RESULTS.md").read_text()
     assert json.loads((finished / "config.json").read_text())["steps"] == 6
     assert mae_jax.load_encoder(str(finished)).embed(np.ones((1, 3, 16, 16), np.uint16)).shape == (
         1, 32)  # fmt: skip
