@@ -6,7 +6,7 @@ TESTS ?= tests
 # More options of pytest, such as --cov=mae_jax.
 PYTEST_ARGS ?=
 
-.PHONY: demo test slow scanpy lint format clean
+.PHONY: demo test slow scanpy lint format docs tutorials package clean
 
 demo: .venv/demo.stamp  ## draw a screen, train, embed, correct, score, report
 	$(BIN)/mae-jax demo --out runs/demo
@@ -32,8 +32,20 @@ format: .venv/lint.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# NO_MKDOCS_2_WARNING: the theme's advertisement of its successor is no warning of this site.
+docs: .venv/docs.stamp  ## the site, in site/; warnings are errors, links are checked
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true JAX_PLATFORMS=cpu \
+		$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python docs/scripts/check_site.py site *.md benchmarks/README.md launch/README.md
+
+tutorials: .venv/docs.stamp  ## execute the tutorials as notebooks, in runs/tutorials
+	$(BIN)/python docs/scripts/tutorials.py
+
+package: .venv/docs.stamp  ## build wheel and sdist, install both into empty environments, try them
+	bash .ci/package
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -48,6 +60,11 @@ clean:
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing mae_jax with its test tools (a minute or two, once)"
 	$(PIP) -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing mae_jax with what its site and tutorials need (once)"
+	$(PIP) -c constraints.txt -e '.[docs]' build
 	@touch $@
 
 # An environment that borrows all of .venv but what tests/inference/scanpy.txt names.

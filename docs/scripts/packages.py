@@ -1,0 +1,33 @@
+"""The packages of the Python reference."""
+
+# Packages with the public names that users import, in the order of a screen's life.
+PACKAGES = (
+    "mae_jax",
+    "mae_jax.data",
+    "mae_jax.synth",
+    "mae_jax.encoders",
+    "mae_jax.networks",
+    "mae_jax.networks.mae",
+    "mae_jax.networks.vit",
+    "mae_jax.networks.unet",
+    "mae_jax.networks.densenet",
+    "mae_jax.nn",
+    "mae_jax.kernels",
+    "mae_jax.weights",
+    "mae_jax.train",
+    "mae_jax.train.callbacks",
+    "mae_jax.finetune",
+    "mae_jax.distributed",
+    "mae_jax.inference",
+    "mae_jax.embeddings",
+    "mae_jax.evaluation",
+    "mae_jax.viz",
+    "mae_jax.view",
+    "mae_jax.report",
+    "mae_jax.planning",
+    "mae_jax.config",
+    "mae_jax.config_reference",
+    "mae_jax.errors",
+    "mae_jax.files",
+    "mae_jax.flops",
+)
