@@ -158,7 +158,7 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
       InputError: `extra` names no well, names one twice with different values, or shares no row
         with the sites.
     """
-    extra = extra.rename(columns={c: _metadata_name(c) for c in extra.columns})
+    extra = extra.rename(columns={c: metadata_name(c) for c in extra.columns})
     for column in ("Metadata_Experiment", "Metadata_Plate", "Metadata_Well", "Metadata_Site"):
         for other in SOURCES[column]:
             if column not in extra.columns and other in extra.columns:
@@ -212,7 +212,7 @@ def join(table: pd.DataFrame, extra: pd.DataFrame, where: str) -> pd.DataFrame:
     return joined
 
 
-def _metadata_name(column: str) -> str:
+def metadata_name(column: str) -> str:
     """`Metadata_…` for a column of an annotation table, with the capitals of the index's own."""
     names = ("Well", "Plate", "Experiment", "Batch", "Site", "Source", "Sample", "Gene", "Class")
     if column.startswith("Metadata_"):

@@ -14,6 +14,7 @@ from typing import Any
 
 from mae_jax.data.image_uri import is_url, relative, resolve
 from mae_jax.data.index import Index
+from mae_jax.data.metadata import metadata_name
 from mae_jax.data.readers.file_table import FIELDS, index_of_files
 from mae_jax.data.readers.loaddata import names_images, read_csv
 from mae_jax.data.readers.name_templates import field_of
@@ -53,7 +54,7 @@ def read_samplesheet(path: str, options: ReadOptions) -> Index:
         values = {fields[str(column)]: str(text).strip() for column, text in record.items()}
         base = {field: values.get(field, "") for field in FIELDS}
         base |= {
-            fields[column]: values[fields[column]]
+            metadata_name(column).removeprefix("Metadata_"): values[fields[column]]
             for column in columns
             if fields[column] not in (*FIELDS, "row", "column", "sample", own, *wide)
         }
