@@ -49,6 +49,7 @@ COMMANDS = {
     "report": "write one HTML page about a run",
     "view": "browse embeddings: plates, a map of all wells, images, neighbors",
     "plan": "estimate the memory, FLOPs and time of a run",
+    "models": "list the encoders that are had by name, and where they come from",
     "convert": "read and write the weights of other implementations",
     "launch": "start runs on TPU VMs, GKE, Kubernetes and SLURM",
     "doctor": "say what this machine has, and what each command lacks",

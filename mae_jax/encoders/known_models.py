@@ -187,7 +187,8 @@ def _cell_dino(
             bag_of_channels=bag,
         ),
         pooling="channel" if bag else "class",
-        note="its evaluation: z-score of each crop and channel",
+        note="its evaluation: z-score of each crop and channel"
+        + ("; the Atlas's order red, green, blue, yellow, protein second" if channels else ""),
     )
     return KnownModel(
         name,
