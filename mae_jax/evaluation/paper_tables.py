@@ -38,6 +38,11 @@ FIGURES = {
 }
 COLUMNS = ["table", "model", "dataset", "metric", "value", "spread", "source"]
 OURS = "measured here"
+# What follows ± in the published rows, by table; where they have it.
+PUBLISHED_SPREADS = {
+    "4": "the standard deviation over cell types, modalities and time points",
+    "7": "the median absolute deviation over features",
+}
 # What follows ± in our rows, by table.
 SPREADS = {
     "2": "half of the 95 % interval, in which pairs that share a gene count as dependent",
@@ -142,8 +147,7 @@ class Paper:
     def page(self, title: str = "The paper's evaluation") -> str:
         """One HTML page with all tables, figures and notes, which loads nothing from elsewhere."""
         sections = [
-            (f"Table {n}", TITLES[n], SPREADS.get(n, ""), _wide(rows))
-            for n, rows in self.tables().items()
+            (f"Table {n}", TITLES[n], _spreads(n), _wide(rows)) for n, rows in self.tables().items()
         ]
         images = []
         for name, figure in self.figures.items():
@@ -165,6 +169,12 @@ def with_flops(recalls: pd.DataFrame, shapes: Mapping[str, tuple[MAEShape, float
     known["paper_flops"] = [paper_training_flops(shape.encoder, n) for shape, n in pairs]
     known["true_flops"] = [mae_training_flops(shape, n) for shape, n in pairs]
     return known.reset_index(drop=True)
+
+
+def _spreads(number: str) -> list[str]:
+    """What ± means in a table, in sentences."""
+    rows = (("shaded", SPREADS), ("published", PUBLISHED_SPREADS))
+    return [f"± in the {which} rows: {words[number]}." for which, words in rows if number in words]
 
 
 def _wide(rows: pd.DataFrame) -> dict[str, object]:
@@ -203,22 +213,30 @@ def _template() -> "jinja2.Template":
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+:root { --ink: #22303c; --paper: #fff; --line: #ddd; --ours: #eef6ff }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e4eaf0; --paper: #12181e; --line: #3a4753; --ours: #1d3040 } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
+  color: var(--ink); background: var(--paper) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px }
-td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
+td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }
 td:first-child, td:nth-child(2), td:last-child { text-align: left }
 th:first-child, th:nth-child(2), th:last-child { text-align: left }
 @media print { body { max-width: none; margin: 0 } .wide { overflow: visible }
-  table { font-size: 8px } td, th { padding: .1rem .25rem } }
-tr.ours { background: #eef6ff; font-weight: 600 } img { max-width: 100% }
+  table { font-size: 8px } td, th { padding: .1rem .25rem }
+  tr.ours { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
+tr.ours { background: var(--ours); font-weight: 600 }
+img { max-width: 100%; background: #fff; border-radius: 6px } li { overflow-wrap: anywhere }
 </style>
 <h1>{{ title }}</h1>
 <p>Shaded rows were measured here; the others are the published numbers, with their source.
 Screens, genes and plates may differ, so compare the pattern before the figures.</p>
 {% for name, heading, spread, table in sections %}
 <h2>{{ name }}. {{ heading }}</h2>
-{% if spread %}<p>± in the shaded rows: {{ spread }}.</p>{% endif %}
+{% if spread %}<p>{{ spread | join(" ") }}</p>{% endif %}
 <div class="wide"><table><tr><th>model</th><th>trained on</th>
 {% for m in table.metrics %}<th>{{ m }}</th>{% endfor %}<th>source</th></tr>
 {% for line in table.lines %}<tr{% if line.ours %} class="ours"{% endif %}>

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.aggregation import l2_normalize
@@ -34,6 +34,12 @@ class Retrieval:
     groups: pd.DataFrame
     queries: pd.DataFrame
     note: str = ""
+
+    def well_scores(self, wells: int) -> Float[np.ndarray, " wells"]:
+        """AP of every well, of a `perturbation_retrieval` among `wells`; NaN where it has none."""
+        scores = np.full(wells, np.nan)
+        scores[self.queries["row"].to_numpy(dtype=int)] = self.queries["ap"].to_numpy(np.float64)
+        return scores
 
 
 def perturbation_retrieval(

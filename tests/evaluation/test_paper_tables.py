@@ -116,6 +116,8 @@ def test_pages_and_files(recalls: tuple[pd.DataFrame, Paper], tmp_path: Path) ->
     assert "0.500 ± 0.100" in text
     assert "± in the shaded rows: the median absolute deviation over features." in text
     assert "± in the shaded rows: half of the 95 % interval" in text
+    assert "± in the published rows: the median absolute deviation over features." in text
+    assert '<meta name="viewport"' in text
     assert "large, CORUM: 20 pairs among 40 genes of the map; 0 pairs have a gene outside" in text
     found = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"table2.csv", "table3.csv", "table6.csv", "table7.csv", "fig5.png", "fig8.png"} <= found

@@ -82,6 +82,11 @@ def test_the_page_of_a_retrieval(spec, tmp_path):
     assert "T0, T1" in page or "T1, T0" in page  # they form a cluster
     assert page.count("by plate</figcaption>") == page.count("by treatment</figcaption>") == 2
     assert page.count('class="plate"') == 2
+    assert "Plates: average precision" in page
+    scores = result.wells["ours"].scores
+    treated = (result.wells["ours"].after.column("Metadata_ControlType") == "").to_numpy()
+    assert np.isnan(scores[~treated]).all()
+    assert scores[treated].mean() == pytest.approx(result.tables["retrieval"]["map"].mean())
     assert "http://127.0.0.1:8765/#plate=P2&amp;well=B04" in page
     loaded = re.findall(r'(?:src|url\()=?["\']?(https?:[^"\')]*)', page)
     assert loaded == []  # links lead elsewhere, but nothing is fetched

@@ -10,8 +10,8 @@ from mae_jax.evaluation.phenotypic import by_perturbation, phenotypic_consistenc
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, fraction_text
 from mae_jax.evaluation.protocols.option import Option
-from mae_jax.evaluation.protocols.retrieval import RULE, RankingSpec, null_notes
-from mae_jax.evaluation.results import Result
+from mae_jax.evaluation.protocols.retrieval import RULE, WELL_SCORE, RankingSpec, null_notes
+from mae_jax.evaluation.results import Result, ScoredWells
 from mae_jax.evaluation.retrieval import SIMILARITIES, Retrieval, perturbation_retrieval
 
 
@@ -82,7 +82,11 @@ def run_activity(spec: ActivitySpec, progress: Progress) -> Result:
     means, perturbations = [], []
     for name, profiles in spec.load(progress).items():
         progress(name)
-        scores = score(spec.corrected(profiles, progress))
+        wells = spec.corrected(profiles, progress)
+        scores = score(wells)
+        result.wells[name] = ScoredWells(
+            profiles, wells, spec.schema, scores.well_scores(len(wells)), WELL_SCORE
+        )
         means.append(summarize_nap(scores.groups, spec.within).assign(embeddings=name))
         table = by_perturbation(scores, spec.schema.perturbation, spec.within)
         perturbations.append(table.assign(embeddings=name))

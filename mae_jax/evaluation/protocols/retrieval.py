@@ -15,7 +15,7 @@ from mae_jax.evaluation.holdout import correct_with_holdout, interval
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, ScoredWellsSpec, fraction_text
 from mae_jax.evaluation.protocols.option import Option
-from mae_jax.evaluation.results import Result
+from mae_jax.evaluation.results import Result, ScoredWells
 from mae_jax.evaluation.retrieval import (
     Retrieval,
     fraction_over_seeds,
@@ -26,6 +26,7 @@ from mae_jax.evaluation.retrieval import (
 RULE = Option("how a perturbation is called retrieved", choices=RULES)
 NULL_SIZE = Option("number of random rankings")
 DEFAULT_NULL_SIZE = 10_000
+WELL_SCORE = "average precision among the controls of the plate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,9 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
     for name, profiles in spec.load(progress).items():
         progress(name)
         for seed in range(spec.seed, spec.seed + spec.holdout_splits):
+            wells = replace(spec, seed=seed).corrected(profiles, progress)
             scores = perturbation_retrieval(
-                replace(spec, seed=seed).corrected(profiles, progress),
+                wells,
                 by=spec.schema.perturbation,
                 schema=spec.schema,
                 rule=spec.rule,
@@ -114,6 +116,9 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
             splits.append({"embeddings": name, "seed": seed, "fraction": scores.fraction})
             if seed == spec.seed:
                 rows.append(scores.groups.assign(embeddings=name))
+                result.wells[name] = ScoredWells(
+                    profiles, wells, spec.schema, scores.well_scores(len(wells)), WELL_SCORE
+                )
                 result.summary.append(
                     f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
                     f"{scores.note}".rstrip()
