@@ -10,7 +10,7 @@ setup(
     packages=[*find_packages(include=["mae_jax*"]), "mae_jax.configs", "mae_jax.launch"],
     package_dir={"mae_jax.configs": "configs", "mae_jax.launch": "launch"},
     package_data={
-        "": ["*.html", "*.css", "*.js", "*.csv", "*.yaml"],
+        "": ["*.html", "*.css", "*.js", "*.csv", "*.toml", "*.yaml"],
         "mae_jax.view": ["static/*"],
         "mae_jax.launch": ["templates/*.yaml", "*.sh", "Dockerfile*"],
     },

@@ -37,6 +37,7 @@ from mae_jax.errors import (
 COMMANDS = {
     "run": "the whole way from a folder of images to corrected embeddings and a page",
     "synth": "draw a synthetic Cell Painting screen with known biology",
+    "fetch": "download public data sets, or parts of them, with an index",
     "index": "index a screen's images and metadata in one parquet file",
     "pack": "convert a screen into a store that training reads quickly",
     "train": "train a network from a config; resumes by itself",
