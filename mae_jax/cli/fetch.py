@@ -55,8 +55,12 @@ def run(args: argparse.Namespace) -> Any:
         return {"datasets": [_description(dataset) for dataset in DATASETS.values()]}
     dataset = dataset_named(args.dataset)
     names = {n: tuple(getattr(args, n)) for n in ("source", "batch", "plate", "well", "site")}
-    counts = {n: getattr(args, n) for n in ("num_plates", "num_wells", "num_sites")}
-    selection = Selection(**names, **counts)
+    selection = Selection(
+        **names,
+        num_plates=args.num_plates,
+        num_wells=args.num_wells,
+        num_sites=args.num_sites,
+    )
     options = {n: v for n in ("codec", "subset") if (v := getattr(args, n)) is not None}
     print(f"{dataset.title}\nall of it: {dataset.size}; licence: {dataset.licence}", flush=True)
     if args.dry_run:

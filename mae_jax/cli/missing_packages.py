@@ -10,6 +10,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "orbax": "orbax-checkpoint", "sklearn": "scik
 # The extra that a command needs as a whole; the others need none.
 EXTRAS_OF_COMMANDS = {
     "synth": "embed",
+    "fetch": "embed",
     "index": "embed",
     "pack": "embed",
     "embed": "embed",

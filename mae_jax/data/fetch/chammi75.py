@@ -5,7 +5,7 @@ import posixpath
 import pandas as pd
 
 from mae_jax.data.fetch.endpoints import address
-from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, read_strings
+from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, columns_of, read_strings
 from mae_jax.data.fetch.selection import Selection
 from mae_jax.data.fetch.transfer import RemoteFile
 from mae_jax.errors import InputError
@@ -32,6 +32,7 @@ def plan_chammi75(workspace: Workspace, selection: Selection) -> SitePlan:
     study = _first(table, _STUDY, "chammi-75")
     plate = _first(table, _PLATE, "1")
     channel = _first(table, _CHANNEL, "")
+    of_experiment = columns_of(table, "experiment.")
     rows = []
     for field, group in table.groupby(_FIELD, sort=False):
         first = group.index[0]
@@ -55,11 +56,7 @@ def plan_chammi75(workspace: Workspace, selection: Selection) -> SitePlan:
                 "Metadata_Well": str(field),
                 "Metadata_Sample": str(field),
                 "Metadata_Site": "1",
-                **{
-                    f"Metadata_{c}": group.loc[first, c]
-                    for c in table
-                    if c.startswith("experiment.")
-                },
+                **{f"Metadata_{c}": group[c][first] for c in of_experiment},
                 "Channels": names,
                 "Images": [file.path for file in files],
                 FILES: files,

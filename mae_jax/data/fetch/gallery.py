@@ -10,7 +10,14 @@ import pandas as pd
 from mae_jax.config import nearest
 from mae_jax.data.fetch.endpoints import address
 from mae_jax.data.fetch.object_store import StoredObject, list_folders, list_objects
-from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, read_strings
+from mae_jax.data.fetch.plan import (
+    FILES,
+    SitePlan,
+    Workspace,
+    columns_of,
+    read_strings,
+    records_of,
+)
 from mae_jax.data.fetch.selection import Selection
 from mae_jax.data.fetch.transfer import RemoteFile
 from mae_jax.errors import InputError
@@ -64,12 +71,11 @@ def _load_data(workspace: Workspace, batch: str, plate: str) -> pd.DataFrame:
     name = next((name for name in tables if "with_illum" in name), tables[0])
     path = workspace.table(address("gallery", folder + name), f"load_data/{batch}/{plate}/{name}")
     table = read_strings(path)
-    records = table.to_dict("records")
-    channels = [
-        match[1] for column in table if (match := re.match(r"(?:FileName|URL)_Orig(.+)$", column))
-    ]
+    records = records_of(table)
+    matches = [re.match(r"(?:FileName|URL)_Orig(.+)$", column) for column in columns_of(table)]
+    channels = [match[1] for match in matches if match]
     channels = list(dict.fromkeys(channels))
-    sites = table[[column for column in table if column.startswith("Metadata_")]].copy()
+    sites = table[columns_of(table, "Metadata_")].copy()
     for column, prefix in (("Images", "Orig"), ("Illumination", "Illum")):
         keys = [[_key(row, f"{prefix}{c}", batch) for c in channels] for row in records]
         sites[column] = pd.Series(keys, index=sites.index)
@@ -118,7 +124,7 @@ def _joined_annotations(workspace: Workspace, sites: pd.DataFrame) -> pd.DataFra
     known = pd.concat(annotations, ignore_index=True).fillna("").drop_duplicates("broad_sample")
     known = known.rename(columns={c: f"Metadata_{c}" for c in known})
     joined = sites.merge(known, on="Metadata_broad_sample", how="left")
-    own = [c for c in known if c != "Metadata_broad_sample"]
+    own = [c for c in columns_of(known) if c != "Metadata_broad_sample"]
     joined[own] = joined[own].fillna("")
     # DMSO has no name of its own in the platemaps of compounds.
     if "Metadata_pert_type" in joined:
@@ -146,12 +152,12 @@ def plan_jump(workspace: Workspace, selection: Selection) -> SitePlan:
         selection.apply(read_strings(path))  # names what is not there
         raise InputError(f"JUMP has no sites of {selection.words()}; choose fewer names.")
     sites = selection.apply(sites)
-    channels = [c.removeprefix("URL_Orig") for c in sites if c.startswith("URL_Orig")]
+    channels = [c.removeprefix("URL_Orig") for c in columns_of(sites, "URL_Orig")]
     keys = [
         [unquote(row[f"URL_Orig{c}"]).removeprefix(BUCKET) for c in channels]
-        for row in sites.to_dict("records")
+        for row in records_of(sites)
     ]
-    sites = sites[[c for c in sites if c.startswith("Metadata_")]].reset_index(drop=True)
+    sites = sites[columns_of(sites, "Metadata_")].reset_index(drop=True)
     sites["Channels"] = pd.Series([channels] * len(sites))
     sites["Images"] = pd.Series(keys)
     return SitePlan(_with_files(_jump_perturbations(workspace, sites)))

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mae_jax.data.fetch.endpoints import address
-from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, read_strings
+from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, columns_of, read_strings
 from mae_jax.data.fetch.selection import Selection
 from mae_jax.data.fetch.transfer import RemoteFile
 from mae_jax.data.readers.site_arrays import JUMP_LITE_CHANNELS
@@ -37,7 +37,7 @@ def plan_jump_lite(workspace: Workspace, selection: Selection) -> SitePlan:
             ) from None
 
     sites = table("jump_lite_site_index.parquet")
-    sites = sites[[c for c in sites if not c.startswith("URL_")]]
+    sites = sites[[c for c in columns_of(sites) if not c.startswith("URL_")]]
     sites = selection.apply(sites)
     wells = table("jump_lite_perturbation_metadata.parquet")
     keys = [f"Metadata_{n}" for n in ("Source", "Batch", "Plate", "Well")]

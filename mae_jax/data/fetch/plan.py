@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -94,3 +95,14 @@ def read_strings(path: Path, **options: object) -> pd.DataFrame:
             f"{path} is no table ({str(error).splitlines()[0]}); delete it and run the command "
             "again."
         ) from None
+
+
+def columns_of(table: pd.DataFrame, prefix: str = "") -> list[str]:
+    """The names of the columns that start with `prefix`."""
+    return [name for name in map(str, table.columns) if name.startswith(prefix)]
+
+
+def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows by the names of their columns."""
+    names = columns_of(table)
+    return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False, name=None)]

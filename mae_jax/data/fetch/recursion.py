@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 from mae_jax.data.fetch.endpoints import address
 from mae_jax.data.fetch.http import buffered
 from mae_jax.data.fetch.object_store import hub_file, list_hub_dataset
-from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, read_strings
+from mae_jax.data.fetch.plan import FILES, SitePlan, Workspace, columns_of, read_strings, records_of
 from mae_jax.data.fetch.selection import Selection
 from mae_jax.data.fetch.transfer import RemoteFile
 from mae_jax.data.readers.filename_patterns import RXRX_CHANNELS
@@ -49,7 +49,7 @@ def plan_rxrx1(workspace: Workspace, selection: Selection) -> SitePlan:
         paths = [f"{stem}_w{number + 1}.png" for number in range(len(RXRX_CHANNELS))]
         return [RemoteFile(url, path, member=f"rxrx1/{path}", optional=True) for path in paths]
 
-    sites[FILES] = pd.Series([files(row) for row in sites.to_dict("records")])
+    sites[FILES] = pd.Series([files(row) for row in records_of(sites)])
     sites["Images"] = pd.Series([[file.path for file in each] for each in sites[FILES]])
     sites["Channels"] = pd.Series([list(RXRX_CHANNELS)] * len(sites))
     return SitePlan(sites)
@@ -68,7 +68,7 @@ def plan_rxrx3_core(workspace: Workspace, selection: Selection) -> SitePlan:
         }
     )
     wells = wells.rename(
-        columns={c: f"Metadata_{c}" for c in wells if not c.startswith("Metadata_")}
+        columns={c: f"Metadata_{c}" for c in columns_of(wells) if not c.startswith("Metadata_")}
     )
     wells["Metadata_Batch"] = wells["Metadata_Experiment"]
     wells["Metadata_Source"] = "rxrx3-core"
@@ -89,13 +89,13 @@ def plan_rxrx3_core(workspace: Workspace, selection: Selection) -> SitePlan:
         ):
             break
     rows = []
-    for row in wells.to_dict("records"):
-        found = sorted(images.get(tuple(row[n] for n in names), {}).items())
+    for well in records_of(wells):
+        found = sorted(images.get(tuple(well[n] for n in names), {}).items())
         if not found:
             continue
         rows.append(
             {
-                **row,
+                **well,
                 "Channels": [RXRX_CHANNELS[number - 1] for number, _ in found],
                 "Images": [f"{shard}#row={index}" for _, (shard, index) in found],
                 FILES: [
