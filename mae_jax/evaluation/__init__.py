@@ -9,6 +9,7 @@ from mae_jax.evaluation.corrections import CORRECTIONS, TABLE2, Correction, corr
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.evaluation.protocols import (
     ActivitySpec,
+    BatchEffectsSpec,
     BlocksSpec,
     CompareSpec,
     CompoundGeneSpec,
@@ -18,6 +19,7 @@ from mae_jax.evaluation.protocols import (
     FlopsSpec,
     GeneSetsSpec,
     MechanismSpec,
+    NeighborsSpec,
     PaperSpec,
     RecallSpec,
     ReplicatesSpec,
@@ -33,6 +35,7 @@ __all__ = [
     "CORRECTIONS",
     "TABLE2",
     "ActivitySpec",
+    "BatchEffectsSpec",
     "BlocksSpec",
     "CPJUMP1Spec",
     "ColumnSchema",
@@ -44,6 +47,7 @@ __all__ = [
     "FlopsSpec",
     "GeneSetsSpec",
     "MechanismSpec",
+    "NeighborsSpec",
     "PaperSpec",
     "Profiles",
     "Recall",

@@ -19,6 +19,7 @@ from mae_jax.errors import InputError
 RULES = ("copairs", "2023", "conservative")
 MAX_RANKINGS = 1_500_000  # nulls of up to so many distinct rankings are enumerated
 SAMPLED_RANKINGS = 100_000  # of the rule "2023" where they cannot be
+ENUMERATED = 100_000  # rankings that the rule "conservative" enumerates, at most
 _DRAWS = 4_000_000  # random numbers held at a time
 
 
@@ -167,11 +168,12 @@ def group_significance(
     null of `null_size` random rankings gives on average (`expected_share_above`): drawing the null
     would let the fraction retrieved swing with the seed.
 
-    Rule "conservative": as "copairs", but the null is `ranking_null`, a null that equals the
-    group's mAP counts, and members with unlike m and n have nulls that are as dependent as they
-    can be. This matters where m or n are small or plates have unlike numbers of controls: two
-    replicates without effect among 8 controls are both first in 6 % of cases, to which "copairs"
-    gives p = 1/(1 + S); and replicates' APs are dependent, since they share similarities.
+    Rule "conservative": as "copairs", but the null holds all rankings if there are at most
+    100,000, a null that equals the group's mAP counts, and members with unlike m and n have nulls
+    that are as dependent as they can be. This matters where m or n are small or plates have unlike
+    numbers of controls: two replicates without effect among 8 controls are both first in 6 % of
+    cases, to which "copairs" gives p = 1/(1 + S); and replicates' APs are dependent, since they
+    share similarities.
 
     Args:
       scores: one row per query: `ap`, `positives` (m), `negatives` (n), and the columns `by`.
@@ -200,7 +202,7 @@ def group_significance(
     if rule == "2023":
         scores["_log"] = _log_p(scores, null_size, seed)
     else:
-        make = null_average_precision if rule == "copairs" else _null_quantiles
+        make = null_average_precision if rule == "copairs" else _conservative_null
         for size in set(sizes):
             nulls[size] = make(int(size[0]), int(size[1]), null_size, seed)
     rows = []
@@ -249,16 +251,19 @@ def _mean_null(
     return np.sort(total / counts.sum())
 
 
-def _null_quantiles(m: int, n: int, size: int, seed: int) -> Float[np.ndarray, " size"]:
-    """`ranking_null` as `size` equally likely values."""
-    null = ranking_null(m, n, size, seed)
+def _conservative_null(m: int, n: int, size: int, seed: int) -> Float[np.ndarray, " size"]:
+    """All rankings as `size` equally likely values if there are few, else random ones."""
+    if math.comb(m + n, m) > ENUMERATED:
+        return null_average_precision(m, n, size, seed)
+    null = exact_null_average_precision(m, n)
     return null[((np.arange(size) + 0.5) / size * len(null)).astype(int)]
 
 
 def is_sampled(scores: pd.DataFrame, rule: str) -> bool:
     """Whether `group_significance` depends on its seed: not where the null holds all rankings."""
     sizes = scores[["positives", "negatives"]].drop_duplicates().to_numpy(np.int64).tolist()
-    return rule == "copairs" or any(math.comb(m + n, m) > MAX_RANKINGS for m, n in sizes)
+    limit = ENUMERATED if rule == "conservative" else MAX_RANKINGS
+    return rule == "copairs" or any(math.comb(m + n, m) > limit for m, n in sizes)
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -8,6 +8,12 @@ To add an evaluation, write its specification and its function in a file here, a
 """
 
 from mae_jax.evaluation.protocols.base import Evaluation, Progress, Spec
+from mae_jax.evaluation.protocols.batch_effects import (
+    BatchEffectsSpec,
+    NeighborsSpec,
+    run_batch_effects,
+    run_neighbors,
+)
 from mae_jax.evaluation.protocols.compound_gene import CompoundGeneSpec, run_compound_gene
 from mae_jax.evaluation.protocols.features import FeaturesSpec, run_features
 from mae_jax.evaluation.protocols.flops import FlopsSpec, run_flops
@@ -43,6 +49,7 @@ from mae_jax.evaluation.results import Result
 __all__ = [
     "EVALUATIONS",
     "ActivitySpec",
+    "BatchEffectsSpec",
     "BlocksSpec",
     "CPJUMP1Spec",
     "CompareSpec",
@@ -53,6 +60,7 @@ __all__ = [
     "FlopsSpec",
     "GeneSetsSpec",
     "MechanismSpec",
+    "NeighborsSpec",
     "Option",
     "PaperSpec",
     "RecallSpec",
@@ -137,6 +145,18 @@ EVALUATIONS: dict[str, Evaluation] = {
             "compounds among the knock-outs of the genes that they act on (RxRx3-core)",
             "--embeddings emb/rxrx3-core --interactions compound_gene_interactions.csv \\\n"
             "      --controls Metadata_treatment=EMPTY_control --out compound-gene",
+        ),
+        Evaluation(
+            NeighborsSpec,
+            run_neighbors,
+            "accuracy of labels predicted by the nearest wells, also of other plates alone",
+            "--embeddings emb/mae --neighbors 1 --out neighbors",
+        ),
+        Evaluation(
+            BatchEffectsSpec,
+            run_batch_effects,
+            "batch effects: mixing of plates, and retrieval by well position and by plate",
+            "--embeddings emb/mae --correction tvn --mixing-of plate --out batch-effects",
         ),
         Evaluation(
             CompareSpec,
