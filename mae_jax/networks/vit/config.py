@@ -48,7 +48,7 @@ class ViTConfig:
     fc_norm: bool = False
     final_norm: bool = True
     registers: int = setting(0, ge=0)
-    layer_scale: float | None = None
+    layer_scale: float | None = setting(None, ge=0)
     mlp: Literal["gelu", "swiglu"] = "gelu"
     positions: Literal["learned", "rotary"] = "learned"
     position_resize: Literal["antialias", "bicubic", "bicubic_offset"] = "antialias"
