@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mae_jax._version import __version__
 from mae_jax.config import to_dict
 from mae_jax.data.index import WELL
 from mae_jax.errors import InputError
@@ -19,7 +20,7 @@ from mae_jax.finetune.fine_tuned import MODEL, FineTuned
 from mae_jax.finetune.methods import encoder_config
 from mae_jax.finetune.objectives import main_score
 from mae_jax.finetune.targets import Targets
-from mae_jax.networks.saved_model import save_model
+from mae_jax.networks.saved_model import MODEL_CARD, save_model
 from mae_jax.viz.fine_tuning import confusion_matrix, learning_curves
 
 SETTINGS, SCORES, HISTORY = "settings.json", "scores.json", "history.csv"
@@ -83,6 +84,7 @@ class FineTuneResult:
                     model.encoder.params,
                     encoder_config(model.encoder),
                     model.encoder.preprocessing,
+                    {MODEL_CARD: self._card()},
                 )
             model.save(folder)
             wells = table[table["Part"] != ""].drop_duplicates(list(WELL))
@@ -105,6 +107,42 @@ class FineTuneResult:
                 },
             )
         return folder
+
+    def _card(self) -> str:
+        """The model card of the fine-tuned encoder."""
+        config, encoder = self.model.config, self.model.encoder
+        rows = [("score", *self.scores)]
+        for name in self.scores["test"]:
+            values = [part.get(name) for part in self.scores.values()]
+            shown = ["" if value is None else f"{value:.4g}" for value in values]
+            rows.append((name.replace("_", " "), *shown))
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        names = ", ".join(config.names[:20]) + (" …" if len(config.names) > 20 else "")
+        return "\n".join(
+            [
+                "---", "library_name: mae_jax", "license: unknown", "---", "",
+                f"# {encoder.name}, fine-tuned ({config.method}) with mae_jax {__version__}",
+                "",
+                f"{encoder.num_params:,} parameters; channels {', '.join(config.channels)}; crops "
+                f"of {config.crop} pixels; pooling {config.pooling}.",
+                "",
+                f"Predicts {config.kind}: {names}. Wells: {self.counts['train']} to train on, "
+                f"{self.counts['validation']} for early stopping, {self.counts['test']} held out "
+                f"by {self.held_out_by} for the test. The licence is that of the model that it "
+                "started from, unless you state another.",
+                "",
+                lines[0], "|" + "---|" * len(rows[0]), *lines[1:],
+                "",
+                "```python",
+                "import mae_jax",
+                "from mae_jax.finetune import FineTuned",
+                "",
+                'encoder = mae_jax.load_encoder("path/of/this/folder")',
+                'predictions = FineTuned.load("path/of/the/folder/above").predict(index)',
+                "```",
+                "",
+            ]
+        )  # fmt: skip
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "FineTuneResult":

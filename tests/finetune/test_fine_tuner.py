@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -40,6 +42,9 @@ def test_a_linear_probe_tells_held_out_plates_apart(linear, stripes):
     for name in ("curves.png", "confusion.png", "confusion.csv", "history.csv", "split.csv"):
         assert (folder / name).stat().st_size > 50
     assert "balanced accuracy" in str(result)
+    card = (folder / "model" / "README.md").read_text()
+    assert "14 to train on, 4 for early stopping, 18 held out by plate" in card
+    assert "| balanced accuracy |" in card
 
 
 def test_what_is_saved_predicts_and_embeds_alike(linear, stripes, tiny_encoder):
@@ -193,6 +198,21 @@ def test_crops_of_labelled_sites(stripes):
     later = next(labelled_crops(stripes, targets, start_step=1, **options))
     np.testing.assert_array_equal(later[0], second[0])
     np.testing.assert_array_equal(later[1], second[1])
+
+
+def test_a_folder_per_class(out, capsys):
+    rng = np.random.default_rng(0)
+    for kind, level in (("bright", 180), ("dim", 60)):
+        (out("images") / kind).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.normal(level, 10, (24, 24, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(out("images") / kind / f"{number}.png")
+    words = ["finetune", str(out("images")), "--encoder", "intensity", "--crop", "24"]
+    words += ["--steps", "20", "--every", "10", "--out", str(out("run"))]
+    assert main(words) == 0
+    assert "test: balanced accuracy 1.000" in capsys.readouterr().out
+    split = pd.read_csv(out("run") / "split.csv")
+    assert split["Part"].value_counts()["train"] >= 8
 
 
 def test_the_command(stripes, out, capsys):

@@ -1,4 +1,4 @@
-"""The example of fine-tuning runs on any encoder and screen."""
+"""The benchmark of fine-tuning runs on any encoder and screen."""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from mae_jax.cli.main import main
 from mae_jax.data.index import Index
+from mae_jax.finetune import FineTuneConfig
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.registry import init_params
@@ -36,9 +37,11 @@ def test_probe_and_fine_tuning_are_judged_alike(
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    options = {"perturbations": 4, "steps": 4, "batch": 8, "crop": 32}
-    found = example.run(encoder, index, **options)
+    index = example.treated(index, 4)
+    assert index.table["Metadata_Perturbation"].nunique() == 4
+    config = FineTuneConfig(steps=4, batch=8, every=2, crop=32, holdout="plate")
+    found = example.run(encoder, index, config, ["linear", "full"])
+    assert list(found) == ["linear", "full", "chance"]
     assert found["chance"] == 0.25
-    assert 0 <= found["frozen probe"] <= 1
-    assert 0 <= found["fine-tuned"] <= 1
-    assert example.run(encoder, index, **options) == found  # nothing is left to chance
+    assert 0 <= found["linear"] <= 1
+    assert example.run(encoder, index, config, ["linear", "full"]) == found  # nothing is by chance
