@@ -41,7 +41,7 @@ def run(
     """The accuracy on held-out plates by method, and that by chance."""
     found: dict[str, float] = {}
     for method in methods:
-        tuner = FineTuner(encoder, dataclasses.replace(config, method=method))
+        tuner = FineTuner(encoder, config, method=method)
         scores = tuner.fit(index, "Metadata_Perturbation").scores["test"]
         found[method] = scores["accuracy"]
         found["chance"] = scores["chance"]
