@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["mae_jax*"]), "mae_jax.configs", "mae_jax.launch"],
     package_dir={"mae_jax.configs": "configs", "mae_jax.launch": "launch"},
+    include_package_data=False,  # the files named here, and no others
     package_data={
         "": ["*.html", "*.css", "*.js", "*.csv", "*.toml", "*.yaml"],
         "mae_jax.view": ["static/*"],

@@ -24,6 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "docs" / "tutorials"
 RUNS = ROOT / "runs" / "tutorials"
 NAMES = ("biologist", "pretrain", "finetune", "evaluate", "pod")
+# Without it, jupytext takes the language of a tutorial's first cell for that of all.
+HEADER = (
+    "---\njupyter:\n  kernelspec: {display_name: Python 3, language: python, name: python3}\n---\n"
+)
 LIMIT = 900  # seconds for a notebook
 # Tutorials whose page must show pictures.
 WITH_PICTURES = ("biologist", "pretrain", "finetune", "evaluate")
@@ -42,16 +46,17 @@ def execute(name: str) -> float:
     from nbclient import NotebookClient
 
     source = SOURCES / f"{name}.md"
-    notebook = jupytext.reads(source.read_text(), fmt="md")
+    notebook = jupytext.reads(HEADER + source.read_text(), fmt="md")
     shutil.rmtree(RUNS / name, ignore_errors=True)
     RUNS.mkdir(parents=True, exist_ok=True)
     # The commands of this environment come first, and pictures are drawn without a screen.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    strict = RUNS / "strict.sh"  # a cell of bash fails with any of its commands
+    strict.write_text("set -eo pipefail\n")
+    os.environ["BASH_ENV"] = str(strict)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     began = time.monotonic()
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata["kernelspec"] = kernel
     client = NotebookClient(
         notebook, timeout=LIMIT, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
     )
@@ -93,15 +98,14 @@ def page(name: str) -> tuple[str, dict[str, bytes]]:
     source = SOURCES / f"{name}.md"
     path = RUNS / f"{name}.ipynb"
     text = source.read_text()
-    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     if not path.exists():
-        return _with_note(body, "Outputs are not shown: `make tutorials` makes them."), {}
+        return _with_note(text, "Outputs are not shown: `make tutorials` makes them."), {}
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
     facts = notebook.metadata.get("mae_jax", {})
     if facts.get("source") != _digest(source):
-        return _with_note(body, "Outputs are not shown: the text is newer than the last run."), {}
+        return _with_note(text, "Outputs are not shown: the text is newer than the last run."), {}
     parts, pictures = [], {}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
