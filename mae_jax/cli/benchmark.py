@@ -5,6 +5,7 @@ are the fields of the specifications.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         coverage = benchmarks.coverage(spec, notes)
         print(coverage.to_string(index=False), "nothing was written", sep="\n")
         return {"benchmark": spec.name, "dry_run": True, "coverage": coverage}
-    result = benchmarks.run(spec, notes)
+    work = Path(args.out) / "partial"  # an interrupted run goes on from there
+    result = benchmarks.run(spec, notes, work)
     path = result.save(args.out)
+    shutil.rmtree(work, ignore_errors=True)
     for line in result.summary:
         print(line)
     write_page(args, result, None, title=benchmark.title)

@@ -6,6 +6,9 @@ an untrained network. Each has a module here and an entry in `BENCHMARKS`, from 
 `mae-jax benchmark NAME` is made; published scores are rows of `published.csv`.
 """
 
+import os
+from pathlib import Path
+
 import pandas as pd
 
 from mae_jax.evaluation.benchmarks.base import Benchmark, BenchmarkSpec, load_models
@@ -104,12 +107,18 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def run(spec: BenchmarkSpec, progress: Progress = lambda message: None) -> Result:
+def run(
+    spec: BenchmarkSpec,
+    progress: Progress = lambda message: None,
+    work: str | os.PathLike[str] | None = None,
+) -> Result:
     """Run one benchmark.
 
     Args:
       spec: any specification of this package.
       progress: called with a line about each step.
+      work: folder where parts of long benchmarks are kept, so that an interrupted run goes on;
+        None: nothing is kept.
 
     Returns:
       Tables `scores`, `coverage`, and more; `result.save(folder)` writes what `mae-jax benchmark`
@@ -120,6 +129,7 @@ def run(spec: BenchmarkSpec, progress: Progress = lambda message: None) -> Resul
     """
     benchmark = BENCHMARKS[spec.name]
     scores = load_models(spec, benchmark, progress)
+    scores.work = None if work is None else Path(work)
     return benchmark.run(spec, scores, progress)
 
 

@@ -1,5 +1,6 @@
 """What all benchmarks share: models on the benchmark's wells, baselines, and rows of scores."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import Progress, Source, Spec
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
+from mae_jax.files import read_json, write_json
 
 COUNT, UNTRAINED = "cell count", "untrained"
 MEASURED = "measured here"
@@ -102,6 +104,11 @@ class Model:
     profiles: Profiles
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the features: the same table gives the same."""
+        return hashlib.sha256(np.ascontiguousarray(self.profiles.features).data).hexdigest()
+
+    @property
     def is_count(self) -> bool:
         """Whether it is the baseline of cell counts, one or two features without a direction."""
         return self.name == COUNT
@@ -118,6 +125,19 @@ class Scores:
     rows: list[dict[str, object]] = field(default_factory=list)
     perturbations: list[pd.DataFrame] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    work: Path | None = None  # where parts that are done are kept, for a run that is interrupted
+
+    def remembered(self, key: Sequence[object], compute: Callable[[], list[float]]) -> list[float]:
+        """Some numbers: those of an earlier run with the same key, or computed and kept."""
+        if self.work is None:
+            return compute()
+        name = hashlib.sha256(repr(list(key)).encode()).hexdigest()[:24]
+        path = self.work / f"{name}.json"
+        if path.exists():
+            return [float(value) for value in read_json(path)["values"]]
+        values = compute()
+        write_json(path, {"key": [str(part) for part in key], "values": values})
+        return values
 
     def add(
         self,

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -183,7 +184,7 @@ def run_jump_lite(spec: JumpLiteSpec, scores: Scores, progress: Progress) -> Res
                 seed = spec.split_seed + i
                 progress(f"{model.name}: {protocol}, split {i + 1} of {spec.splits}")
                 split = _Split(spec, model, seed, protocol == HELD_OUT)
-                best, trials = split.select(candidates, progress)
+                best, trials = split.select(candidates, scores, progress)
                 selected += [
                     {"model": model.name, "protocol": protocol, "seed": seed, **trial,
                      "selected": trial["recipe"] == best} for trial in trials
@@ -222,6 +223,7 @@ class _Split:
         self.profiles = model.profiles
         self.similarity = "euclidean" if model.is_count else "cosine"
         self.seed = spec.seed
+        self.key = (model.digest, holdout, seed)
         metadata = self.profiles.metadata
         controls = self.profiles.controls(SCHEMA.controls)
         chosen = selection_mask(metadata, seed)
@@ -238,16 +240,23 @@ class _Split:
         return correct(self.profiles, recipe(name), schema=SCHEMA, fit_rows=self.fitted)
 
     def select(
-        self, names: Sequence[str], progress: Progress
+        self, names: Sequence[str], scores: Scores, progress: Progress
     ) -> tuple[str, list[dict[str, object]]]:
         """The recipe with the largest product of both scores, each scaled to 0 … 1."""
         if len(names) == 1:
             return names[0], [{"recipe": names[0], "activity": np.nan, "consistency": np.nan}]
-        found = []
-        for name in names:
+        rows = self.fitted | self.selecting
+        wells = self.profiles.take(rows)
+
+        def trial(name: str) -> list[float]:
             progress(f"  {name}")
-            pair = self.score(self.corrected(name), self.selecting, null_size=1)
-            found.append([_mean(each) for each in pair])
+            corrected = correct(wells, recipe(name), schema=SCHEMA, fit_rows=self.fitted[rows])
+            pair = self.score(corrected, self.selecting[rows], null_size=1)
+            return [_mean(each) for each in pair]
+
+        found = [
+            scores.remembered((*self.key, len(wells), name), partial(trial, name)) for name in names
+        ]
         table = np.nan_to_num(np.array(found))
         spread = np.ptp(table, axis=0)
         scaled = (table - table.min(axis=0)) / np.where(spread > 0, spread, 1)

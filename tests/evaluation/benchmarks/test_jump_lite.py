@@ -204,3 +204,32 @@ def test_all_of_jump_lites_recipes_are_chains():
         assert len(steps_of(recipe(name))) == (2 if name.startswith("none") else 3)
     assert "components=128," in recipe("std_ctrl__tvn_efaar_e0.1")
     assert recipe("mad|tvn") == "mad|tvn"
+
+
+def test_an_interrupted_selection_goes_on(jump_lite, tmp_path):
+    folder, profiles = jump_lite
+    spec = JumpLiteSpec(
+        embeddings={"ours": profiles}, metadata=folder, splits=1, null_size=20,
+        recipes=("none", "standardize-plate:fit=all"),
+    )  # fmt: skip
+
+    class Stop(Exception):
+        pass
+
+    tried: list[str] = []
+
+    def interrupt(message: str) -> None:
+        tried.append(message)
+        if len(tried) == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(spec, interrupt, tmp_path / "work")
+    kept = len(list((tmp_path / "work").iterdir()))
+    assert kept >= 1
+    again: list[str] = []
+    result = run(spec, again.append, tmp_path / "work")
+    assert len([m for m in again if m.startswith("  ")]) == 4 - kept  # two protocols, two recipes
+    plain = run(spec)
+    pd.testing.assert_frame_equal(result.tables["scores"], plain.tables["scores"])
+    pd.testing.assert_frame_equal(result.tables["recipes"], plain.tables["recipes"])
