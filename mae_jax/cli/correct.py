@@ -97,7 +97,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--embeddings", required=True, metavar="PATH", help="folder or file")
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv or .h5ad to write"
+        "--out", required=True, metavar="FILE", help=".parquet, .csv, .tsv, .h5ad or .zarr to write"
     )
     parser.add_argument(
         "--method",
@@ -149,9 +149,10 @@ def add_steps_text(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit or load a correction, apply it, write the result."""
+    from mae_jax.embeddings.table_files import check_ending
     from mae_jax.evaluation.corrections import Correction, fit, is_transductive, label
     from mae_jax.evaluation.holdout import held_out_controls, held_out_treatments, mark_seen
-    from mae_jax.evaluation.profiles import Profiles, check_ending
+    from mae_jax.evaluation.profiles import Profiles
 
     schema = column_schema(args)
     check_ending(args.out)

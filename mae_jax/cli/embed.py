@@ -21,6 +21,10 @@ EXAMPLE = """\
   mae-jax embed --encoder intensity --index index.parquet --out embeddings/intensity
   mae-jax embed --encoder runs/mine/model --index index.parquet --out s3://bucket/mine \\
       --task 3/64 --batch-size 256
+  mae-jax embed --encoder runs/mine/model --index index.parquet --out mine.h5ad --pooling channel
+`pandas.read_parquet("embeddings/mine")` reads the folder: one table per plate. The features are
+Image_MAE_0000, … (with --pooling channel Image_MAE_DNA_0000, …): give pycytominer
+image_features=True, or their names. Names that begin with "_" are the job's own.
 After any interruption, the same command does what is not yet done. In a Kubernetes Indexed Job, a
 SLURM array or under jax.distributed each process detects its own slice of the work."""
 
@@ -36,7 +40,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--encoder", required=True, metavar="PATH_OR_NAME", help=encoder)
     add_screen(parser)
-    add("--out", required=True, help="the embeddings folder, on a local disk, s3:// or gs://")
+    out = (
+        "the embeddings folder, on a local disk, s3:// or gs://; or a file .h5ad, .zarr, .csv or "
+        ".parquet, whose folder of the same name without ending holds the job"
+    )
+    add("--out", required=True, metavar="FOLDER_OR_FILE", help=out)
     recipe = (
         "how a published encoder is used: channels, clipping, tiles, pooling, mean or median over "
         "them; own (the default), jump-lite, …; with a file of its weights MODEL/RECIPE"
@@ -65,8 +73,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--wells-per-shard", type=int, default=WELLS_PER_SHARD, metavar="N", help=shard)
     add("--crops", action="store_true", help="also keep the embedding of every crop (Zarr)")
     add("--tokens", action="store_true", help="also keep all tokens of every crop (Zarr, large)")
-    anndata = "when all shards are done, also write embeddings.h5ad (or .zarr) for scanpy"
-    add("--anndata", nargs="?", const="h5ad", choices=("h5ad", "zarr"), help=anndata)
     add("--strict", action="store_true", help="stop at the first well that cannot be read")
     add("--retry-skipped", action="store_true", help="try again the wells that were skipped")
     add("--threads", type=int, help="decoding threads (default: one per CPU, at least 4)")
@@ -77,6 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     removed_option(parser, "--batch", "--batch-size")
     removed_option(parser, "--part-wells", "--wells-per-shard")
     removed_option(parser, "--shard", "--task")
+    removed_option(parser, "--anndata", reason="is gone: give --out NAME.h5ad or NAME.zarr")
     removed_option(parser, "--shards", "--num-tasks")
 
 
@@ -84,6 +91,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Load encoder and index, and do this process's slice."""
     from mae_jax.data.readers.open_screen import open_screen
     from mae_jax.embeddings.manifest import delete_embeddings
+    from mae_jax.embeddings.table_files import export_embeddings, split_ending
     from mae_jax.encoders import load_encoder
     from mae_jax.errors import InputError
     from mae_jax.inference import detect_task_slice, embed_index, parse_task_slice
@@ -96,6 +104,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         task, launcher = detect_task_slice(args.num_tasks)
     if task.count > 1:
         print(f"task {task} ({launcher})", file=sys.stderr)
+    folder, file = split_ending(args.out)
+    skipped = f"{folder}/_skipped.csv"
     encoder, index = (
         load_encoder(args.encoder, recipe=args.recipe, dtype=args.dtype),
         open_screen(screen(args)),
@@ -103,13 +113,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.overwrite and not args.dry_run:
         if task.count > 1:
             raise InputError("--overwrite is for one task alone; delete the folder beforehand.")
-        delete_embeddings(args.out)
+        delete_embeddings(folder)
     if args.dry_run:
         return _dry_run(args, encoder, index, task)
     report = embed_index(
         encoder,
         index,
-        args.out,
+        folder,
         pooling=args.pooling,
         block=args.block,
         batch_size=args.batch_size,
@@ -129,19 +139,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for message in report.quarantined:
         print(message, file=sys.stderr)
     if report.skipped:
-        print(f"reasons for skipped wells: {args.out}/skipped.csv")
+        print(f"reasons for skipped wells: {skipped}")
     if report.skipped and not report.wells:
         raise InputError(f"no well could be embedded; the first one is {report.first_skipped}")
     if report.complete and not report.total_wells:
-        raise InputError(f"no well could be embedded; {args.out}/skipped.csv has the reasons.")
-    result: dict[str, Any] = {"out": args.out, **dataclasses.asdict(report)}
-    if args.anndata and report.complete:
-        from mae_jax.embeddings.anndata import write_anndata
-
-        result["anndata"] = write_anndata(args.out, args.anndata)
-        print(result["anndata"])
-    print(args.out)
-    return result
+        raise InputError(f"no well could be embedded; {skipped} has the reasons.")
+    if file is not None and report.complete:
+        export_embeddings(folder, file)
+    print(args.out if report.complete else folder)
+    return {"out": args.out, "folder": folder, **dataclasses.asdict(report)}
 
 
 def _dry_run(

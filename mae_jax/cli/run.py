@@ -128,7 +128,7 @@ def _steps(args: argparse.Namespace, index: "Index") -> tuple[list[Step], str]:
             embed += [f"--{name.replace('_', '-')}", text]
     steps = [
         Step("check", ("index", index_path, "--check", "--report", str(check)), check, True),
-        Step("embed", tuple(embed), embeddings / "manifest.json"),
+        Step("embed", tuple(embed), embeddings / "_manifest.json"),
     ]
     report = ["report", "--embeddings", str(embeddings), "--index", index_path, "--check",
               str(check), "--out", str(folder / "report.html")]  # fmt: skip

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mae_jax.embeddings.manifest import Manifest
+from mae_jax.embeddings.number_columns import typed_frame
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.embeddings.reader import WELL_COLUMNS, EmbeddingsReader
 from mae_jax.errors import InputError
@@ -25,13 +27,22 @@ def write_anndata(
     path: str | os.PathLike[str],
     format: Literal["h5ad", "zarr"] = "h5ad",
     *,
+    target: str | os.PathLike[str] | None = None,
     allow_incomplete: bool = False,
 ) -> str:
-    """Write all wells of an embeddings folder as `embeddings.h5ad` or `embeddings.zarr` in it.
+    """Write all wells of an embeddings folder as one AnnData file or Zarr folder.
 
-    X is float32, wells by features; obs holds the `Metadata_*` columns as categories, and its
-    names are source, experiment, plate and well joined by "/"; uns["mae_jax"] holds encoder,
-    model hash, preprocessing with the order of the channels, pooling and versions.
+    X is float32, wells by features; obs holds the `Metadata_*` columns, numbers as numbers and
+    texts as categories, and its names are source, experiment, plate and well joined by "/"; var
+    says the channel of features that have one; uns["mae_jax"] holds encoder, model hash,
+    preprocessing with the order of the channels, pooling and versions, and the further entries of
+    uns are those that cp-anndata-validator reads.
+
+    Args:
+      path: the embeddings folder or URL.
+      format: "h5ad" or "zarr".
+      target: the file or folder to write; None: `_embeddings.h5ad` or `.zarr` in the folder.
+      allow_incomplete: write the shards that are done so far.
 
     Returns:
       The path of the file or folder.
@@ -44,17 +55,43 @@ def write_anndata(
     metadata, features, names = reader.read()
     manifest = reader.manifest
     record = {**manifest.job, "versions": manifest.versions, "job_hash": manifest.job_hash}
-    name = f"embeddings.{format}"
-    if format == "h5ad":
-        sink = io.BytesIO()
-        write_h5ad(sink, metadata, features, names, _well_names(metadata), record)
-        store.write(name, sink.getvalue())
-        return store.full_path(name)
-    if store.local is None:
-        raise InputError(f"{path} is a URL, and .zarr is written to local folders only; use h5ad.")
-    with replacing(store.local / name) as tmp_path:
-        _zarr(tmp_path, metadata, features, names, record)
+    uns = {"mae_jax": record, **_provenance(manifest)}
+    rows, name = _well_names(metadata), f"_embeddings.{format}"
+    if format == "zarr":
+        if target is None and store.local is None:
+            raise InputError(
+                f"{path} is a URL, and .zarr is written to local folders only; use h5ad."
+            )
+        local = Path(target) if target is not None else Path(store.full_path(name))
+        write_zarr(local, metadata, features, names, rows, uns)
+        return str(local)
+    if target is not None:
+        with replacing(target) as tmp_path:
+            write_h5ad(tmp_path, metadata, features, names, rows, uns)
+        return os.fspath(target)
+    sink = io.BytesIO()
+    write_h5ad(sink, metadata, features, names, rows, uns)
+    store.write(name, sink.getvalue())
     return store.full_path(name)
+
+
+def _provenance(manifest: Manifest) -> dict[str, Any]:
+    """What cp-anndata-validator asks of uns, as far as a job knows it."""
+    job = manifest.job
+    return {
+        "schema_id": "generic-cell-painting",
+        "schema_version": "0.2.1",
+        "processing_stage": "raw",
+        "aggregation": {"method": "mean", "source_level": "crop"},
+        "image_provenance": {"index": job["index"], "channels": job["channels"] or "all"},
+        "segmentation_provenance": {"method": "none: crops that cover the field"},
+        "feature_extraction_provenance": {
+            "software": "mae_jax",
+            "version": manifest.versions.get("mae_jax", ""),
+            "encoder": job["encoder"],
+            "fingerprint": job["fingerprint"],
+        },
+    }
 
 
 def write_h5ad(
@@ -63,17 +100,17 @@ def write_h5ad(
     features: Float[np.ndarray, "rows features"],
     names: Sequence[str],
     rows: Sequence[str] | None = None,
-    record: Mapping[str, Any] | None = None,
+    uns: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a table of embeddings as an .h5ad file.
 
     Args:
       target: a path, or an open file.
-      metadata: becomes obs, every column as categories of strings.
+      metadata: texts, which become obs: numbers as numbers (see `number_columns`), else categories.
       features: becomes X.
       names: the names of the features.
       rows: the names of the rows; None: their numbers.
-      record: becomes uns["mae_jax"], as JSON.
+      uns: texts, groups of texts, and what else is written as JSON.
     """
     import h5py
 
@@ -85,20 +122,22 @@ def write_h5ad(
 
     rows = [str(i) for i in range(len(metadata))] if rows is None else list(rows)
     with h5py.File(target, "w") as file:
-        _write(file, metadata, features, list(names), rows, record or {}, texts, array)
+        _write(file, metadata, features, list(names), rows, uns or {}, texts, array)
 
 
 def _well_names(metadata: pd.DataFrame) -> list[str]:
     return metadata[list(WELL_COLUMNS)].agg("/".join, axis=1).tolist() if len(metadata) else []
 
 
-def _zarr(
-    path: Path,
+def write_zarr(
+    path: str | os.PathLike[str],
     metadata: pd.DataFrame,
-    features: Float[np.ndarray, "wells features"],
-    names: list[str],
-    record: dict[str, Any],
+    features: Float[np.ndarray, "rows features"],
+    names: Sequence[str],
+    rows: Sequence[str] | None = None,
+    uns: Mapping[str, Any] | None = None,
 ) -> None:
+    """Write a table of embeddings as a Zarr folder of AnnData; see `write_h5ad`."""
     import zarr
 
     def texts(group: Any, name: str, values: list[str] | str) -> Any:
@@ -110,9 +149,11 @@ def _zarr(
     def array(group: Any, name: str, values: np.ndarray) -> Any:
         return group.create_array(name, data=values)
 
-    # Version 2 of Zarr, since version 3 has not settled how to store strings.
-    root = zarr.open_group(path, mode="w", zarr_format=2)
-    _write(root, metadata, features, names, _well_names(metadata), record, texts, array)
+    rows = [str(i) for i in range(len(metadata))] if rows is None else list(rows)
+    with replacing(path) as tmp_path:
+        # Version 2 of Zarr, since version 3 has not settled how to store strings.
+        root = zarr.open_group(tmp_path, mode="w", zarr_format=2)
+        _write(root, metadata, features, list(names), rows, uns or {}, texts, array)
 
 
 def _write(
@@ -121,7 +162,7 @@ def _write(
     features: Float[np.ndarray, "wells features"],
     names: list[str],
     rows: list[str],
-    record: Mapping[str, Any],
+    uns: Mapping[str, Any],
     texts: Callable[[Any, str, Any], Any],
     array: Callable[[Any, str, np.ndarray], Any],
 ) -> None:
@@ -136,21 +177,35 @@ def _write(
         group.attrs["column-order"] = list(columns.columns)
         encoded(texts(group, "_index", index), "string-array")
         for column in columns.columns:
+            if columns[column].dtype.kind in "if":
+                encoded(array(group, column, columns[column].to_numpy()), "array")
+                continue
             categories, codes = np.unique(columns[column].to_numpy(str), return_inverse=True)
             inner = encoded(group.create_group(column), "categorical")
             inner.attrs["ordered"] = False
             encoded(texts(inner, "categories", categories.tolist()), "string-array")
             encoded(array(inner, "codes", codes.reshape(-1).astype(np.int32)), "array")
 
+    def entries(group: Any, values: Mapping[str, Any], depth: int = 0) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping) and depth == 0:
+                entries(encoded(group.create_group(key), "dict", "0.1.0"), value, depth + 1)
+            else:
+                text = value if isinstance(value, str) else json.dumps(value)
+                encoded(texts(group, key, text), "string")
+
     encoded(root, "anndata", "0.1.0")
     encoded(array(root, "X", features), "array")
-    table("obs", rows, metadata)
-    table("var", names, pd.DataFrame(index=names))
+    table("obs", rows, typed_frame(metadata))
+    table("var", names, _feature_table(names))
     for name in ("layers", "obsm", "obsp", "varm", "varp"):
         encoded(root.create_group(name), "dict", "0.1.0")
-    uns = encoded(root.create_group("uns"), "dict", "0.1.0")
-    if record:
-        own = encoded(uns.create_group("mae_jax"), "dict", "0.1.0")
-        for key, value in record.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            encoded(texts(own, key, text), "string")
+    entries(encoded(root.create_group("uns"), "dict", "0.1.0"), uns)
+
+
+def _feature_table(names: Sequence[str]) -> pd.DataFrame:
+    """The channel of each feature, if all of them have one in their names."""
+    parts = [name.split("_") for name in names]  # Image_MAE_DNA_0000
+    if not parts or any(len(part) != 4 or part[:2] != ["Image", "MAE"] for part in parts):
+        return pd.DataFrame(index=list(names))
+    return pd.DataFrame({"channel": [part[2] for part in parts]}, index=list(names))

@@ -22,12 +22,10 @@ from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.embeddings.shards import ShardFiles, ShardRun
 from mae_jax.errors import InputError, MachineError
 
-FOLDER = "arrays"
-
 
 def array_name(files: ShardFiles, shard: int) -> str:
     """The name of a shard's Zarr file in the folder."""
-    return f"{FOLDER}/{files.stem(shard)}.zarr.zip"
+    return f"{files.arrays_folder}/{files.stem(shard)}.zarr.zip"
 
 
 class CropArrayWriter:

@@ -14,8 +14,9 @@ from mae_jax._version import __version__
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.errors import InputError
 
-NAME = "manifest.json"
-FORMATS = {"mae_jax embeddings 1": 1, "mae_jax embeddings 2": 2}
+NAME = "_manifest.json"
+OLD_NAME = "manifest.json"  # of formats 1 and 2
+FORMATS = {f"mae_jax embeddings {number}": number for number in (1, 2, 3)}
 # Names of format 1: today's name -> the name in its files.
 _FORMAT_1 = {"wells_per_shard": "part_wells", "shards": "parts"}
 # Manifest keys in words, for the sentence on what differs.
@@ -45,7 +46,8 @@ class Manifest:
       versions: of the packages that the first process ran with.
       counts: wells, sites and shards as planned and, once the job is complete, as done.
       created: when the first process started, in UTC.
-      format: the number of the folder's format: 1 (files `parts/part-*`) or 2 (`shards/shard-*`).
+      format: the number of the folder's format: 1 (files `parts/part-*`), 2 (`shards/shard-*`) or
+        3 (`_shards/shard-*`, and one table per plate beside it).
       job_hash: the hash of `job` in the words of that format, which every shard carries.
     """
 
@@ -54,7 +56,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     created: str = ""
-    format: int = 2
+    format: int = 3
     job_hash: str = ""
 
     def __post_init__(self) -> None:
@@ -75,6 +77,19 @@ class Manifest:
     def complete(self) -> bool:
         """Whether all shards were done and checked when the manifest was last written."""
         return bool(self.counts.get("complete", False))
+
+    @property
+    def name(self) -> str:
+        """The name of the manifest's file."""
+        return NAME if self.format > 2 else OLD_NAME
+
+    def folder_name(self, name: str) -> str:
+        """The name of one of the job's own files or folders, such as "shards".
+
+        Since format 3 it begins with an underscore: readers of Parquet folders pass over such
+        names, and find the tables of the plates alone.
+        """
+        return f"_{name}" if self.format > 2 else name
 
     def shard_size(self, shard: int) -> int:
         """The number of wells of one shard, embedded and skipped together."""
@@ -130,12 +145,17 @@ def delete_embeddings(folder: str | os.PathLike[str]) -> None:
       InputError: the folder holds something else.
     """
     store = OutputStore(folder)
-    if store.exists(NAME):
+    if manifest_name(store) is not None:
         store.delete_all()
     elif store.list_names(""):
         raise InputError(
             f"{store} holds no embeddings, so that it is not overwritten; choose another folder."
         )
+
+
+def manifest_name(store: OutputStore) -> str | None:
+    """The name of the manifest's file in the folder; None: it has none."""
+    return next((name for name in (NAME, OLD_NAME) if store.exists(name)), None)
 
 
 def read_manifest(store: OutputStore) -> Manifest:
@@ -144,14 +164,15 @@ def read_manifest(store: OutputStore) -> Manifest:
     Raises:
       InputError: the folder has none, or one that is damaged or of another format.
     """
-    path = store.full_path(NAME)
-    if not store.exists(NAME):
+    name = manifest_name(store)
+    if name is None:
         raise InputError(
             f"{store} is not an embeddings folder: it has no {NAME}; give a folder that "
             "`mae-jax embed` wrote."
         )
+    path = store.full_path(name)
     try:
-        return _decode(json.loads(store.read(NAME)), path)
+        return _decode(json.loads(store.read(name)), path)
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -207,7 +228,8 @@ def create_or_verify(store: OutputStore, manifest: Manifest) -> Manifest:
     Raises:
       InputError: the folder belongs to another job; the message names what differs.
     """
-    store.create(NAME, manifest.encode())
+    if manifest_name(store) is None:
+        store.create(NAME, manifest.encode())
     existing = read_manifest(store)
     # Through JSON, so that tuples and lists, which it cannot tell apart, compare as equal.
     job = json.loads(json.dumps(manifest.job))

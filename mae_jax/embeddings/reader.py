@@ -11,20 +11,18 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
 
-from mae_jax.embeddings.manifest import NAME, Manifest, read_manifest
+from mae_jax.embeddings.manifest import NAME, OLD_NAME, Manifest, read_manifest
 from mae_jax.embeddings.output_store import OutputStore
-from mae_jax.embeddings.shards import METADATA, ShardFiles, ShardRun
+from mae_jax.embeddings.shards import METADATA, WELL_COLUMNS, ShardFiles, ShardRun
 from mae_jax.errors import InputError
 
 _READ_AHEAD = 4  # shards that are read at once
-# The columns that identify a well among all screens.
-WELL_COLUMNS = ("Metadata_Source", "Metadata_Experiment", "Metadata_Plate", "Metadata_Well")
 
 
 def is_embeddings_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a local folder is one that `mae-jax embed` wrote, with or without its manifest."""
     folder = Path(path)
-    return any((folder / name).exists() for name in (NAME, "shards", "parts"))
+    return any((folder / name).exists() for name in (NAME, OLD_NAME, "_shards", "shards", "parts"))
 
 
 class EmbeddingsReader:

@@ -8,6 +8,7 @@ which a shard of another encoder or index is refused.
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.errors import InputError
 
 METADATA = "Metadata_"  # prefix of the metadata columns
-SKIPPED, QUARANTINE = "skipped", "quarantine"
+# The columns that identify a well among all screens.
+WELL_COLUMNS = ("Metadata_Source", "Metadata_Experiment", "Metadata_Plate", "Metadata_Well")
 _JOB, _RUN, _SHARD, _SHA256 = b"mae_jax.job", b"mae_jax.run", b"mae_jax.shard", b"mae_jax.sha256"
 # A shard is read only if it takes at most so many bytes of memory per byte of its file, or so many
 # in all: small files that claim to be large are refused.
@@ -66,9 +68,21 @@ class ShardRun:
         return json.dumps({**self.details, **counts, **arrays})
 
 
-def feature_names(width: int) -> list[str]:
-    """`Image_MAE_0000`, …: names that pycytominer takes for features of images."""
-    return [f"Image_MAE_{number:04d}" for number in range(width)]
+def feature_names(width: int, channels: Sequence[str] = ()) -> list[str]:
+    """`Image_MAE_0000`, …: names that pycytominer takes for features of images.
+
+    Args:
+      width: the number of features.
+      channels: the channels that have an equal share of the features each, in order:
+        `Image_MAE_DNA_0000`, …, `Image_MAE_ER_0000`, …; none: the features are of all channels.
+    """
+    if not channels:
+        return [f"Image_MAE_{number:04d}" for number in range(width)]
+    words = [re.sub(r"[^0-9A-Za-z]+", "-", name).strip("-") for name in channels]
+    if len(set(words)) < len(words) or not all(words):
+        words = list(channels)
+    each = width // len(channels)
+    return [f"Image_MAE_{word}_{number:04d}" for word in words for number in range(each)]
 
 
 class ShardFiles:
@@ -77,7 +91,10 @@ class ShardFiles:
     def __init__(self, store: OutputStore, manifest: Manifest) -> None:
         self.store, self.manifest = store, manifest
         word = "part" if manifest.format == 1 else "shard"
-        self.folder, self._prefix = f"{word}s", f"{word}-"
+        self.folder, self._prefix = manifest.folder_name(f"{word}s"), f"{word}-"
+        self.skipped_folder = manifest.folder_name("skipped")
+        self.quarantine_folder = manifest.folder_name("quarantine")
+        self.arrays_folder = manifest.folder_name("arrays")
 
     def stem(self, shard: int) -> str:
         """The file name of a shard, without suffix."""
@@ -97,7 +114,7 @@ class ShardFiles:
 
     def with_skipped(self) -> set[int]:
         """The numbers of the shards with wells that were skipped."""
-        return self._numbers(SKIPPED, ".csv")
+        return self._numbers(self.skipped_folder, ".csv")
 
     def surplus(self) -> list[str]:
         """The names of Parquet files in the shards' folder that are not shards of this job."""
@@ -117,6 +134,7 @@ class ShardFiles:
         columns: Sequence[str],
         metadata: Sequence[Sequence[str]],
         features: Float[np.ndarray, "wells features"],
+        names: Sequence[str] | None = None,
     ) -> None:
         """Write one shard; once its file exists, the shard is done.
 
@@ -126,10 +144,11 @@ class ShardFiles:
           columns: the names of the `Metadata_*` columns.
           metadata: for each well the values of these.
           features: for each well its embedding.
+          names: of the features; None: those of `feature_names` without channels.
         """
         arrays = [pa.array([row[i] for row in metadata], pa.string()) for i in range(len(columns))]
         arrays += [pa.array(column, pa.float32()) for column in np.ascontiguousarray(features.T)]
-        names = [*columns, *feature_names(features.shape[1])]
+        names = [*columns, *(names or feature_names(features.shape[1]))]
         table = pa.Table.from_arrays(arrays, names=names)
         footer = {
             _JOB: self.manifest.job_hash.encode(),
@@ -197,11 +216,11 @@ class ShardFiles:
         return ShardRun(wells, skipped, crops, run, arrays_sha256=run.pop("arrays_sha256", ""))
 
     def quarantine(self, name: str) -> str:
-        """Move a file out of the way, into `quarantine/`; returns its new name."""
+        """Move a file out of the way, into the folder for such files; returns its new name."""
         base = name.rpartition("/")[2]
-        taken = set(self.store.list_names(QUARANTINE))
+        taken = set(self.store.list_names(self.quarantine_folder))
         number = next(n for n in range(len(taken) + 1) if f"{base}.{n}" not in taken)
-        new_name = f"{QUARANTINE}/{base}.{number}"
+        new_name = f"{self.quarantine_folder}/{base}.{number}"
         self.store.move(name, new_name)
         return new_name
 

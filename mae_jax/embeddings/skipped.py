@@ -1,13 +1,11 @@
-"""Reports on the wells of a job that could not be embedded: `skipped/*.csv` and `skipped.csv`."""
+"""Reports on the wells that could not be embedded: `_skipped/*.csv`, and `_skipped.csv` of all."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mae_jax.embeddings.shards import SKIPPED, ShardFiles
-
-MERGED = "skipped.csv"
+from mae_jax.embeddings.shards import ShardFiles
 
 
 @dataclass(frozen=True)
@@ -18,11 +16,16 @@ class SkippedWell:
     reason: str
 
 
+def merged_name(files: ShardFiles) -> str:
+    """The name of the report on all shards."""
+    return f"{files.skipped_folder}.csv"
+
+
 def write_skipped(
     files: ShardFiles, shard: int, columns: Sequence[str], skipped: Sequence[SkippedWell]
 ) -> None:
     """Write the report of one shard, before the shard itself; without wells, remove an old one."""
-    name = f"{SKIPPED}/{files.stem(shard)}.csv"
+    name = f"{files.skipped_folder}/{files.stem(shard)}.csv"
     if skipped:
         files.store.write(name, _csv(columns, [[*item.metadata, item.reason] for item in skipped]))
     else:
@@ -30,7 +33,7 @@ def write_skipped(
 
 
 def merge_skipped(files: ShardFiles, columns: Sequence[str]) -> None:
-    """Write `skipped.csv`, the report on all shards so far.
+    """Write `_skipped.csv`, the report on all shards so far.
 
     Several tasks may do so at once; the last one to look sees every report there is.
     """
@@ -38,9 +41,10 @@ def merge_skipped(files: ShardFiles, columns: Sequence[str]) -> None:
     while merged != (current := files.with_skipped()):
         rows = []
         for shard in sorted(current):
-            text = files.store.read(f"{SKIPPED}/{files.stem(shard)}.csv").decode("utf-8", "replace")
+            name = f"{files.skipped_folder}/{files.stem(shard)}.csv"
+            text = files.store.read(name).decode("utf-8", "replace")
             rows += list(csv.reader(io.StringIO(text)))[1:]
-        files.store.write(MERGED, _csv(columns, rows))
+        files.store.write(merged_name(files), _csv(columns, rows))
         merged = current
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mae_jax.embeddings import EmbeddingsReader, is_embeddings_folder
+from mae_jax.embeddings.number_columns import number_type, typed
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import ReadOptions, column_roles
@@ -179,14 +180,14 @@ def correct_stream(
     if Path(out).suffix not in formats.PARQUET:
         raise InputError(f"{out} must end in .parquet: only parquet is written block by block.")
     fitted = correction.fit_missing_batches(stream)
+    kinds = {str(c): number_type(str(c), stream.metadata[c]) for c in stream.metadata}
     with replacing(out) as tmp_path:
         writer: pq.ParquetWriter | None = None
         try:
             for block in stream.blocks():
                 done = mark_seen(fitted.transform(block), fitted)
-                arrays = [
-                    pa.array(done.metadata[c].astype(object), pa.string()) for c in done.metadata
-                ]
+                texts = {c: done.metadata[c].astype(str).tolist() for c in done.metadata}
+                arrays = [typed(texts[c], kinds.get(str(c), pa.string())) for c in texts]
                 arrays += [pa.array(np.ascontiguousarray(f)) for f in done.features.T]
                 table = pa.Table.from_arrays(arrays, names=[*done.metadata.columns, *done.names])
                 writer = writer or pq.ParquetWriter(

@@ -16,11 +16,10 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int
 
 from mae_jax.config import nearest
-from mae_jax.embeddings.anndata import write_h5ad
+from mae_jax.embeddings.table_files import write_table
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import METADATA, ReadOptions
-from mae_jax.files import replacing
 
 
 @dataclass(frozen=True)
@@ -108,36 +107,12 @@ class Profiles:
         return Profiles(*formats.read(Path(path), options, notes))
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write one file: parquet, CSV (.csv, .csv.gz, .tsv, .tsv.gz) or .h5ad, by its ending.
+        """Write one file by its ending: .parquet, .csv, .tsv (both also .gz), .h5ad or .zarr.
 
         Raises:
           InputError: another ending.
         """
-        path = check_ending(path)
-        if path.name.endswith(formats.TEXT):
-            features = pd.DataFrame(self.features, columns=list(self.names))
-            frame = pd.concat([self.metadata, features], axis=1)
-            separator = "\t" if ".tsv" in path.name else ","
-            with replacing(path) as tmp_path:
-                frame.to_csv(tmp_path, sep=separator, index=False)  # packed by its ending
-        elif path.suffix == ".h5ad":
-            with replacing(path) as tmp_path:
-                write_h5ad(tmp_path, self.metadata, self.features, self.names)
-        else:
-            self._write_parquet(path)
-        return path
-
-    def _write_parquet(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = [pa.array(self.metadata[c].astype(object), pa.string()) for c in self.metadata]
-        columns += [pa.array(np.ascontiguousarray(column)) for column in self.features.T]
-        table = pa.Table.from_arrays(columns, names=[*self.metadata.columns, *self.names])
-        with replacing(path) as tmp_path:
-            pq.write_table(
-                table, tmp_path, compression="zstd", row_group_size=8192, write_page_checksum=True
-            )
+        return write_table(path, self.metadata, self.features, self.names)
 
     def take(self, rows: Bool[np.ndarray, " rows"] | Int[np.ndarray, " some"]) -> "Profiles":
         """The rows of a boolean mask or of row numbers, in that order."""
@@ -249,20 +224,6 @@ class Profiles:
         if not len(kept) or not kept.width:
             raise InputError(f"nothing is left without NaN or infinity (--nan {nan}).")
         return kept
-
-
-def check_ending(path: str | os.PathLike[str]) -> Path:
-    """The path itself, if `Profiles.write` knows its ending.
-
-    Raises:
-      InputError: another ending.
-    """
-    path = Path(path)
-    if not path.name.endswith((*formats.TEXT, *formats.PARQUET, ".h5ad")):
-        raise InputError(
-            f"{path} has no known ending; write .parquet, .csv, .csv.gz, .tsv or .h5ad."
-        )
-    return path
 
 
 def column(metadata: pd.DataFrame, name: str) -> "pd.Series[Any]":

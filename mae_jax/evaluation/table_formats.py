@@ -12,15 +12,13 @@ import pandas as pd
 from mae_jax.config import nearest
 from mae_jax.embeddings import is_embeddings_folder, read_embeddings
 from mae_jax.embeddings.manifest import NAME as MANIFEST
+from mae_jax.embeddings.table_files import PARQUET, TEXT
 from mae_jax.errors import InputError
 from mae_jax.evaluation.anndata_format import is_anndata, read_anndata
 from mae_jax.evaluation.columns import METADATA, ColumnRoles, ReadOptions, column_roles
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-PARQUET = (".parquet", ".pq")
-TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
 class Table(NamedTuple):
@@ -99,8 +97,15 @@ def strings(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _strings(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    texts = [("" if v is None or v is pd.NA or v != v else str(v)) for v in values.to_list()]
+    texts = [("" if v is None or v is pd.NA or v != v else _text(v)) for v in values.to_list()]
     return pd.Series(texts, index=values.index, dtype=object).astype("str")
+
+
+def _text(value: Any) -> str:
+    """A value as text; a whole number without decimals, as it was written before it was a float."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
 
 
 def arrow_block(batch: "pa.RecordBatch | pa.Table", roles: ColumnRoles) -> Table:
@@ -110,9 +115,19 @@ def arrow_block(batch: "pa.RecordBatch | pa.Table", roles: ColumnRoles) -> Table
     out = np.empty((batch.num_rows, len(roles.features)), np.float32)
     for i, name in enumerate(roles.features):
         out[:, i] = batch.column(numbers[name]).to_numpy(zero_copy_only=False)
-    columns = {new: batch.column(numbers[old]).to_pandas() for old, new in roles.metadata.items()}
+    columns = {new: _texts(batch.column(numbers[old])) for old, new in roles.metadata.items()}
     frame = pd.DataFrame(columns) if columns else pd.DataFrame(index=range(batch.num_rows))
     return Table(strings(frame), out, tuple(roles.features))
+
+
+def _texts(column: Any) -> "pd.Series[Any]":
+    """A column for `strings`; whole numbers as text at once, since pandas makes nulls floats."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
+    series: pd.Series[Any] = column.to_pandas()
+    return series
 
 
 @contextmanager

@@ -13,17 +13,23 @@ from mae_jax.config import nearest
 from mae_jax.data.index import Index
 from mae_jax.embeddings.crop_arrays import arrays_problem
 from mae_jax.embeddings.manifest import (
-    NAME,
     Manifest,
     create_or_verify,
     package_versions,
+    read_manifest,
     utc_now,
 )
 from mae_jax.embeddings.output_store import OutputStore
-from mae_jax.embeddings.shards import DamagedShardError, ShardFiles, ShardRun
+from mae_jax.embeddings.plate_tables import write_plate_tables
+from mae_jax.embeddings.shards import DamagedShardError, ShardFiles, ShardRun, feature_names
 from mae_jax.embeddings.skipped import merge_skipped
 from mae_jax.errors import InputError
 from mae_jax.inference.batch_encoder import BatchEncoder
+from mae_jax.inference.channel_columns import (
+    describe_lacking,
+    feature_channels,
+    usual_channels,
+)
 from mae_jax.inference.embedding_loop import EmbeddingLoop
 from mae_jax.inference.embedding_plan import EmbeddingPlan, make_plan
 from mae_jax.inference.job_defaults import BATCH_SIZE, MEMORY, WELLS_PER_SHARD
@@ -65,13 +71,17 @@ def embed_index(
     Within a shard the numbers depend on the shard's wells and on `batch_size` alone: they are the
     same to the bit for any task, number of devices or restart on one machine, and the same to
     rounding for any `batch_size` and neighbors. Once all shards are there, each is verified;
-    damaged and surplus files are moved to `quarantine/` and the shards done again.
+    damaged and surplus files are moved to `_quarantine/` and the shards done again; then the wells
+    of each plate are written as one table.
 
     Args:
       encoder: turns crops into vectors.
       index: the screen.
-      out: the embeddings folder or URL: `manifest.json`, `shards/*.parquet` with one row per well
-        (`Metadata_*` strings, `Image_MAE_0000`… float32), `skipped.csv`.
+      out: the embeddings folder or URL, which `pandas.read_parquet` reads once it is complete:
+        one table per plate, `PLATE.parquet`, with one row per well: `Metadata_*`, the counts of
+        sites and crops among them, and `Image_MAE_0000`… float32 (by channel
+        `Image_MAE_DNA_0000`…). Names that begin with "_" are the job's own, among them
+        `_manifest.json`, `_skipped.csv`, and `_shards/`, by which it resumes.
       pooling: "class", "mean" (over patch tokens), "channel" (one vector per channel,
         concatenated; all wells must then have the same channels), or another of the encoder's; None
         for that of its recipe, else "mean".
@@ -84,7 +94,7 @@ def embed_index(
       crop: crop side in pixels; None for that of the encoder's training. (A baseline has none:
         fields smaller than its crop are taken whole.)
       wells_per_shard: wells per shard, which is what a killed process loses at most.
-      save_crops: also keep the embedding of every crop, in `arrays/shard-*.zarr.zip`.
+      save_crops: also keep the embedding of every crop, in `_arrays/shard-*.zarr.zip`.
       save_tokens: also keep the tokens of every crop there (large: crops × tokens × width × 4 B).
       strict: stop at the first well that cannot be read, instead of reporting and skipping it.
       retry_skipped: redo the shards in which wells were skipped.
@@ -118,6 +128,10 @@ def embed_index(
         store, _manifest(encoder, plan, pooling, block, outputs, batch_size)
     )
     files = ShardFiles(store, manifest)
+    usual = usual_channels(encoder, plan)
+    names = feature_names(width, feature_channels(encoder, plan, pooling))
+    if manifest.format < 3:  # resumed: as its other shards
+        names = feature_names(width)
     on_devices = BatchEncoder(
         encoder,
         pooling=pooling,
@@ -138,6 +152,8 @@ def embed_index(
             on_devices,
             width,
             bar,
+            names=names,
+            usual_channels=usual,
             strict=strict,
             save_crops=save_crops,
             save_tokens=save_tokens,
@@ -153,7 +169,10 @@ def embed_index(
     with Progress(num_wells, num_wells - num_left, name, progress) as bar:
         if plan.matched:
             bar.write(f"channels: {ChannelMatch(dict(plan.matched)).describe()}")
-        report = embed(to_do, bar)
+        lacking = describe_lacking(encoder, plan, usual)
+        for sentence in lacking:
+            bar.write(sentence)
+        report = replace(embed(to_do, bar), lacking=tuple(lacking))
         report = replace(report, already_done=len(own) - len(to_do))
         merge_skipped(files, plan.columns)
         for _ in range(_MAX_REPAIRS):
@@ -175,6 +194,7 @@ def embed_index(
     store.clean_tmp()
     # Once more: the cleaning may have removed the report that another task was just writing.
     merge_skipped(files, plan.columns)
+    tables = _plate_tables(files, read_manifest(store), report.shards > 0)
     counts = {
         **manifest.counts,
         "embedded": sum(run.wells for run in runs),
@@ -182,7 +202,9 @@ def embed_index(
         "crops": sum(run.crops for run in runs),
         "complete": True,
     }
-    store.write(NAME, replace(manifest, counts=counts).encode())
+    if manifest.format > 2:
+        counts["tables"] = tables
+    store.write(manifest.name, replace(manifest, counts=counts).encode())
     return replace(report, complete=True, total_wells=counts["embedded"])
 
 
@@ -253,6 +275,19 @@ def verify_shards(
         results = dict(zip(shards, pool.map(verify, shards), strict=True))
     runs = [run for run in results.values() if isinstance(run, ShardRun)]
     return runs, {shard: text for shard, text in results.items() if isinstance(text, str)}
+
+
+def _plate_tables(files: ShardFiles, before: Manifest, new_shards: bool) -> list[str]:
+    """Write the table of each plate, unless they are there already; returns their names."""
+    if before.format < 3:
+        return []
+    names = [str(name) for name in before.counts.get("tables", ())]
+    if names and not new_shards and all(map(files.store.exists, names)):
+        return names
+    written = write_plate_tables(files)
+    for name in set(names) - set(written):  # of a plate without wells now
+        files.store.delete(name)
+    return written
 
 
 def _move_damaged(files: ShardFiles, damaged: dict[int, str]) -> list[str]:

@@ -25,6 +25,9 @@ from mae_jax.inference.embedding_plan import EmbeddingPlan
 from mae_jax.inference.progress import EmbedReport, Progress
 from mae_jax.inference.reading import UnreadableWell, WellImages, prefetch
 
+# Columns that say what the embedding of a well was made of.
+SITES, CROPS = "Metadata_Site_Count", "Metadata_Crop_Count"
+MISSING_CHANNELS = "Metadata_Missing_Channels"
 MAX_IN_FLIGHT = 2  # batches that the devices may have before the oldest is collected
 
 
@@ -53,6 +56,8 @@ class EmbeddingLoop:
         width: int | None,
         progress: Progress,
         *,
+        names: Sequence[str] | None = None,
+        usual_channels: Sequence[str] = (),
         strict: bool = False,
         save_crops: bool = False,
         save_tokens: bool = False,
@@ -66,13 +71,16 @@ class EmbeddingLoop:
           encoder: the encoder on its devices.
           width: the number of features, for shards without an embedded well.
           progress: the bar that counts wells.
+          names: of the features; None: numbers.
+          usual_channels: the channels of a well that lacks none, if some wells lack one.
           strict: raise at the first well that cannot be embedded.
           save_crops: also write the embeddings of single crops.
           save_tokens: also write the tokens of single crops.
           aggregation: of the crops of a well: "mean" or "median".
         """
         self.plan, self.files, self.encoder, self.progress = plan, files, encoder, progress
-        self.width, self.strict = width, strict
+        self.width, self.names, self.strict = width, names, strict
+        self.usual_channels = usual_channels
         self.save_crops, self.save_tokens = save_crops, save_tokens
         self.aggregation = aggregation
         device = encoder.devices[0]
@@ -247,10 +255,22 @@ class EmbeddingLoop:
                 {**self.details, "written": utc_now()},
                 sha256,
             ),
-            columns=self.plan.columns,
-            metadata=[well.well.metadata for well in end.wells],
+            columns=[*self.plan.columns, *self._own_columns()],
+            metadata=[(*well.well.metadata, *self._own_values(well)) for well in end.wells],
             features=np.stack(vectors) if vectors else np.zeros((0, self.width or 0), np.float32),
+            names=self.names,
         )
+
+    def _own_columns(self) -> list[str]:
+        """The columns that say what a well's embedding was made of; none in older formats."""
+        if self.files.manifest.format < 3:
+            return []
+        return [SITES, CROPS, *[MISSING_CHANNELS] * bool(self.usual_channels)]
+
+    def _own_values(self, well: WellAccumulator) -> list[str]:
+        missing = [name for name in self.usual_channels if name not in well.channels]
+        values = [str(len(well.sites)), str(len(well.coordinates)), " ".join(missing)]
+        return values[: len(self._own_columns())]
 
 
 def _crop_embeddings(wells: Sequence[WellAccumulator]) -> list[np.ndarray]:

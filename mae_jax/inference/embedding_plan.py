@@ -7,6 +7,7 @@ before, puts the same crops into the same batches and gets the same bits.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ def make_plan(
             )
     table = index.wells()
     others = [c for c in table.columns if c.startswith("Metadata_") and c not in WELL]
+    table, others = _without_case_twins(table, others)
     chosen = tuple(names) if len(names) > len(assigned) else None
     columns = (*WELL, *others)
     return EmbeddingPlan(index, columns, table, wells_per_shard, chosen, crop, assigned)
@@ -141,3 +143,24 @@ def _named(index: Index, channels: Sequence[str]) -> tuple[list[str], dict[str, 
             assigned[own] = name
         names.append(name if equals and text not in index.channels else text)
     return names, assigned
+
+
+def _without_case_twins(table: pd.DataFrame, others: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table without columns that differ from an earlier one by case alone.
+
+    `Metadata_plate` beside `Metadata_Plate` cannot be told apart by databases and file formats that
+    ignore case: if it says the same it is left out, else it is called `Metadata_plate_2`.
+    """
+    taken = {name.casefold(): name for name in WELL}
+    kept = []
+    for name in others:
+        twin = taken.get(name.casefold())
+        if twin is not None:
+            if (table[name].astype(str) == table[twin].astype(str)).all():
+                continue
+            number = next(n for n in itertools.count(2) if f"{name}_{n}".casefold() not in taken)
+            table = table.rename(columns={name: f"{name}_{number}"})
+            name = f"{name}_{number}"
+        taken[name.casefold()] = name
+        kept.append(name)
+    return table, kept

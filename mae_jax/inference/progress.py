@@ -24,6 +24,7 @@ class EmbedReport:
       complete: whether all shards of all tasks are done.
       total_wells: wells embedded by all tasks, once the job is complete.
       quarantined: files that were damaged or surplus and were moved away, each with its reason.
+      lacking: sentences on wells that lack a stain which others have.
       first_skipped: the first skipped well and the reason, "" for none.
     """
 
@@ -37,6 +38,7 @@ class EmbedReport:
     complete: bool = False
     total_wells: int = 0
     quarantined: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     first_skipped: str = ""
 
     def __str__(self) -> str:

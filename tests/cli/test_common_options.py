@@ -19,7 +19,8 @@ OWN = [name for name in COMMANDS if name != "launch"]
 def command_lines(text: str) -> list[list[str]]:
     """The command lines of an example, without `mae-jax` and comments."""
     lines = text.replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if line.startswith("  mae-jax ")]
+    lines = [line.partition(" > ")[0] for line in lines if line.startswith("  mae-jax ")]
+    words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if "--help" not in line]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -62,8 +63,8 @@ def test_shards_of_an_indexed_job(
     model: Path, screen: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    words = ["embed", "--encoder", str(model), "--index", str(screen), "--out", str(out)]
-    words += ["--wells-per-shard", "2", "--batch-size", "2", "--anndata", "--quiet"]
+    words = ["embed", "--encoder", str(model), str(screen), "--out", f"{out}.h5ad"]
+    words += ["--wells-per-shard", "2", "--batch-size", "2", "--quiet"]
     monkeypatch.setenv("JOB_COMPLETIONS", "2")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     assert main(words) == 0
@@ -75,7 +76,8 @@ def test_shards_of_an_indexed_job(
     said = capsys.readouterr().out
     assert "1 skipped" in said
     assert "skipped.csv" in said
-    assert (out / "embeddings.h5ad").is_file()
+    assert (tmp_path / "out.h5ad").is_file()
+    assert len(pd.read_parquet(out)) == 4
     metadata, features, _ = read_embeddings(out)
     assert list(metadata["Metadata_Well"]) == ["A01", "A02", "A03", "A05"]
     assert features.shape == (4, 16)

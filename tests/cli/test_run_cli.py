@@ -72,7 +72,7 @@ def test_the_whole_way_is_interrupted_resumed_and_repeated(
     corrected = pd.read_parquet(tmp_path / "work" / "corrected.parquet")
     assert len(corrected) == 16
     controls = corrected[corrected["Metadata_Compound"] == "DMSO"]
-    numeric = controls.select_dtypes("number")
+    numeric = controls.filter(like="Image_")
     by_plate = numeric.groupby(controls["Metadata_Plate"]).mean()
     assert np.abs(by_plate.to_numpy()).max() < 1e-3  # standardized by each plate's controls
     page = (tmp_path / "work" / "report.html").read_text()
@@ -97,7 +97,7 @@ def test_another_command_in_the_same_folder_is_refused_or_redone(
     assert "has the step embed of another command (`mae-jax embed" in capsys.readouterr().err
     assert main([*other, "--overwrite"]) == 0
     assert capsys.readouterr().out.count("done before") == 2
-    manifest = (tmp_path / "work" / "embeddings" / "manifest.json").read_text()
+    manifest = (tmp_path / "work" / "embeddings" / "_manifest.json").read_text()
     assert "DAPI" not in manifest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mae_jax.embeddings.manifest import NAME, Manifest
+from mae_jax.embeddings.manifest import Manifest
 from mae_jax.embeddings.output_store import OutputStore
 from mae_jax.embeddings.shards import ShardFiles, ShardRun
 
@@ -20,12 +20,12 @@ MakeFolder = Callable[..., ShardFiles]
 def make_folder(tmp_path: Path) -> MakeFolder:
     """Writes the embeddings of ten wells in three shards."""
 
-    def make(name: str = "out", encoder: str = "tiny", format: int = 2) -> ShardFiles:
+    def make(name: str = "out", encoder: str = "tiny", format: int = 3) -> ShardFiles:
         job = {"encoder": encoder, "outputs": [], "wells_per_shard": WELLS_PER_SHARD}
         counts = {"wells": WELLS, "sites": WELLS, "shards": 3, "complete": True}
         manifest = Manifest(job, counts=counts, format=format)
         store = OutputStore(tmp_path / name)
-        store.write(NAME, manifest.encode())
+        store.write(manifest.name, manifest.encode())
         files = ShardFiles(store, manifest)
         rng = np.random.default_rng(0)
         for shard in range(3):

@@ -40,7 +40,7 @@ def same(left: tuple, right: tuple) -> bool:
 @pytest.mark.parametrize("flips", SEEDS)
 def test_a_flipped_bit_of_a_shard_is_noticed_or_harmless(make_folder, flips: int) -> None:
     folder = Path(str(make_folder().store))
-    path = folder / "shards" / "shard-000001.parquet"
+    path = folder / "_shards" / "shard-000001.parquet"
     content = path.read_bytes()
     before = read_embeddings(folder)
     rng = random.Random(0)
@@ -77,14 +77,14 @@ def mutations(content: bytes, count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("count", SEEDS)
-@pytest.mark.parametrize("format", [1, 2])
+@pytest.mark.parametrize("format", [1, 2, 3])
 @pytest.mark.parametrize("target", ["manifest", "shard"])
 def test_mutated_files_are_refused_or_read_alike(
     make_folder, target: str, format: int, count: int
 ) -> None:
     files = make_folder(format=format)
     folder = Path(str(files.store))
-    path = folder / ("manifest.json" if target == "manifest" else files.name(1))
+    path = folder / (files.manifest.name if target == "manifest" else files.name(1))
     before = read_embeddings(folder)
     for content in mutations(path.read_bytes(), count):
         path.write_bytes(content)
@@ -116,8 +116,9 @@ def test_manifests_with_other_values_are_refused_or_read_alike(make_folder, form
 
     from mae_jax.embeddings.manifest import _hash
 
-    folder = Path(str(make_folder(format=format).store))
-    path = folder / "manifest.json"
+    files = make_folder(format=format)
+    folder = Path(str(files.store))
+    path = folder / files.manifest.name
     original = json.loads(path.read_text())
     before = read_embeddings(folder)
     keys = [(key,) for key in original]
@@ -169,7 +170,7 @@ def test_damaged_crops_and_tokens_are_refused_or_read_alike(tmp_path: Path, coun
         except InputError as error:
             return None, str(error)
 
-    path = folder / "arrays" / "shard-000000.zarr.zip"
+    path = folder / "_arrays" / "shard-000000.zarr.zip"
     content = path.read_bytes()
     before = load()
     rng = random.Random(0)

@@ -27,13 +27,13 @@ def test_all_wells_in_the_order_of_the_job(make_folder) -> None:
     assert names[0] == "Image_MAE_0000"
     blocks = list(EmbeddingsReader(folder).blocks())
     np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), features)
-    assert pd.read_parquet(folder / "shards").shape == (10, 10)  # other programs read it as well
+    assert pd.read_parquet(folder / "_shards").shape == (10, 10)  # other programs read it as well
 
 
 def test_a_missing_shard_is_named(make_folder) -> None:
     folder = folder_of(make_folder())
-    (folder / "shards" / "shard-000001.parquet").unlink()
-    with pytest.raises(InputError, match=r"lacks 1 of its 3 shards.*shards/shard-000001\.parquet"):
+    (folder / "_shards" / "shard-000001.parquet").unlink()
+    with pytest.raises(InputError, match=r"lacks 1 of its 3 shards.*_shards/shard-000001\.parquet"):
         read_embeddings(folder)
     with pytest.raises(InputError, match="lacks 1"):
         write_anndata(folder)
@@ -43,13 +43,13 @@ def test_a_missing_shard_is_named(make_folder) -> None:
 
 def test_a_shard_of_another_encoder_is_refused(make_folder) -> None:
     folder, other = folder_of(make_folder()), folder_of(make_folder("other", encoder="else"))
-    shutil.copy(other / "shards" / "shard-000001.parquet", folder / "shards")
+    shutil.copy(other / "_shards" / "shard-000001.parquet", folder / "_shards")
     with pytest.raises(InputError, match=r"shard-000001\.parquet belongs to another job"):
         read_embeddings(folder)
 
 
 def test_a_shard_under_another_number_is_refused(make_folder) -> None:
-    shards = folder_of(make_folder()) / "shards"
+    shards = folder_of(make_folder()) / "_shards"
     shutil.copy(shards / "shard-000000.parquet", shards / "shard-000001.parquet")
     with pytest.raises(InputError, match=r"shard-000001\.parquet is damaged.*it is shard 0"):
         read_embeddings(shards.parent)
@@ -57,7 +57,7 @@ def test_a_shard_under_another_number_is_refused(make_folder) -> None:
 
 @pytest.mark.parametrize("name", ["shard-000003.parquet", "shard-000000 (copy).parquet"])
 def test_a_surplus_shard_is_refused(make_folder, name: str) -> None:
-    shards = folder_of(make_folder()) / "shards"
+    shards = folder_of(make_folder()) / "_shards"
     shutil.copy(shards / "shard-000002.parquet", shards / name)
     with pytest.raises(InputError, match="is not one of the 3 shards of this job"):
         read_embeddings(shards.parent)
@@ -65,7 +65,7 @@ def test_a_surplus_shard_is_refused(make_folder, name: str) -> None:
 
 def test_features_changed_by_another_program_are_noticed(make_folder) -> None:
     folder = folder_of(make_folder())
-    path = folder / "shards" / "shard-000000.parquet"
+    path = folder / "_shards" / "shard-000000.parquet"
     table = parquet.read_table(path)
     column = table["Image_MAE_0000"].to_numpy().copy()
     column[0] += 1
@@ -77,18 +77,18 @@ def test_features_changed_by_another_program_are_noticed(make_folder) -> None:
 
 def test_a_folder_without_its_manifest_is_refused(make_folder) -> None:
     folder = folder_of(make_folder())
-    (folder / "manifest.json").unlink()
+    (folder / "_manifest.json").unlink()
     assert is_embeddings_folder(folder)
-    with pytest.raises(InputError, match=r"it has no manifest\.json"):
+    with pytest.raises(InputError, match=r"it has no _manifest\.json"):
         read_embeddings(folder)
 
 
 def test_an_altered_manifest_is_refused(make_folder) -> None:
     folder = folder_of(make_folder())
-    value = json.loads((folder / "manifest.json").read_text())
+    value = json.loads((folder / "_manifest.json").read_text())
     for key, change in (("job", {"encoder": "else"}), ("counts", {"wells": 9})):
         altered = {**value, key: {**value[key], **change}}
-        (folder / "manifest.json").write_text(json.dumps(altered))
+        (folder / "_manifest.json").write_text(json.dumps(altered))
         with pytest.raises(InputError, match=r"manifest\.json is damaged"):
             read_embeddings(folder)
 

@@ -76,7 +76,7 @@ def alive(pid: int) -> bool:
 def main(index: str, out: str, kills: int, seed: int) -> int:
     """Kills `kills` workers, then lets one finish; returns how many were killed."""
     rng = random.Random(seed)
-    folder = Path(out) / "shards"
+    folder = Path(out) / "_shards"
     killed, turns = 0, 0
     running: list[int] = []
     while killed < kills and turns < 5 * kills:

@@ -16,6 +16,9 @@ from mae_jax.inference import embed_index, read_embeddings
 
 ELSEWHERE = "anndata asks for pandas < 3, so it has an environment of its own: run `make scanpy`"
 
+# The intensity statistics are five per channel.
+NAMES = [f"Image_MAE_{channel}_{i:04d}" for channel in ("DNA", "ER", "Mito") for i in range(5)]
+
 
 @pytest.fixture
 def folder(make_screen, tmp_path: Path) -> Path:
@@ -26,18 +29,18 @@ def folder(make_screen, tmp_path: Path) -> Path:
 
 
 def test_columns_of_the_parquet_shards(folder: Path) -> None:
-    shards = sorted((folder / "shards").iterdir())
+    shards = sorted((folder / "_shards").iterdir())
     assert [shard.name for shard in shards] == [f"shard-{i:06d}.parquet" for i in range(3)]
     schema = parquet.read_schema(shards[0])
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     assert {kind for name, kind in kinds.items() if name.startswith("Metadata_")} == {"string"}
     features = [name for name in kinds if not name.startswith("Metadata_")]
-    assert features == [f"Image_MAE_{i:04d}" for i in range(15)]
+    assert features == NAMES
     assert {kinds[name] for name in features} == {"float"}
 
 
 def test_the_manifest_tells_how_it_was_made(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "_manifest.json").read_text())
     assert manifest["job"]["encoder"] == "intensity"
     assert manifest["job"]["fingerprint"] == IntensityEncoder(crop=32).fingerprint
     assert manifest["job"]["preprocessing"]["crop"] == 32
@@ -56,17 +59,16 @@ def test_evaluation_reads_the_folder(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of packages that are not ours
 def test_pycytominer_aggregates_and_normalizes(folder: Path) -> None:
     pycytominer = pytest.importorskip("pycytominer", reason="pycytominer is not installed")
-    table = pd.read_parquet(folder / "shards")
+    table = pd.read_parquet(folder)
     whole = pycytominer.aggregate(
         table,
         strata=["Metadata_Plate", "Metadata_Gene"],
         image_features=True,
         operation="median",
     )
-    names = [f"Image_MAE_{i:04d}" for i in range(15)]
-    assert [name for name in whole if name.startswith("Image_")] == names
-    wanted = table.groupby(["Metadata_Plate", "Metadata_Gene"])[names].median()
-    np.testing.assert_allclose(whole[names].to_numpy(), wanted.to_numpy(), rtol=1e-5)
+    assert [name for name in whole if name.startswith("Image_")] == NAMES
+    wanted = table.groupby(["Metadata_Plate", "Metadata_Gene"])[NAMES].median()
+    np.testing.assert_allclose(whole[NAMES].to_numpy(), wanted.to_numpy(), rtol=1e-5)
     normal = pycytominer.normalize(
         table,
         image_features=True,
@@ -75,8 +77,8 @@ def test_pycytominer_aggregates_and_normalizes(folder: Path) -> None:
     )
     controls = normal["Metadata_ControlType"] == "negcon"
     assert controls.sum() == 4
-    np.testing.assert_allclose(normal.loc[controls, names].mean(), 0, atol=1e-3)
-    assert normal.loc[~controls, names].abs().mean().max() > 0.1
+    np.testing.assert_allclose(normal.loc[controls, NAMES].mean(), 0, atol=1e-3)
+    assert normal.loc[~controls, NAMES].abs().mean().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from mae_jax.data.images import read_site
@@ -16,6 +17,7 @@ from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference import TaskSlice, read_embeddings
 from mae_jax.inference import embed_index as embed_on_all
+from mae_jax.inference.embedding_plan import make_plan
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.weights.recipe import Recipe
@@ -125,12 +127,59 @@ def test_pooling_by_channel_reports_wells_that_lack_what_the_others_have(
     assert (report.wells, report.skipped) == (3, 1)
     metadata, features, _ = read_embeddings(tmp_path / "out")
     assert features.shape == (3, 128)
-    with open(tmp_path / "out" / "skipped.csv", newline="") as file:
+    with open(tmp_path / "out" / "_skipped.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["Metadata_Well"] not in set(metadata["Metadata_Well"])
     assert row["Reason"] == "it lacks the channel Phase; it has DNA, ER, Mito."
     with pytest.raises(InputError, match=f"{row['Metadata_Well']} .*: it lacks the channel Phase"):
         embed_index(tiny_encoder, index, tmp_path / "strict", pooling="channel", strict=True)
+
+
+def test_a_well_that_lacks_a_stain_is_said(make_screen, tiny_encoder, tmp_path: Path) -> None:
+    index = make_screen(wells=4, extra=dict.fromkeys((0, 2, 3), ("Phase",)))
+    report = embed_index(tiny_encoder, index, tmp_path / "out")
+    assert report.wells == 4
+    assert len(report.lacking) == 1
+    assert report.lacking[0].startswith("1 well lacks Phase (P1/A02): their embeddings")
+    table = pd.read_parquet(tmp_path / "out")
+    assert list(table["Metadata_Missing_Channels"]) == ["", "Phase", "", ""]
+    whole = make_screen(wells=2, name="whole")
+    assert embed_index(tiny_encoder, whole, tmp_path / "all").lacking == ()
+    assert "Metadata_Missing_Channels" not in pd.read_parquet(tmp_path / "all")
+
+
+def test_sites_and_crops_are_counted(make_screen, tiny_encoder, tmp_path: Path) -> None:
+    embed_index(tiny_encoder, make_screen(wells=6), tmp_path / "out")
+    table = pd.read_parquet(tmp_path / "out")
+    assert list(table["Metadata_Plate"]) == ["P1"] * 5 + ["P2"]
+    assert list(table["Metadata_Site_Count"]) == [2] * 6
+    assert list(table["Metadata_Crop_Count"]) == [8] * 6  # four crops of 32 cover 48 x 48
+
+
+def test_the_features_of_a_channel_carry_its_name(make_screen, tiny_encoder, tmp_path) -> None:
+    embed_index(tiny_encoder, make_screen(wells=1), tmp_path / "out", pooling="channel")
+    names = [name for name in pd.read_parquet(tmp_path / "out") if name.startswith("Image_")]
+    assert (len(names), names[0], names[-1]) == (96, "Image_MAE_DNA_0000", "Image_MAE_Mito_0031")
+
+
+def test_columns_that_differ_by_case_alone(make_screen) -> None:
+    index = make_screen(wells=2)
+    table = index.table.assign(Metadata_plate="P1", Metadata_gene=["x"] * 4)
+    plan = make_plan(Index(table, index.root))
+    assert "Metadata_plate" not in plan.columns  # it says what Metadata_Plate says
+    assert {"Metadata_Gene", "Metadata_gene_2"} <= set(plan.columns)
+    assert list(plan.table["Metadata_gene_2"]) == ["x", "x"]
+
+
+def test_tables_of_plates_follow_the_shards(make_screen, tiny_encoder, tmp_path: Path) -> None:
+    index = make_screen(wells=6)
+    out = tmp_path / "out"
+    embed_index(tiny_encoder, index, out, wells_per_shard=2)
+    before = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+    assert sorted(before) == ["P1.parquet", "P2.parquet"]
+    (out / "P2.parquet").unlink()
+    assert embed_index(tiny_encoder, index, out, wells_per_shard=2).shards == 0
+    assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == before
 
 
 def test_same_settings_same_bits(make_screen, tiny_encoder: MAEEncoder, tmp_path: Path) -> None:
@@ -172,7 +221,7 @@ def test_broken_wells_are_reported_and_the_others_are_whole(
     file.write_bytes(file.read_bytes()[:200])
     report = embed_index(tiny_encoder, index, tmp_path / "out", batch_size=4, wells_per_shard=3)
     assert (report.wells, report.skipped) == (3, 2)
-    report_text = (tmp_path / "out" / "skipped.csv").read_text()
+    report_text = (tmp_path / "out" / "_skipped.csv").read_text()
     rows = list(csv.DictReader(report_text.splitlines()))
     assert [row["Metadata_Well"] for row in rows] == ["A02", "A04"]
     assert "w001_s2_ER.tiff does not exist" in rows[0]["Reason"]
@@ -181,10 +230,10 @@ def test_broken_wells_are_reported_and_the_others_are_whole(
     assert list(metadata["Metadata_Well"]) == ["A01", "A03", "A05"]
     _, whole, _ = read_embeddings(tmp_path / "whole")
     np.testing.assert_allclose(features, whole[[0, 2, 4]], atol=1e-5, rtol=1e-5)
-    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    counts = json.loads((tmp_path / "out" / "_manifest.json").read_text())["counts"]
     assert counts == {
         "wells": 5, "sites": 10, "shards": 2, "embedded": 3, "skipped": 2, "crops": 24,
-        "complete": True,
+        "complete": True, "tables": ["P1.parquet"],
     }  # fmt: skip
 
 
@@ -214,7 +263,7 @@ def test_skipped_wells_are_tried_again_when_asked(
     again = embed_index(tiny_encoder, index, tmp_path / "out", retry_skipped=True, **options)
     assert (again.shards, again.already_done, again.wells) == (1, 1, 2)
     assert len(read_embeddings(tmp_path / "out")[0]) == 4
-    assert (tmp_path / "out" / "skipped.csv").read_text().count("\n") == 1
+    assert (tmp_path / "out" / "_skipped.csv").read_text().count("\n") == 1
 
 
 def test_wells_with_other_sizes_and_types(make_screen, tiny_encoder, tmp_path: Path) -> None:
@@ -228,7 +277,7 @@ def test_wells_with_other_sizes_and_types(make_screen, tiny_encoder, tmp_path: P
         tifffile.imwrite(root / f"w002_s1_{channel}.tiff", rng.integers(0, 9, (20, 50), np.uint16))
     report = embed_index(tiny_encoder, index, tmp_path / "out")
     assert (report.wells, report.skipped) == (3, 1)
-    assert "smaller than a crop" in (tmp_path / "out" / "skipped.csv").read_text()
+    assert "smaller than a crop" in (tmp_path / "out" / "_skipped.csv").read_text()
     _, features, _ = read_embeddings(tmp_path / "out")
     np.testing.assert_allclose(features[1], by_hand(tiny_encoder, index, [1]), atol=1e-5, rtol=1e-5)
 
@@ -273,8 +322,8 @@ def test_a_part_of_another_job_is_found_out(make_screen, tiny_encoder, tmp_path:
     index = make_screen(wells=4)
     embed_index(tiny_encoder, index, tmp_path / "a", wells_per_shard=2)
     embed_index(tiny_encoder, index, tmp_path / "b", wells_per_shard=2, pooling="class")
-    foreign = (tmp_path / "b" / "shards" / "shard-000001.parquet").read_bytes()
-    (tmp_path / "a" / "shards" / "shard-000001.parquet").write_bytes(foreign)
+    foreign = (tmp_path / "b" / "_shards" / "shard-000001.parquet").read_bytes()
+    (tmp_path / "a" / "_shards" / "shard-000001.parquet").write_bytes(foreign)
     with pytest.raises(InputError, match="another job"):
         read_embeddings(tmp_path / "a")
 
@@ -333,7 +382,7 @@ def test_channels_of_other_names_are_recognized_printed_and_recorded(
     wanted = np.asarray(tiny_encoder.embed(image[None], pooling="channel"))[0]
     got = read_embeddings(tmp_path / "out")[1][0]
     np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5)
-    job = json.loads((tmp_path / "out" / "manifest.json").read_text())["job"]
+    job = json.loads((tmp_path / "out" / "_manifest.json").read_text())["job"]
     assert job["channels_matched"] == {"DNA": "Hoechst", "ER": "FITC", "Mito": "MitoTracker"}
     with pytest.raises(InputError, match="no channel 'DNB': did you mean 'DNA'"):
         embed_index(tiny_encoder, index, tmp_path / "other", channels=["DNB=Hoechst"])

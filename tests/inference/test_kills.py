@@ -60,7 +60,7 @@ def test_every_well_exactly_once_after_random_kills(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     killed = int(done.stdout)
-    there = len(list((out / "shards").iterdir()))
+    there = len(list((out / "_shards").iterdir()))
     assert killed >= KILLS
     assert 0 < there < 150  # the kills came in the middle of it
     encoder = RandomEncoder(features=4, crop=8)
@@ -78,5 +78,5 @@ def test_every_well_exactly_once_after_random_kills(tmp_path: Path) -> None:
     assert metadata.equals(wanted)
     np.testing.assert_array_equal(features, truth)
     assert sum(len(table) for table, _ in read_crops(out)) == 2 * 299
-    assert (out / "skipped.csv").read_text() == (whole / "skipped.csv").read_text()
+    assert (out / "_skipped.csv").read_text() == (whole / "_skipped.csv").read_text()
     assert not list((out / ".partial").iterdir())  # what the killed ones left is swept away

@@ -47,7 +47,7 @@ def damage(path: Path) -> None:
 
 
 def test_a_damaged_shard_is_moved_away_and_done_again(index, out: Path) -> None:
-    path = out / "shards" / "shard-000001.parquet"
+    path = out / "_shards" / "shard-000001.parquet"
     before = read_embeddings(out)
     content = path.read_bytes()
     damage(path)
@@ -58,7 +58,7 @@ def test_a_damaged_shard_is_moved_away_and_done_again(index, out: Path) -> None:
     assert (report.shards, report.wells, report.already_done) == (1, 3, 3)
     assert "shard-000001.parquet is damaged" in report.quarantined[0]
     assert "1 file moved to quarantine" in str(report)
-    assert (out / "quarantine" / "shard-000001.parquet.0").stat().st_size == len(content)
+    assert (out / "_quarantine" / "shard-000001.parquet.0").stat().st_size == len(content)
     after = read_embeddings(out)
     assert after[0].equals(before[0])
     np.testing.assert_array_equal(after[1], before[1])
@@ -68,7 +68,7 @@ def test_a_damaged_shard_is_moved_away_and_done_again(index, out: Path) -> None:
 def test_the_last_task_finds_the_damage_of_all(index, tmp_path: Path) -> None:
     out = tmp_path / "tasks"
     embed_index(index, out, task="0/2")
-    damage(out / "shards" / "shard-000000.parquet")
+    damage(out / "_shards" / "shard-000000.parquet")
     report = embed_index(index, out, task="1/2")
     assert report.complete
     assert len(report.quarantined) == 1
@@ -76,8 +76,8 @@ def test_the_last_task_finds_the_damage_of_all(index, tmp_path: Path) -> None:
 
 
 def test_a_surplus_shard_does_not_keep_a_job_from_completing(index, out: Path) -> None:
-    shutil.copy(out / "shards" / "shard-000002.parquet", out / "shards" / "shard-000003.parquet")
-    (out / "shards" / "shard-000001.parquet").unlink()
+    shutil.copy(out / "_shards" / "shard-000002.parquet", out / "_shards" / "shard-000003.parquet")
+    (out / "_shards" / "shard-000001.parquet").unlink()
     report = embed_index(index, out)
     assert report.complete
     assert "shard-000003.parquet is not a shard of this job" in report.quarantined[0]
@@ -88,7 +88,7 @@ def test_a_shard_of_another_job_is_done_again(index, out: Path, tmp_path: Path) 
     other = tmp_path / "other"
     embed_index(index, other, channels=("DNA",))
     before = read_embeddings(out)[1]
-    shutil.copy(other / "shards" / "shard-000001.parquet", out / "shards")
+    shutil.copy(other / "_shards" / "shard-000001.parquet", out / "_shards")
     report = embed_index(index, out)
     assert "belongs to another job" in report.quarantined[0]
     np.testing.assert_array_equal(read_embeddings(out)[1], before)
@@ -97,12 +97,12 @@ def test_a_shard_of_another_job_is_done_again(index, out: Path, tmp_path: Path) 
 def test_missing_arrays_are_done_again(index, tmp_path: Path) -> None:
     out = tmp_path / "crops"
     embed_index(index, out, save_crops=True)
-    (out / "arrays" / "shard-000002.zarr.zip").unlink()
+    (out / "_arrays" / "shard-000002.zarr.zip").unlink()
     report = embed_index(index, out, save_crops=True)
     assert report.shards == 1
     assert "shard-000002.zarr.zip is missing" in report.quarantined[0]
-    assert (out / "arrays" / "shard-000002.zarr.zip").exists()
-    path = out / "arrays" / "shard-000001.zarr.zip"
+    assert (out / "_arrays" / "shard-000002.zarr.zip").exists()
+    path = out / "_arrays" / "shard-000001.zarr.zip"
     path.write_bytes(path.read_bytes()[:-100])
     report = embed_index(index, out, save_crops=True)
     assert "shard-000001.zarr.zip is damaged" in report.quarantined[0]
@@ -113,7 +113,7 @@ def as_format_1(out: Path) -> None:
     """Rewrites a folder as version 0.1 left it."""
     from dataclasses import replace
 
-    from mae_jax.embeddings.manifest import NAME, read_manifest
+    from mae_jax.embeddings.manifest import read_manifest
     from mae_jax.embeddings.shards import ShardFiles
 
     store = OutputStore(out)
@@ -122,6 +122,8 @@ def as_format_1(out: Path) -> None:
     old = ShardFiles(store, replace(manifest, format=1, job_hash=""))
     for shard in sorted(files.completed()):
         table, run = files.read(shard)
+        counted = [name for name in table.column_names if name.endswith("_Count")]
+        table = table.drop_columns(counted)  # they came with format 3
         columns = [name for name in table.column_names if name.startswith("Metadata_")]
         features = [name for name in table.column_names if name not in columns]
         old.write(
@@ -131,8 +133,9 @@ def as_format_1(out: Path) -> None:
             metadata=list(zip(*(table[name].to_pylist() for name in columns), strict=True)),
             features=np.stack([table[name].to_numpy() for name in features], axis=1),
         )
-    shutil.rmtree(out / "shards")
-    store.write(NAME, old.manifest.encode())
+    for path in (*out.glob("*.parquet"), *out.glob("_*")):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    store.write(old.manifest.name, old.manifest.encode())
 
 
 def test_a_folder_of_version_0_1_is_resumed_as_it_is(index, out: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_folder_of_version_0_1_is_resumed_as_it_is(index, out: Path) -> None:
     assert sorted(p.name for p in (out / "parts").iterdir()) == [
         f"part-{i:06d}.parquet" for i in range(3)
     ]
-    assert not (out / "shards").exists()
+    assert not (out / "_shards").exists()
     assert json.loads((out / "manifest.json").read_text())["format"] == "mae_jax embeddings 1"
     np.testing.assert_array_equal(read_embeddings(out)[1], before)
 
@@ -155,7 +158,7 @@ def test_any_damage_is_repaired(index, out: Path, count: int) -> None:
     before = read_embeddings(out)
     rng = random.Random(0)
     for _ in range(count):
-        path = out / "shards" / f"shard-{rng.randrange(3):06d}.parquet"
+        path = out / "_shards" / f"shard-{rng.randrange(3):06d}.parquet"
         content = path.read_bytes()
         cut = rng.randrange(len(content))
         path.write_bytes(
@@ -174,7 +177,7 @@ def test_a_file_in_place_of_the_folder(index, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"file.* cannot be"):
         embed_index(index, tmp_path / "file")
     folder = tmp_path / "folder"
-    (folder / "manifest.json").mkdir(parents=True)
+    (folder / "_manifest.json").mkdir(parents=True)
     with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
         embed_index(index, folder)
 
