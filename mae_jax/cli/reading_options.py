@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from mae_jax.cli.option_types import comma_list
@@ -38,6 +39,12 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--illumination",
         action="store_true",
         help="divide images by the illumination functions that the CSV names, whenever read",
+    )
+    parser.add_argument(
+        "--estimate-illumination",
+        metavar="FOLDER",
+        help="estimate an illumination function per plate and channel from the images (at least 16 "
+        "sites), write them here (.npy), and divide the images by them whenever read",
     )
     parser.add_argument(
         "--images", help="folder or URL of a table's images, if not the table's own"
@@ -106,7 +113,32 @@ def open_sources(args: argparse.Namespace) -> tuple[list[str], "Index"]:
         time=args.time,
         pattern=args.pattern,
     )
+    if args.estimate_illumination:
+        index = _with_estimates(index, args)
     return list(formats), with_illumination(index) if args.illumination else index
+
+
+def _with_estimates(index: "Index", args: argparse.Namespace) -> "Index":
+    """The index whose images are divided by illumination functions estimated from themselves."""
+    from mae_jax.data.illumination import with_illumination
+    from mae_jax.data.illumination_estimate import estimate_illumination
+
+    if args.illumination:
+        raise InputError(
+            "--illumination divides by given functions, --estimate-illumination by estimated ones; "
+            "keep one of them."
+        )
+    if args.dry_run:
+        return index
+    index, table = estimate_illumination(
+        index, args.estimate_illumination, progress=sys.stderr.isatty() and not args.quiet
+    )
+    for row in table.to_dict("records"):
+        print(
+            f"illumination of plate {row['plate']}, channel {row['channel']} from {row['images']} "
+            f"images: {row['lowest']:.2f} to {row['highest']:.2f}, error about {row['error']:.1%}"
+        )
+    return with_illumination(index)
 
 
 def reading_words(args: argparse.Namespace) -> list[str]:
@@ -119,6 +151,8 @@ def reading_words(args: argparse.Namespace) -> list[str]:
     for name in _LISTS:
         if getattr(args, name):
             words += [f"--{name.replace('_', '-')}", ",".join(getattr(args, name))]
+    if args.estimate_illumination:
+        words += ["--estimate-illumination", args.estimate_illumination]
     return words + ["--illumination"] * args.illumination
 
 
