@@ -177,7 +177,7 @@ def test_leakage_is_copairs_on_the_same_bins(check: str) -> None:
     wells = screen(1, plate=0.5, position=0.5)
     wells = wells.take(~wells.controls())
     schema = ColumnSchema(controls="none")
-    got = leakage(wells, check, schema=schema, seed=3, null_size=100)
+    got = leakage(wells, check, schema=schema, seed=3, permutations=2)
     rng = np.random.default_rng(3)
     meta = wells.metadata.assign(
         near=rng.integers(0, 3, len(wells)), far=rng.integers(0, 11, len(wells))
@@ -199,25 +199,35 @@ def test_leakage_is_copairs_on_the_same_bins(check: str) -> None:
 def test_leakage_finds_positions_and_plates_and_not_noise() -> None:
     for check in ("position", "plate"):
         effects = {"position": 1.5} if check == "position" else {"plate": 1.5}
-        found = leakage(screen(0, **effects), check, null_size=500)
-        shuffled = leakage(screen(0, **effects), check, null_size=500, permuted=True)
-        assert found.groups["nap"].mean() > 0.3
-        assert abs(shuffled.groups["nap"].mean()) < 0.1
-        assert found.fraction > 0.8
-        noise = leakage(screen(1), check, null_size=500)
-        assert (noise.groups["p"] < 0.05).mean() < 0.1
-        assert noise.fraction < 0.03
-        assert abs(noise.groups["nap"].mean()) < 0.05
-    offsets = leakage(screen(2, plate=2.0), "position", null_size=500)
-    assert offsets.fraction < 0.03
+        found = leakage(screen(0, **effects), check, permutations=4)
+        assert found.nap > 0.3 > 0.1 > abs(found.nap_permuted)
+        assert found.groups["retrieved"].mean() > 0.8
+        assert found.nap == pytest.approx(found.groups["nap"].mean())
+        p = []
+        for seed in range(2):
+            noise = leakage(screen(seed), check, permutations=4)
+            p += noise.groups["p"].tolist()
+            assert noise.groups["retrieved"].mean() < 0.03
+            assert abs(noise.nap) < 0.05
+        assert np.mean(np.array(p) < 0.05) < 0.12
+        assert 0.3 < np.mean(p) < 0.7
+    offsets = leakage(screen(2, plate=2.0), "position", permutations=4)
+    assert offsets.groups["retrieved"].mean() < 0.03
     with pytest.raises(InputError, match="no check 'row'"):
         leakage(screen(0), "row")
+    layout = screen(0).select(Plate="P0")
+    twice = Profiles(
+        pd.concat([layout.metadata, layout.metadata.assign(Metadata_Plate="P9")]),
+        np.concatenate([layout.features] * 2),
+        layout.names,
+    )
+    assert "unlike perturbations share a position" in leakage(twice, "position").note
 
 
 def test_specifications() -> None:
     wells = screen(0, plate=1.0, effect=1.0)
     options = {"embeddings": {"m": wells}, "correction": "center-plate"}
-    result = run(BatchEffectsSpec(**options, neighbors=20, permutations=2, null_size=200))
+    result = run(BatchEffectsSpec(**options, neighbors=20, permutations=2))
     assert set(result.tables) == {"mixing", "leakage", "positions", "plates"}
     assert result.tables["leakage"]["check"].tolist() == ["position", "plate"]
     assert len(result.summary) == 8

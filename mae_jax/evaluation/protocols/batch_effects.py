@@ -48,7 +48,6 @@ class BatchEffectsSpec(TreatedWellsSpec):
       mixing_of: the batches that should be mixed: "plate", "experiment" or a column.
       neighbors, permutations: see `batch_mixing`.
       within: columns of strata, for the retrieval.
-      null_size: of the retrieval.
     """
 
     name: ClassVar[str] = "batch-effects"
@@ -56,12 +55,11 @@ class BatchEffectsSpec(TreatedWellsSpec):
         str, Option("plate, experiment or a column: what should be mixed", metavar="COLUMN")
     ] = "plate"
     neighbors: Annotated[int, Option("nearest wells that count", metavar="K")] = 90
-    permutations: Annotated[int, Option("permutations of the batches, for comparison")] = 10
+    permutations: Annotated[int, Option("permutations of batches and positions")] = 20
     within: Annotated[
         Sequence[str],
         Option("retrieval within the values of these columns", nargs="+", metavar="COLUMN,…"),
     ] = ()
-    null_size: Annotated[int, Option("number of random rankings")] = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,41 +104,36 @@ def run_batch_effects(spec: BatchEffectsSpec, progress: Progress) -> Result:
             for _, row in mixing.iterrows()
         ]
         for check in CHECKS:
-            rows, shuffled = _retrievals(spec, wells, check)
-            tables.setdefault(check + "s", []).append(rows.assign(embeddings=name))
-            summary = {
+            scores = leakage(
+                wells,
+                check,
+                by=by,
+                within=spec.within,
+                schema=replace(spec.schema, controls="none"),
+                permutations=spec.permutations,
+                seed=spec.seed,
+            )
+            if scores.note:
+                result.summary.append(f"{name}: {scores.note}")
+                continue
+            row = {
                 "check": check,
-                "groups": len(rows),
-                "nap": rows["nap"].astype(float).mean(),
-                "nap_permuted": shuffled,
-                "significant": rows["retrieved"].astype(float).mean(),
+                "groups": len(scores.groups),
+                "nap": scores.nap,
+                "permuted": scores.nap_permuted,
+                "permuted_std": scores.nap_permuted_std,
+                "significant": scores.groups["retrieved"].mean(),
+                "embeddings": name,
             }
-            tables.setdefault("leakage", []).append(pd.DataFrame([summary | {"embeddings": name}]))
+            tables.setdefault("leakage", []).append(pd.DataFrame([row]))
+            tables.setdefault(check + "s", []).append(scores.groups.assign(embeddings=name))
             result.summary.append(
-                f"{name}: by {check}, normalized AP {summary['nap']:.4f} (permuted "
-                f"{shuffled:.4f}); {summary['significant']:.3f} of {len(rows)} {check}s found "
-                "(q < 0.05)"
+                f"{name}: by {check}, normalized AP {scores.nap:.4f}; {scores.nap_permuted:.4f} ± "
+                f"{scores.nap_permuted_std:.4f} (standard deviation) with exchanged {check}s; "
+                f"{row['significant']:.3f} of {len(scores.groups)} {check}s found (q < 0.05)"
             )
     result.tables = {name: pd.concat(parts) for name, parts in tables.items()}
     return result
-
-
-def _retrievals(spec: BatchEffectsSpec, wells: Profiles, check: str) -> tuple[pd.DataFrame, float]:
-    """The groups of one check, and the mean normalized AP of permuted ones."""
-    found, shuffled = (
-        leakage(
-            wells,
-            check,
-            by=spec.schema.perturbation,
-            within=spec.within,
-            schema=replace(spec.schema, controls="none"),
-            null_size=spec.null_size,
-            permuted=permuted,
-            seed=spec.seed,
-        ).groups
-        for permuted in (False, True)
-    )
-    return found, float(shuffled["nap"].astype(float).mean())
 
 
 def run_neighbors(spec: NeighborsSpec, progress: Progress) -> Result:
