@@ -31,13 +31,14 @@ _INK_OF_PAGE = {
     "#d7dee5": "var(--line)",
     "#000000": "var(--ink)",
     "black": "var(--ink)",
+    "#0b6e4f": "var(--mark)",
 }
 
 
 def inline_svg(figure: "Figure") -> str:
     """A figure as SVG markup for the body of a page.
 
-    It has no background, its ink is the page's (`--ink`, `--line`), its text is text, and its width
+    It has no background, its ink is the page's (`--ink`, `--line`, `--mark`), its text is text, and its width
     is that of its container.
     """
     import matplotlib

@@ -195,7 +195,7 @@ class Scores:
         """Rows of the baselines that were not given, for every metric."""
         given = {model.name for model in self.models}
         nan = float("nan")
-        absent = (nan, nan, nan, 0, "", True)
+        absent = (nan, nan, nan, nan, "", True)
         return [
             dict(zip(COLUMNS, (name, metric, *absent, _NOT_GIVEN[name]), strict=True))
             for metric in dict.fromkeys(str(row["metric"]) for row in self.rows)

@@ -74,6 +74,9 @@ def run_cpjump1_benchmark(spec: CPJUMP1BenchmarkSpec, scores: Scores, progress: 
         if not model.is_count:
             after = _corrected(spec, model, model.profiles, spec.seed)
             kept[model.name] = ScoredWells(model.profiles, after, cpjump1.SCHEMA)
+    scores.notes.append(
+        "intervals of 95 %: over perturbations or labels, each one unit in all conditions"
+    )
     conditions = sorted(set(scores.models[0].profiles.column("Metadata_Condition")))
     result = scores.result([_mean_metric(task, len(conditions)) for task in TASKS],
                            _published(conditions))  # fmt: skip

@@ -206,9 +206,9 @@ def run_jump_lite(spec: JumpLiteSpec, scores: Scores, progress: Progress) -> Res
                 several = over_splits(means) if len(means) > 1 else interval
                 scores.add(model.name, metric, float(np.mean(means)), several, count, protocol)
     scores.notes.append(
-        f"intervals: Student's t over {spec.splits} divisions of the treatments, as published"
+        f"intervals of 95 %: Student's t over {spec.splits} divisions of the treatments, as published"
         if spec.splits > 1
-        else "intervals: over perturbations or targets, of one division of the treatments"
+        else "intervals of 95 %: over perturbations or targets, of one division of the treatments"
     )
     result = scores.result((ACTIVITY, CONSISTENCY))
     result.tables["recipes"] = pd.DataFrame(selected)

@@ -13,7 +13,7 @@ def published_rows(benchmark: str) -> pd.DataFrame:
     with where.joinpath("published.csv").open(encoding="utf-8") as file:
         rows = pd.read_csv(file, comment="#")
     rows = rows[rows["benchmark"] == benchmark].reset_index(drop=True)
-    return rows.fillna({"protocol": ""}).assign(measured=False, units=0)
+    return rows.fillna({"protocol": ""}).assign(measured=False, units=float("nan"))
 
 
 def paper_rows(number: str, protocol: str = "") -> pd.DataFrame:
@@ -21,4 +21,4 @@ def paper_rows(number: str, protocol: str = "") -> pd.DataFrame:
     rows = published(number)
     named = rows["model"] + (", " + rows["dataset"]).where(rows["dataset"] != "", "")
     nan = float("nan")
-    return rows.assign(model=named, low=nan, high=nan, units=0, protocol=protocol, measured=False)
+    return rows.assign(model=named, low=nan, high=nan, units=nan, protocol=protocol, measured=False)
