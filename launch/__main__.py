@@ -8,10 +8,12 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from mae_jax.errors import DONE, INTERRUPTED, WRONG_INPUT, InputError, redact_credentials
 
+from .aws_batch import AWS_BATCH
 from .commands import Command
 from .kubernetes import GKE_GPU, GKE_TPU, KUBERNETES
 from .runs import Run, check_name, make_run, positive_int
 from .slurm import SLURM
+from .tpu_instance import TPU_INSTANCE
 from .tpu_vm import TPU_QUEUED_RESOURCE, TPU_VM
 
 
@@ -75,10 +77,12 @@ class WatchedTarget(Target, Protocol):
 TARGETS: dict[str, Target] = {
     "tpu-vm": TPU_VM,
     "tpu-queued-resource": TPU_QUEUED_RESOURCE,
+    "tpu-instance": TPU_INSTANCE,
     "gke-tpu": GKE_TPU,
     "gke-gpu": GKE_GPU,
     "kubernetes": KUBERNETES,
     "slurm": SLURM,
+    "aws-batch": AWS_BATCH,
 }
 VERBS = {
     "submit": "start the run, or resume it",

@@ -63,6 +63,11 @@ class Kubernetes:
             add("--gpus", type=positive_int, required=True,
                 help="GPUs per node of a training, or per task of an embedding")  # fmt: skip
         add("--spot", action="store_true", help="on GKE's spot nodes")
+        add("--flex-start", action="store_true",
+            help="on GKE's flex-start nodes, which are created for up to seven days")  # fmt: skip
+        add("--queue", default="", metavar="QUEUE", help="Kueue's LocalQueue, which starts the job "
+            "when its quota has room")  # fmt: skip
+        add("--priority-class", default="", metavar="NAME", help="Kueue's WorkloadPriorityClass")
         add("--cpus", default="", metavar="N", help="CPUs per pod, requested and limited (request "
             f"{CPU_REQUEST}, limit {CPU_LIMIT} per chip)")  # fmt: skip
         add("--memory", default="", metavar="SIZE", help="memory per pod, requested and limited, "
@@ -136,8 +141,14 @@ class Kubernetes:
     def _pod(self, run: Run, args: argparse.Namespace) -> dict[str, object]:
         """Values of the pod template, and the number of pods."""
         nodes = dict(_split(pair, "=", f"--node {pair}") for pair in args.node)
+        if args.spot and args.flex_start:
+            raise InputError("--spot and --flex-start are two kinds of nodes; give one.")
         if args.spot:
             nodes["cloud.google.com/gke-spot"] = "true"
+        if args.flex_start:
+            nodes["cloud.google.com/gke-flex-start"] = "true"
+        if args.priority_class and not args.queue:
+            raise InputError("--priority-class is Kueue's; give its --queue too.")
         if self.tpus:
             slice_, tpu = tpu_slice(args.tpu)
             if slice_.hosts > 1 and not run.is_training:
@@ -176,6 +187,8 @@ class Kubernetes:
             "gid": gid,
             "privileged": self.tpus and args.privileged,
             "secrets": args.env_from_secret,
+            "queue": args.queue,
+            "priority_class": args.priority_class,
             "volumes": volumes,
             "replicas": replicas,
             "pods": pods,

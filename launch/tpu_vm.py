@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,31 +141,9 @@ class TpuVM:
         return [save, self._delete(args)]
 
     def script(self, run: Run, args: argparse.Namespace) -> str:
-        """The startup script of each host: the variables of the body, and the body (tpu_vm.sh)."""
-        paths = []
-        for mount in args.nfs:
-            server, _, rest = mount.partition(":")
-            export, _, path = rest.partition(":")
-            if not (server and export.startswith("/") and path.startswith("/")):
-                raise InputError(f"--nfs {mount} is not of the form SERVER:/EXPORT:/PATH.")
-            paths.append(path)
-        check_shared(run, paths, "--nfs SERVER:/EXPORT:/PATH")
+        """The startup script of each host."""
         delete = [] if args.leave_running else list(self._delete(args, zone=False).argv)
-        volumes = [f"--volume={path}:{path}" for path in paths]
-        environment = [f"--env={name}={value}" for name, value in run.environment.items()]
-        lines = [
-            "#!/usr/bin/env bash",
-            f"image={shlex.quote(args.image)}",
-            bash_array("options", volumes + environment),
-            bash_array("command", run.argv),
-            bash_array("mounts", args.nfs),
-            bash_array("delete", delete),
-            f"max_restarts={args.max_restarts}",
-            f"stop_file={STOP_FILE}",
-            "",
-            "",
-        ]
-        return "\n".join(lines) + BODY.read_text().split("\n", 2)[2]  # without its first two lines
+        return startup_script(run, args, run.argv, delete, "attributes/agent-worker-number")
 
     def _gcloud(self, args: argparse.Namespace, verb: str, *more: str, zone: bool = True,
                 stdin: str | None = None) -> Command:  # fmt: skip
@@ -191,6 +170,51 @@ class TpuVM:
                     f"--worker={worker}", f"--command={remote}", may_fail=may_fail)  # fmt: skip
 
 
+def startup_script(
+    run: Run,
+    args: argparse.Namespace,
+    words: Sequence[str],
+    delete: Sequence[str],
+    worker: str,
+) -> str:
+    """The startup script of a host: the variables of the body, and the body (tpu_vm.sh).
+
+    Args:
+      run: the run.
+      args: the options of `submit`.
+      words: the command of mae-jax.
+      delete: the command that deletes the machines at the end; empty to keep them.
+      worker: the metadata attribute with the host's number; "" for a single host.
+
+    Raises:
+      InputError: `--nfs` has another form, or --runs lies on no shared file system.
+    """
+    paths = []
+    for mount in args.nfs:
+        server, _, rest = mount.partition(":")
+        export, _, path = rest.partition(":")
+        if not (server and export.startswith("/") and path.startswith("/")):
+            raise InputError(f"--nfs {mount} is not of the form SERVER:/EXPORT:/PATH.")
+        paths.append(path)
+    check_shared(run, paths, "--nfs SERVER:/EXPORT:/PATH")
+    volumes = [f"--volume={path}:{path}" for path in paths]
+    environment = [f"--env={name}={value}" for name, value in run.environment.items()]
+    lines = [
+        "#!/usr/bin/env bash",
+        f"image={shlex.quote(args.image)}",
+        bash_array("options", volumes + environment),
+        bash_array("command", words),
+        bash_array("mounts", args.nfs),
+        bash_array("delete", delete),
+        f"max_restarts={args.max_restarts}",
+        f"stop_file={STOP_FILE}",
+        f"worker={worker}",
+        "",
+        "",
+    ]
+    return "\n".join(lines) + BODY.read_text().split("\n", 2)[2]  # without its first two lines
+
+
 _EXAMPLE = (
     "  mae-jax launch {target} --zone us-east5-a --tpu v5p-256 \\\n"
     "      --image us-docker.pkg.dev/my-project/mae-jax/tpu --nfs 10.0.0.2:/share:/share \\\n"
@@ -199,11 +223,11 @@ _EXAMPLE = (
 )
 TPU_VM = TpuVM(
     queued=False,
-    help="a slice of Cloud TPU VMs, created directly",
+    help="a slice of Cloud TPU VMs, created directly (legacy: tpu-instance or gke-tpu instead)",
     example=_EXAMPLE.format(target="tpu-vm submit vitl8"),
 )
 TPU_QUEUED_RESOURCE = TpuVM(
     queued=True,
-    help="a slice of Cloud TPU VMs, created by a queued resource when capacity is free",
+    help="a slice of Cloud TPU VMs, created when capacity is free (legacy: gke-tpu instead)",
     example=_EXAMPLE.format(target="tpu-queued-resource submit vitl8 --spot --watch"),
 )

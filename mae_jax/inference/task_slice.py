@@ -58,7 +58,8 @@ def detect_task_slice(
 
     In this order: a Kubernetes Indexed Job (`JOB_COMPLETION_INDEX`, and the number of completions
     from `num_tasks` or `JOB_COMPLETIONS`, which Kubernetes does not set itself), a SLURM job array
-    (`SLURM_ARRAY_TASK_*`), else a single task. If `jax.distributed` has been initialized, the
+    (`SLURM_ARRAY_TASK_*`), an array of AWS Batch (`AWS_BATCH_JOB_ARRAY_INDEX` and `_SIZE`, which
+    come together), else a single task. If `jax.distributed` has been initialized, the
     slice is split again among the JAX processes.
 
     Args:
@@ -81,10 +82,14 @@ def detect_task_slice(
         task, launcher = TaskSlice(index, count), "Indexed Job"
     elif "SLURM_ARRAY_TASK_ID" in env:
         task, launcher = _slurm_array(env, num_tasks), "SLURM array"
+    elif "AWS_BATCH_JOB_ARRAY_INDEX" in env and "AWS_BATCH_JOB_ARRAY_SIZE" in env:
+        size = num_tasks if num_tasks is not None else _number(env, "AWS_BATCH_JOB_ARRAY_SIZE")
+        index = _number(env, "AWS_BATCH_JOB_ARRAY_INDEX") or 0
+        task, launcher = TaskSlice(index, size or 1), "AWS Batch array"
     elif num_tasks is not None and num_tasks != 1:
         raise InputError(
-            f"--num-tasks {num_tasks} needs a launcher that numbers its tasks (an Indexed Job or a "
-            "SLURM array); without one give --task i/n."
+            f"--num-tasks {num_tasks} needs a launcher that numbers its tasks (an Indexed Job, or "
+            "an array of SLURM or AWS Batch); without one give --task i/n."
         )
     else:
         task, launcher = TaskSlice(), "one process"

@@ -78,3 +78,13 @@ def test_jax_processes_divide_the_share(monkeypatch: pytest.MonkeyPatch) -> None
 def test_shards_without_a_launcher_is_refused() -> None:
     with pytest.raises(InputError, match="launcher"):
         detect_task_slice(4, {})
+
+
+def test_an_array_of_aws_batch() -> None:
+    env = {"AWS_BATCH_JOB_ARRAY_INDEX": "3", "AWS_BATCH_JOB_ARRAY_SIZE": "8"}
+    task, launcher = detect_task_slice(environment=env)
+    assert (str(task), launcher) == ("3/8", "AWS Batch array")
+    # The index alone is no array, and SLURM on AWS counts before Batch.
+    assert detect_task_slice(environment={"AWS_BATCH_JOB_ARRAY_INDEX": "3"})[1] == "one process"
+    slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    assert str(detect_task_slice(environment=env | slurm)[0]) == "1/2"

@@ -130,7 +130,7 @@ class TestTpuVM:
             header = (
                 "image=us-docker.pkg.dev/lab/mae\noptions=(--env=A=b)\ncommand=(train)\n"
                 f"mounts=(10.0.0.2:/vol:{tmp_path}/share)\ndelete={delete}\nmax_restarts=2\n"
-                f"stop_file={tmp_path}/stop\n"
+                f"stop_file={tmp_path}/stop\nworker=attributes/agent-worker-number\n"
             )
             done = run(header + (BODIES / "tpu_vm.sh").read_text())
             return done.returncode, [" ".join(words) for words, _ in programs.noted()]

@@ -35,6 +35,15 @@ CASES = {
     f"{ON_CLAIM} {TRAIN}",
     "kubernetes-embed": f"kubernetes submit screen --gpus 1 --num-tasks 100 "
     f"--env-from-secret s3-keys {GPU} {ON_CLAIM} {EMBED}",
+    "kubernetes-kueue-embed": f"kubernetes submit screen --gpus 1 --num-tasks 8 --queue night "
+    f"--priority-class low {GPU} {ON_CLAIM} {EMBED}",
+    "gke-tpu-flex-start-train": f"gke-tpu submit vitl8 --tpu tpu7x-16 --flex-start "
+    f"--queue multislice {TPU} {ON_CLAIM} {TRAIN}",
+    "tpu-instance-train": f"tpu-instance submit vits --zone us-central1-c --tpu tpu7x-8 "
+    f"--flex-start 12 {TPU} {ON_NFS} {TRAIN}",
+    "aws-batch-embed": f"aws-batch submit screen --queue gpus --region us-east-1 --num-tasks 64 "
+    f"--gpus 1 --env MAE_JAX_TIMEOUT=30 --image lab/mae-jax:cuda12 --runs s3://lab/embeddings "
+    f"{EMBED}",
     "slurm-train": f"slurm submit vitl8 --nodes 4 --gpus 8 --time 24:00:00 --partition gpu "
     f"--account cells --sbatch=--mem=0 --venv /home/ada/mae_jax/.venv {ON_DISK} "
     f"--env NCCL_DEBUG=WARN {TRAIN}",
@@ -52,6 +61,8 @@ LOCATIONS = {
     "gke-gpu": "",
     "kubernetes": "--context lab",
     "slurm": "",
+    "tpu-instance": "--zone us-central1-c",
+    "aws-batch": "--queue gpus --region us-east-1",
 }
 
 
@@ -65,7 +76,8 @@ def test_the_other_verbs_need_the_name_alone(target, dry_run, request):
     printed = [
         f"# {line}\n{dry_run(f'{target} {line}')}"
         for line in (f"{verb} vitl8 {LOCATIONS[target]}".strip()
-                     for verb in ("status", "logs", "logs --process 3", "stop"))
+                     for verb in ("status", "logs", "logs --process 3", "stop")
+                     if (target, verb) != ("tpu-instance", "logs --process 3"))
     ]  # fmt: skip
     compare(f"{target}.verbs.sh", "".join(printed), request)
 
@@ -87,7 +99,7 @@ def test_the_examples_that_users_copy_are_right(dry_run):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     examples = [line.removeprefix("mae-jax launch ") for line in lines
                 if line.startswith("mae-jax launch ") and " submit " in line]  # fmt: skip
-    assert len(examples) == 6 + len(TARGETS) + 1
+    assert len(examples) == 8 + len(TARGETS) + 1
     for example in examples:
         assert dry_run(example)
 

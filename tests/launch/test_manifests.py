@@ -35,7 +35,7 @@ def test_objects_are_as_kubernetes_publishes_them(case, dry_run):
     jobset = objects.pop("JobSet", None)
     if jobset:
         assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
-        assert set(jobset["spec"]) == JOBSET
+        assert set(jobset["spec"]) - {"suspend"} == JOBSET
         assert set(jobset["spec"]["failurePolicy"]) == {"maxRestarts", "rules"}
         (replicated,) = jobset["spec"]["replicatedJobs"]
         assert set(replicated) == {"name", "replicas", "template"}
@@ -211,8 +211,27 @@ def test_an_embedding_is_one_pod_per_task(case, num_tasks, max_parallel, dry_run
 
 @pytest.mark.parametrize("case", KUBERNETES)
 def test_stop_deletes_every_kind_that_submit_creates(case, dry_run):
-    kinds = dry_run(f"{case.rsplit('-', 1)[0]} stop vitl8").split()[2].split(",")
+    kinds = dry_run(f"{CASES[case].split()[0]} stop vitl8").split()[2].split(",")
     for kind, one in documents(dry_run(CASES[case])).items():
         assert f"{kind.lower()}s" in kinds
         name = "screen" if "embed" in case else "vitl8"
         assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == name
+
+
+@pytest.mark.parametrize("case", KUBERNETES)
+def test_jobs_of_a_queue_wait_for_kueue(case, dry_run):
+    objects = documents(dry_run(CASES[case]))
+    job = objects.get("JobSet") or objects["Job"]
+    queued = "--queue" in CASES[case]
+    assert ("kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]) == queued
+    assert job["spec"].get("suspend", False) == queued
+    for kind, other in objects.items():
+        if kind != job["kind"]:
+            assert "kueue.x-k8s.io/queue-name" not in other["metadata"]["labels"]
+
+
+def test_flex_start_nodes_are_selected(dry_run):
+    job = job_of(documents(dry_run(CASES["gke-tpu-flex-start-train"])))
+    nodes = job["template"]["spec"]["nodeSelector"]
+    assert nodes["cloud.google.com/gke-flex-start"] == "true"
+    assert "cloud.google.com/gke-spot" not in nodes

@@ -18,6 +18,7 @@ mounts=(10.0.0.2:/vol:/share)
 delete=(gcloud compute tpus tpu-vm delete vitl8 --quiet)
 max_restarts=50
 stop_file=/run/mae-jax.stop
+worker=attributes/agent-worker-number
 
 # Runs on every host of a TPU slice, as root, at every boot: starts the run's container, and restarts
 # it until the run is finished. launch/tpu_vm.py writes the header above it, which sets
@@ -28,6 +29,7 @@ stop_file=/run/mae-jax.stop
 #   delete        command that deletes the TPU; empty to keep it
 #   max_restarts  restarts of a container, at most
 #   stop_file     file that `stop` creates, after which nothing restarts
+#   worker        metadata attribute with the host's number in the slice; empty for a single host
 set -uo pipefail
 export HOME=/root
 
@@ -49,6 +51,7 @@ for mount in "${mounts[@]}"; do
   exit 1
 done
 
+command -v docker >/dev/null || { apt-get update && apt-get install --yes docker.io; }
 registry=${image%%/*}
 if [[ $registry == *.pkg.dev || $registry == *gcr.io ]]; then
   gcloud auth configure-docker "$registry" --quiet
@@ -65,7 +68,7 @@ for ((restart = 0; restart <= max_restarts; restart++)); do
     0)
       # Process 0 ends last, since it writes the model, so its host deletes the TPU.
       echo "launch: finished"
-      if ((${#delete[@]})) && [[ $(metadata attributes/agent-worker-number) == 0 ]]; then
+      if ((${#delete[@]})) && [[ -z $worker || $(metadata "$worker") == 0 ]]; then
         zone=$(metadata zone)
         "${delete[@]}" --zone="${zone##*/}"
       fi
