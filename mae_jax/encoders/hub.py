@@ -4,6 +4,7 @@ HF_ENDPOINT names another hub, HF_TOKEN the reader, HF_HUB_OFFLINE=1 keeps to th
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,30 @@ def _read(name: str, download: Callable[..., Any], *arguments: Any, **options: A
         raise InputError(
             f"{name} is not a local path and could not be read from the hub ({reason.rstrip('.')})."
         ) from None
+
+
+def push_folder(folder: Path, name: str, *, message: str, private: bool = False) -> str:
+    """Upload a folder as a model; the model is made where there is none.
+
+    Returns:
+      The address of the commit.
+
+    Raises:
+      InputError: the client is not installed, or the hub refuses.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise InputError(f"'{name}' is no name of a model on the hub; write OWNER/NAME.")
+    import_client(name)
+    import huggingface_hub
+
+    try:
+        hub = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+        hub.create_repo(name, exist_ok=True, private=private)
+        commit = hub.upload_folder(repo_id=name, folder_path=str(folder), commit_message=message)
+    except Exception as problem:  # many types: no network, no token, no right to write
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise InputError(
+            f"{name} could not be pushed to the hub ({reason.rstrip('.')}); set HF_TOKEN to a "
+            f"token that may write to {name.split('/')[0]}, or convert to a folder and upload that."
+        ) from None
+    return str(commit.commit_url)

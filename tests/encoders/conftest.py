@@ -64,6 +64,14 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _file(self, *, with_body: bool) -> None:
             hub.asked.append(f"{self.command} {self.path}")
+            if "/tree/" in self.path:
+                model = self.path.removeprefix("/api/models/").split("/tree/")[0]
+                files = [
+                    {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+                    for (owner, name), content in hub.files.items()
+                    if owner == model
+                ]
+                return self._json(files)
             if self.path.startswith("/api/models/"):
                 return self._json({"sha": COMMIT, "id": "model", "siblings": []})
             model, _, rest = self.path.lstrip("/").partition("/resolve/")

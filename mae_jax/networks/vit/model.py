@@ -140,7 +140,7 @@ class ViT(nn.Module):
         self, patches: Float[Array, "batch patches dim"], rows: int, columns: int
     ) -> Float[Array, "batch tokens dim"]:
         """Class token, registers and patches, each with its position."""
-        config, batch = self.config, len(patches)
+        config, batch = self.config, patches.shape[0]
         first = jnp.asarray(self.cls_token)
         if config.positions == "learned":
             table = jnp.asarray(self.pos_embed)[0, 1:].reshape(config.grid, config.grid, -1)
@@ -168,4 +168,4 @@ class GatedPooler(nn.Module):
         u = gelu(Dense(self.hidden, dtype=self.dtype, name="u")(x)).astype(jnp.float32)
         scores = Dense(self.heads, dtype=self.dtype, name="w")(v * u).astype(jnp.float32)
         weights = jax.nn.softmax(scores, axis=1)
-        return jnp.einsum("bth,btd->bhd", weights, x).reshape(len(x), -1)
+        return jnp.einsum("bth,btd->bhd", weights, x).reshape(x.shape[0], -1)
