@@ -130,11 +130,13 @@ def sphering_matrix(
     """The matrix that whitens centered features (standardized ones if `method` ends in "-cor").
 
     With Z = U S Vᵀ the n centered rows, it is √(n−1) V (S + epsilon)⁻¹, times Vᵀ for "zca"
-    (pycytominer's Spherize). With n rows up to the number of features, n − 1 of the singular values
-    are not zero, and the smallest of them stands for the others.
+    (pycytominer's Spherize). With no more rows than features some singular values are zero, and the
+    smallest of the others stands for them. That is so too where the rows were centered by batch
+    before, which pycytominer refuses.
 
     Raises:
-      ValueError: a constant feature under "-cor", or features that depend on each other.
+      ValueError: a constant feature under "-cor", or features that depend on each other though
+        there are more rows than features.
     """
     gram, n, d = moments.second, moments.count, len(moments.mean)
     if method.endswith("-cor"):
@@ -146,13 +148,12 @@ def sphering_matrix(
     values, vectors = values[::-1], vectors[:, ::-1]
     floor = max(values[0], 0.0) * max(n, d) * np.finfo(np.float32).eps ** 2
     rank = int((values > floor).sum())
-    full = min(d, n - 1)
-    if rank < full:
+    if rank == 0 or (n > d and rank < d):
         raise ValueError(
-            f"the {d} features of the {n} wells to fit on have only {rank} independent directions "
-            f"of {full}; put select or pca before it."
+            f"the {d} features of the {n} wells to fit on have only {rank} independent directions; "
+            "put select or pca before it."
         )
-    singular = np.sqrt(np.where(np.arange(d) < full, np.maximum(values, 0), values[full - 1]))
+    singular = np.sqrt(np.where(np.arange(d) < rank, np.maximum(values, 0), values[rank - 1]))
     matrix = vectors * (np.sqrt(n - 1) / (singular + epsilon))
     if method.startswith("zca"):
         matrix = matrix @ np.ascontiguousarray(vectors.T)
