@@ -2,8 +2,11 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mae_jax.cli.option_types import add_screen, comma_list, comma_list_of, screen
 from mae_jax.cli.outputs import add_dry_run
@@ -97,7 +100,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if result.skipped:
         print(f"{result.skipped} sites could not be read: see {args.out}/skipped.csv")
     print(f"verified every checksum; wrote {args.out}/index.parquet")
+    if args.layout == "zarr":
+        print(how_to_look(args.out))
     return {**record, "index": f"{args.out}/index.parquet"}
+
+
+def how_to_look(store: str) -> str:
+    """Lines that open the first plate of a store in napari, and in vizarr through a web server."""
+    plate = min(path.relative_to(store) for path in Path(store, "plates").rglob("*.zarr"))
+    return (
+        "to look at it (pip install 'napari[all]' napari-ome-zarr):\n"
+        f"  napari --plugin napari-ome-zarr {shlex.quote(str(Path(store) / plate))}\n"
+        "  or, where a web server with CORS gives out the store:\n"
+        f"  https://hms-dbmi.github.io/vizarr/?source=https://YOUR-SERVER/{quote(str(plate))}"
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -273,11 +273,15 @@ def test_eight_bits_keep_levels_where_the_signal_is(shared_data: Path) -> None:
     assert levels(scaled) > 5 * levels(site >> 8)
 
 
-def test_eight_bits_record_their_ranges(screen: Callable[..., Path], tmp_path: Path) -> None:
+def test_eight_bits_record_their_ranges(
+    screen: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = read_loaddata(str(screen()))
     out = tmp_path / "store"
     argv = ["pack", str(index.write(tmp_path / "i.parquet")), "--out", str(out), "--uint8"]
     assert main([*argv, "--chunk", "8"]) == 0
+    (napari,) = re.findall(r"napari --plugin napari-ome-zarr (\S+)", capsys.readouterr().out)
+    assert "plate" in json.loads((Path(napari) / "zarr.json").read_text())["attributes"]["ome"]
     packed = Index.read(out)
     row = 4
     site, scaled = read_site(index, row), read_site(packed, row)
