@@ -169,7 +169,10 @@ def _print_quality(sites: "pd.DataFrame") -> None:
         low, middle, high = (f"{value:.0f}" for value in counts.quantile([0.05, 0.5, 0.95]))
         text += f"; nuclei per site: median {middle}, 5 to 95 % from {low} to {high}"
     else:
-        text += "; nuclei are counted where a channel is a DNA stain and scikit-image is installed"
+        text += (
+            "; nuclei are counted where a channel is named as a DNA stain (--channel-names) and "
+            "scikit-image is installed"
+        )
     print(text)
 
 

@@ -13,6 +13,8 @@ root. The keys of a fragment:
   project        'max' or 'mean' over z: over the z axis of a stack, the axis of a Zarr array that
                  `index` marks with `*`, or the file and those of `planes`
   planes         the further files with z-planes of this one: quoted paths, separated by commas
+  region         a part of a large TIFF image: its top, left, height and width in pixels, such as
+                 2048,0,2048,2048; only the tiles that it touches are decoded
   illumination   the illumination function that the plane is divided by: a quoted path
 """
 
@@ -26,7 +28,8 @@ from mae_jax.config import nearest
 from mae_jax.errors import InputError, redact_credentials
 
 KEYS = (
-    "page", "channel", "z", "t", "index", "record", "row", "project", "planes", "illumination",
+    "page", "channel", "z", "t", "index", "record", "row", "project", "planes", "region",
+    "illumination",
 )  # fmt: skip
 PROJECTIONS = ("max", "mean")
 _NUMBERS = ("page", "channel", "z", "t", "record", "row")
@@ -89,6 +92,10 @@ def parse(text: str) -> ImageURI:
         if key in _NUMBERS and not whole:
             raise InputError(
                 f"{redact_credentials(text)} has {key}={value}; expected a whole number from 0 on."
+            )
+        if key == "region" and not re.fullmatch(r"\d{1,9},\d{1,9},\d{1,9},\d{1,9}", value):
+            raise InputError(
+                f"{redact_credentials(text)} has region={value}; expected top,left,height,width."
             )
         if key == "project" and value not in PROJECTIONS:
             raise InputError(

@@ -19,7 +19,7 @@ from mae_jax.data.image_uri import ImageURI
 from mae_jax.data.index import Index
 from mae_jax.data.readers import parquet_images
 from mae_jax.data.storage import read_bytes, reason
-from mae_jax.data.tiff_planes import read_tiff_planes
+from mae_jax.data.tiff_planes import read_tiff_planes, read_tiff_regions
 from mae_jax.errors import InputError, MachineError, redact_credentials
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -33,6 +33,7 @@ _READER_KEYS = {
     "index": {"index", "project"},
     "record": {"record", "channel"},
     "row": {"row", "page", "channel", "z", "t", "project"},
+    "region": {"region", "page", "channel"},
     "": {"page", "channel", "z", "t", "project", "planes"},
 }
 
@@ -83,6 +84,11 @@ def read_planes(uris: Sequence[ImageURI]) -> list[Shaped[np.ndarray, "height wid
             decoded = list(zarr_reader.read_array_planes(selected))
         elif key == "record":
             decoded = array_record.read_record_planes(selected)
+        elif key == "region":
+            decoded = [
+                _select(image, uri)
+                for image, uri in zip(read_tiff_regions(selected), selected, strict=True)
+            ]
         elif key == "row":
             decoded = [
                 _decode(parquet_images.read_cell(uri), str(uri), [uri.without("row")])[0]
@@ -112,7 +118,9 @@ def _read_one(uri: ImageURI) -> np.ndarray:
 
 
 def _reader_key(uri: ImageURI) -> str:
-    key = next((key for key in ("index", "record", "row") if uri.get(key) is not None), "")
+    key = next(
+        (key for key in ("index", "record", "row", "region") if uri.get(key) is not None), ""
+    )
     for name, _ in uri.fragment:
         if name != "illumination" and name not in _READER_KEYS[key]:
             raise InputError(f"{uri} has '{name}' besides '{key}', which exclude each other.")

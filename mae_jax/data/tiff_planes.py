@@ -1,6 +1,7 @@
 """Planes of TIFF files: single pages, and channels, z-planes and time points of stacks."""
 
 import logging
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mae_jax.data.image_headers import check_dtype, check_size
-from mae_jax.data.image_uri import ImageURI
+from mae_jax.data.image_uri import ImageURI, is_url
 from mae_jax.data.projection import project
-from mae_jax.errors import InputError
+from mae_jax.data.storage import read_bytes, reason
+from mae_jax.errors import InputError, MachineError, redact_credentials
 
 if TYPE_CHECKING:
     import tifffile
@@ -54,6 +56,53 @@ def read_tiff_planes(raw: bytes, uris: Sequence[ImageURI]) -> list[np.ndarray]:
                 raise InputError(f"{uri} names a page beyond the {count} of the file.")
             planes.append(_read_page(file.pages[number], uri))
     return planes
+
+
+def read_tiff_regions(uris: Sequence[ImageURI]) -> list[np.ndarray]:
+    """The regions of one large TIFF file, each (height, width), or with colors last.
+
+    Only the tiles that a region touches are read and decoded, each region once for all its colors.
+
+    Raises:
+      InputError: the file is missing or damaged, or a region lies outside of it.
+    """
+    import tifffile
+    import zarr
+
+    path = uris[0].path
+    read: dict[tuple[str | None, str | None], np.ndarray] = {}
+    try:
+        source = BytesIO(read_bytes(path)) if is_url(path) else path
+        if source is path and not os.path.isfile(path):
+            raise InputError(f"{path} does not exist.")
+        with tifffile.TiffFile(source) as file:
+            for uri in uris:
+                key = (uri.get("region"), uri.get("page"))
+                if key in read:
+                    continue
+                top, left, height, width = map(int, (uri.get("region") or "").split(","))
+                page = file.pages[uri.get_int("page") or 0]
+                keyframe: Any = page.keyframe
+                check_dtype(str(uri), np.dtype(page.dtype or object))
+                samples = int(np.prod(page.shape[2:], dtype=np.int64))
+                itemsize = np.dtype(page.dtype or object).itemsize
+                check_size(str(uri), height, width, height * width * samples * itemsize)
+                chunk = int(np.prod(page.chunks, dtype=np.int64))
+                check_size(str(uri), *page.chunks[:2], chunk * itemsize)
+                if top + height > keyframe.imagelength or left + width > keyframe.imagewidth:
+                    raise InputError(
+                        f"{uri} is outside of the image of {keyframe.imagelength} × "
+                        f"{keyframe.imagewidth} pixels."
+                    )
+                array: Any = zarr.open(page.aszarr(), mode="r")
+                read[key] = np.asarray(array[top : top + height, left : left + width])
+    except (InputError, MachineError):
+        raise
+    except Exception as error:  # tifffile raises exceptions of many types on damaged files
+        raise InputError(
+            f"{redact_credentials(path)} is broken or truncated ({reason(error)}); copy it again."
+        ) from None
+    return [read[uri.get("region"), uri.get("page")] for uri in uris]
 
 
 def _project(file: "tifffile.TiffFile", uri: ImageURI) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -37,6 +37,7 @@ class FileAxes:
       key: the fragment's key of a channel: `channel`, `page`, or "" for a file of one channel.
       depth, times: numbers of z-planes and time points.
       pages: the file holds several pages and does not say what they show.
+      height, width: in pixels, 0 where the header does not tell them without more reading.
     """
 
     names: tuple[str, ...] = ("",)
@@ -44,6 +45,8 @@ class FileAxes:
     depth: int = 1
     times: int = 1
     pages: bool = False
+    height: int = 0
+    width: int = 0
 
 
 def read_axes(root: str, path: str) -> FileAxes:
@@ -155,26 +158,33 @@ def _tiff_axes(file: "str | BytesIO") -> FileAxes:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        series = tiff.series[0]
-        sizes: Mapping[str, int] = dict(zip(series.axes, series.shape, strict=True))
-        depth, times = int(sizes.get("Z", 1)), int(sizes.get("T", 1))
-        unknown = [axis for axis in series.axes if axis not in "YXSCZT" and sizes[axis] > 1]
-        count, samples = int(sizes.get("C", 1)), int(sizes.get("S", 1))
-        if count == 1 and samples > 1:
-            colors = _colors(samples)
-            return FileAxes(colors.names, colors.key, depth, times)
-        if unknown:
+        axes = _axes_of_series(tiff)
+        keyframe = tiff.pages[0].keyframe
+        return replace(axes, height=int(keyframe.imagelength), width=int(keyframe.imagewidth))
+
+
+def _axes_of_series(tiff: "tifffile.TiffFile") -> FileAxes:
+    """The axes of a file's first series."""
+    series = tiff.series[0]
+    sizes: Mapping[str, int] = dict(zip(series.axes, series.shape, strict=True))
+    depth, times = int(sizes.get("Z", 1)), int(sizes.get("T", 1))
+    unknown = [axis for axis in series.axes if axis not in "YXSCZT" and sizes[axis] > 1]
+    count, samples = int(sizes.get("C", 1)), int(sizes.get("S", 1))
+    if count == 1 and samples > 1:
+        colors = _colors(samples)
+        return FileAxes(colors.names, colors.key, depth, times)
+    if unknown:
+        return _pages(len(tiff.pages))
+    if count == 1 and len(tiff.pages) > 1 and depth == 1 and times == 1 and not tiff.is_ome:
+        if all(page.shape == tiff.pages[0].shape for page in tiff.pages):
             return _pages(len(tiff.pages))
-        if count == 1 and len(tiff.pages) > 1 and depth == 1 and times == 1 and not tiff.is_ome:
-            if all(page.shape == tiff.pages[0].shape for page in tiff.pages):
-                return _pages(len(tiff.pages))
-            return FileAxes(("",), "page", depth, times)  # a pyramid or thumbnails behind the image
-        if count == 1 and depth == 1 and times == 1 and len(tiff.pages) == 1:
-            return FileAxes()
-        if count > MAX_CHANNELS:
-            raise InputError(f"it claims {count} channels.")
-        names = _names(tiff, count) if count > 1 else ("",)
-        return FileAxes(names, "channel", depth, times)
+        return FileAxes(("",), "page", depth, times)  # a pyramid or thumbnails behind the image
+    if count == 1 and depth == 1 and times == 1 and len(tiff.pages) == 1:
+        return FileAxes()
+    if count > MAX_CHANNELS:
+        raise InputError(f"it claims {count} channels.")
+    names = _names(tiff, count) if count > 1 else ("",)
+    return FileAxes(names, "channel", depth, times)
 
 
 def _pages(count: int) -> FileAxes:

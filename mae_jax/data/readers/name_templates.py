@@ -37,7 +37,9 @@ _EXPRESSIONS = {
 }
 _FIELD = re.compile(r"\{(\w+)\}")
 
-IMAGE_ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".npy")
+IMAGE_ENDINGS = (
+    ".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".npy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,23 @@
 """Images that are no wells of plates: a folder per class, slides, photographs.
 
 Each file is a sample, which takes the well's place: `Metadata_Sample` and `Metadata_Well` are its
-name. The folder that a file lies in is its class (`Metadata_Class`), unless all lie in one; a first
-folder named train, validation, val or test gives the split. Colors, pages and channels of a file
-are its channels.
+name. A slide is cut into regions, which are its sites (`mae_jax.data.readers.slides`). The folder
+that a file lies in is its class (`Metadata_Class`), unless all lie in one; a first folder named
+train, validation, val or test gives the split. Colors, pages and channels of a file are its
+channels.
 """
 
 import os
 import posixpath
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from mae_jax.data import metadata
 from mae_jax.data.image_uri import resolve
 from mae_jax.data.index import Index
+from mae_jax.data.readers import slides
 from mae_jax.data.readers.file_axes import choose_planes, with_fragment
 from mae_jax.data.readers.file_table import axes_of, name_channels
 from mae_jax.data.readers.name_templates import guess_template, is_image, what_to_try
@@ -49,16 +52,21 @@ def read_plain_images(root: str, options: ReadOptions) -> Index:
         planes = choose_planes(axes, shown, options.plane, options.time)
         numbered = [plane.channel or GRAY for plane in planes]
         names = name_channels(numbered, options.channel_names)
-        rows.append(
-            {
-                "Metadata_Plate": os.path.basename(os.path.abspath(root)),
-                "Metadata_Sample": name,
-                **({"Metadata_Class": kind} if len(set(classes)) > 1 else {}),
-                **({"Metadata_Split": split} if split else {}),
-                "Channels": [names[number] for number in numbered],
-                "Images": [with_fragment(path, plane.fragment) for plane in planes],
-            }
-        )
+        row: dict[str, Any] = {
+            "Metadata_Plate": os.path.basename(os.path.abspath(root)),
+            "Metadata_Sample": name,
+            **({"Metadata_Class": kind} if len(set(classes)) > 1 else {}),
+            **({"Metadata_Split": split} if split else {}),
+            "Channels": [names[number] for number in numbered],
+        }
+        images = [with_fragment(path, plane.fragment) for plane in planes]
+        parts = slides.regions(root, path, axes.height, axes.width)
+        for number, part in enumerate(parts, start=1):
+            region = "region=" + ",".join(map(str, part))
+            own = [with_fragment(image, region) for image in images]
+            rows.append({**row, "Metadata_Site": str(number), "Images": own})
+        if not len(parts):
+            rows.append({**row, "Images": images})
     return Index(metadata.complete(pd.DataFrame(rows), root, options.metadata_value), root)
 
 

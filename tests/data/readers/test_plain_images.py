@@ -8,9 +8,11 @@ import pytest
 import tifffile
 
 from mae_jax.cli.main import main
-from mae_jax.data import open_screen
-from mae_jax.data.images import read_site
+from mae_jax.data import crop_batches, open_screen
+from mae_jax.data.image_uri import parse
+from mae_jax.data.images import read_planes, read_site
 from mae_jax.data.qc import check_index
+from mae_jax.data.readers import slides
 from mae_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -126,3 +128,57 @@ def test_stacks_of_one_channel_named_by_their_files(tmp_path: Path) -> None:
     index = open_screen(str(tmp_path), plane="max")
     assert np.array_equal(read_site(index, 0)[:, 0, 0], stack.max(axis=0)[0, 0] + [1, 2])
     assert np.array_equal(read_site(open_screen(str(tmp_path), plane=3), 0)[1], stack[3] + 2)
+
+
+def _pyramid(path: Path, image: np.ndarray) -> None:
+    options = {"tile": (32, 32), "photometric": "rgb"}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image, subifds=1, **options)
+        writer.write(image[::4, ::4], subfiletype=1, **options)
+
+
+def test_a_slide_is_cut_into_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slides, "LARGE", 150)
+    monkeypatch.setattr(slides, "REGION", 64)
+    image = np.full((200, 160, 3), 240, np.uint8)
+    image[80:130, 70:150] = RNG.integers(0, 200, (50, 80, 3))
+    _pyramid(tmp_path / "slide.tif", image)
+    _write(tmp_path / "small.png", RGB)
+    index = open_screen(str(tmp_path))
+    table = index.table
+    assert table["Metadata_Sample"].value_counts()["small"] == 1
+    assert 2 <= table["Metadata_Sample"].value_counts()["slide"] < 12  # background is left out
+    seen = np.zeros(image.shape[:2], bool)
+    for number in table.index[table["Metadata_Sample"] == "slide"]:
+        region = index.image_uris(number)[0].get("region")
+        top, left, height, width = map(int, region.split(","))
+        assert (height, width) == (64, 64)
+        part = image[top : top + 64, left : left + 64]
+        assert np.array_equal(read_site(index, number), part.transpose(2, 0, 1))
+        assert np.array_equal(read_site(index, number, ["Blue"])[0], part[..., 2])
+        seen[top : top + 64, left : left + 64] = True
+    assert seen[80:130, 70:150].all()
+    batches = crop_batches(index.select(Sample="slide"), crop=32, batch=2, seed=0)
+    assert next(iter(batches))["pixels"].shape == (2, 3, 32, 32)
+    outside = f"{tmp_path}/slide.tif#channel=0&region=150,0,64,64"
+    with pytest.raises(InputError, match="is outside of the image of 200 × 160 pixels"):
+        read_planes([parse(outside)])
+    with pytest.raises(InputError, match=r"expected top,left,height,width"):
+        parse("slide.tif#region=1,2,3")
+    raw = (tmp_path / "slide.tif").read_bytes()
+    (tmp_path / "slide.tif").write_bytes(raw[: len(raw) // 3])
+    with pytest.raises(InputError, match=r"slide\.tif is broken or truncated"):
+        read_site(index, 0)
+
+
+def test_a_slide_without_a_pyramid_is_taken_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slides, "LARGE", 100)
+    monkeypatch.setattr(slides, "REGION", 64)
+    tifffile.imwrite(tmp_path / "strip.tif", np.zeros((40, 150), np.uint16), tile=(32, 32))
+    index = open_screen(str(tmp_path))
+    assert [uris[0].partition("=")[2] for _, uris in index.sites] == [
+        "0,0,40,64", "0,43,40,64", "0,86,40,64",
+    ]  # fmt: skip
+    assert read_site(index, 2).shape == (1, 40, 64)
