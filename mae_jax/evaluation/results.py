@@ -23,6 +23,7 @@ class ScoredWells:
     Attributes:
       before, after: the correction; `after` may have fewer wells (controls of the fit are gone).
       schema: the metadata columns of both.
+      correction: its name.
       scores: one number per row of `after`, NaN where a well has none; None: no score per well.
       score_name: of `scores`.
     """
@@ -30,6 +31,7 @@ class ScoredWells:
     before: Profiles
     after: Profiles
     schema: ColumnSchema
+    correction: str = ""
     scores: Float[np.ndarray, " wells"] | None = None
     score_name: str = ""
 

@@ -38,8 +38,8 @@ _INK_OF_PAGE = {
 def inline_svg(figure: "Figure") -> str:
     """A figure as SVG markup for the body of a page.
 
-    It has no background, its ink is the page's (`--ink`, `--line`, `--mark`), its text is text, and its width
-    is that of its container.
+    It has no background, its ink is the page's (`--ink`, `--line`, `--mark`), its text is text, and
+    its width is that of its container.
     """
     import matplotlib
 

@@ -4,7 +4,7 @@ One HTML file that loads nothing from elsewhere, for phones, screens (light and 
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,8 @@ def _screen(
 
 def _rows(prefix: str, table: pd.DataFrame, wells: ScoredWells | None) -> list[dict[str, Any]]:
     """The lines of the table of perturbations, with links to their wells in the viewer."""
-    links: Mapping[str, list[dict[str, str]]] = {} if wells is None else _links(wells)
+    shown = set(table["perturbation"])
+    links: Mapping[str, list[dict[str, str]]] = {} if wells is None else _links(wells, shown)
     return [
         {
             "id": f"{prefix}-p{number}",
@@ -188,14 +189,16 @@ def _rows(prefix: str, table: pd.DataFrame, wells: ScoredWells | None) -> list[d
     ]
 
 
-def _links(wells: ScoredWells) -> dict[str, list[dict[str, str]]]:
-    """Perturbation -> its wells as links of the viewer (plate and well after the #)."""
+def _links(wells: ScoredWells, shown: Collection[str]) -> dict[str, list[dict[str, str]]]:
+    """Perturbation shown -> its wells as links of the viewer (plate and well after the #)."""
     metadata, schema = wells.after.metadata, wells.schema
     if schema.plate not in metadata or schema.well not in metadata:
         return {}
     found: dict[str, list[dict[str, str]]] = {}
     columns = (metadata[schema.perturbation], metadata[schema.plate], metadata[schema.well])
     for label, plate, well in zip(*(c.astype(str) for c in columns), strict=True):
+        if label not in shown:
+            continue
         address = f"#{urlencode({'plate': plate, 'well': well})}"
         found.setdefault(label, []).append({"text": f"{plate} {well}", "address": address})
     return found
@@ -232,7 +235,8 @@ def _add_projections(
     method = options.projection
     if method == "auto" and len(wells.before) < MIN_NEIGHBORS:
         method = "pca"
-    for words, profiles in (("before correction", wells.before), ("corrected", wells.after)):
+    after = f"corrected ({wells.correction})" if wells.correction else "corrected"
+    for words, profiles in (("before correction", wells.before), (after, wells.after)):
         sample = _some_plates(profiles, wells)
         if len(sample) < 3:
             continue
@@ -310,15 +314,14 @@ def _add_pictures(
     pictures = WellPictures(index, wells.after.metadata)
     metadata = wells.after.metadata
     labels = metadata[wells.schema.perturbation].astype(str)
+    rows_of = labels.groupby(labels).indices
     controls = metadata[scored_wells.control_rows(wells.after, wells.schema)]
-    if not len(controls):
-        controls = metadata.iloc[:0]
-    order = sorted(set(labels)) if table is None else table["perturbation"].tolist()
+    order = sorted(map(str, rows_of)) if table is None else table["perturbation"].tolist()
     ids = {row["perturbation"]: row for row in shown.rows}
     for label in order:
         if len(shown.pictures) == MAX_PICTURES:
             break
-        strip = pictures.strip(metadata[labels == label], controls)
+        strip = pictures.strip(metadata.iloc[rows_of.get(label, [])], controls)
         if strip:
             anchor = f"{prefix}-w{len(shown.pictures)}"
             shown.pictures.append({"id": anchor, "perturbation": label, "strip": strip})

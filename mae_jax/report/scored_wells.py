@@ -39,7 +39,7 @@ def wells_of(
         for name, before in spec.load().items():
             if spec.schema.perturbation in before.metadata:
                 after = spec.corrected(before, lambda message: None)
-                found[name] = ScoredWells(before, after, spec.schema)
+                found[name] = ScoredWells(before, after, spec.schema, spec.correction)
         return found
     method = getattr(spec, "correction", None)
     if isinstance(spec, WellsSpec) and not isinstance(spec, MapSpec) and method is not None:
@@ -49,7 +49,7 @@ def wells_of(
                 after = correct(
                     before, method, fit_on=spec.fit_on, batch=spec.batch, schema=spec.schema
                 )
-                found[name] = ScoredWells(before, after, spec.schema)
+                found[name] = ScoredWells(before, after, spec.schema, method)
         return found
     best = result.settings.get("best")
     if isinstance(spec, MapSpec) and isinstance(best, dict):
@@ -65,7 +65,7 @@ def wells_of(
                     experiment=schema.experiment, plate=schema.plate, well=schema.well,
                     perturbation=spec.by, gene=schema.gene, controls=schema.controls,
                 )  # fmt: skip
-            return {name: ScoredWells(before, after, schema)}
+            return {name: ScoredWells(before, after, schema, method)}
     return {}
 
 

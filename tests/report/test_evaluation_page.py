@@ -81,6 +81,7 @@ def test_the_page_of_a_retrieval(spec, tmp_path):
     assert f"{active} of 8 perturbations have q &lt; 0.05" in page
     assert "T0, T1" in page or "T1, T0" in page  # they form a cluster
     assert page.count("by plate</figcaption>") == page.count("by treatment</figcaption>") == 2
+    assert "corrected (center-plate), by plate" in page
     assert page.count('class="plate"') == 2
     assert "Plates: average precision" in page
     scores = result.wells["ours"].scores

@@ -60,7 +60,7 @@ def run_bbbc021(spec: BBBC021Spec, scores: Scores, progress: Progress) -> Result
             )
         treatments.append(found.treatments.assign(embeddings=model.name))
         if not model.is_count:
-            kept[model.name] = ScoredWells(model.profiles, corrected, SCHEMA)
+            kept[model.name] = ScoredWells(model.profiles, corrected, SCHEMA, spec.correction)
     scores.notes.append("intervals of 95 %: over treatments, those of one compound as a cluster")
     result = scores.result(("NSC", "NSCB"))
     result.tables["treatments"] = pd.concat(treatments, ignore_index=True)

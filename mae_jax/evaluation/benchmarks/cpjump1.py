@@ -73,7 +73,7 @@ def run_cpjump1_benchmark(spec: CPJUMP1BenchmarkSpec, scores: Scores, progress: 
                 scores.perturbations.append(_table(model.name, found[0]))
         if not model.is_count:
             after = _corrected(spec, model, model.profiles, spec.seed)
-            kept[model.name] = ScoredWells(model.profiles, after, cpjump1.SCHEMA)
+            kept[model.name] = ScoredWells(model.profiles, after, cpjump1.SCHEMA, spec.correction)
     scores.notes.append(
         "intervals of 95 %: over perturbations or labels, each one unit in all conditions"
     )

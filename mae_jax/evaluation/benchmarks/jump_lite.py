@@ -199,14 +199,15 @@ def run_jump_lite(spec: JumpLiteSpec, scores: Scores, progress: Progress) -> Res
                     scores.perturbations.append(table.assign(embeddings=model.name))
                     if not model.is_count:
                         kept[model.name] = ScoredWells(
-                            model.profiles, wells.take(split.tested), SCHEMA
+                            model.profiles, wells.take(split.tested), SCHEMA, best
                         )
             for metric, means in values.items():
                 count, interval = units[metric]
                 several = over_splits(means) if len(means) > 1 else interval
                 scores.add(model.name, metric, float(np.mean(means)), several, count, protocol)
     scores.notes.append(
-        f"intervals of 95 %: Student's t over {spec.splits} divisions of the treatments, as published"
+        f"intervals of 95 %: Student's t over {spec.splits} divisions of the treatments, as "
+        "published"
         if spec.splits > 1
         else "intervals of 95 %: over perturbations or targets, of one division of the treatments"
     )

@@ -163,7 +163,7 @@ def run_rxrx3_core(spec: RxRx3CoreSpec, scores: Scores, progress: Progress) -> R
         scores.notes.append(f"{model.name}: {found.note}")
         scores.perturbations.append(found.compounds.assign(embeddings=model.name))
         if not model.is_count:
-            kept[model.name] = ScoredWells(model.profiles, wells, CORE_SCHEMA)
+            kept[model.name] = ScoredWells(model.profiles, wells, CORE_SCHEMA, spec.correction)
     scores.notes.append("intervals of 95 %: over compounds")
     result = scores.result((AP,))
     result.wells = kept
@@ -217,7 +217,7 @@ def run_rxrx3(spec: RxRx3Spec, scores: Scores, progress: Progress) -> Result:
                 found.pairs_used, "" if model.is_count else protocol,
             )  # fmt: skip
         if not model.is_count:
-            kept[model.name] = ScoredWells(model.profiles, wells, GENE_SCHEMA)
+            kept[model.name] = ScoredWells(model.profiles, wells, GENE_SCHEMA, spec.correction)
     scores.notes.append("intervals of 95 %: pairs that share a gene count as dependent")
     shown = list(dict.fromkeys(str(row["metric"]) for row in scores.rows))
     published = paper_rows("3", "chromosome arms corrected")

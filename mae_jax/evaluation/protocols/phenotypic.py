@@ -85,7 +85,12 @@ def run_activity(spec: ActivitySpec, progress: Progress) -> Result:
         wells = spec.corrected(profiles, progress)
         scores = score(wells)
         result.wells[name] = ScoredWells(
-            profiles, wells, spec.schema, scores.well_scores(len(wells)), WELL_SCORE
+            profiles,
+            wells,
+            spec.schema,
+            spec.correction,
+            scores.well_scores(len(wells)),
+            WELL_SCORE,
         )
         means.append(summarize_nap(scores.groups, spec.within).assign(embeddings=name))
         table = by_perturbation(scores, spec.schema.perturbation, spec.within)

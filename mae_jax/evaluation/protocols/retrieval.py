@@ -117,7 +117,12 @@ def run_retrieval(spec: RetrievalSpec, progress: Progress) -> Result:
             if seed == spec.seed:
                 rows.append(scores.groups.assign(embeddings=name))
                 result.wells[name] = ScoredWells(
-                    profiles, wells, spec.schema, scores.well_scores(len(wells)), WELL_SCORE
+                    profiles,
+                    wells,
+                    spec.schema,
+                    spec.correction,
+                    scores.well_scores(len(wells)),
+                    WELL_SCORE,
                 )
                 result.summary.append(
                     f"{name}: {fraction_text(scores.fraction)} of {len(scores.groups)} retrieved "
