@@ -249,6 +249,11 @@ def test_evaluation_does_not_need_models() -> None:
         ("siblings", ["--perturbation", "Metadata_Gene"], ["siblings.csv"]),
         ("replicates", ["--perturbation", "Metadata_Gene", "--permutations", "50"],
          ["consistency.csv", "strength.csv"]),
+        ("activity", ["--perturbation", "Metadata_Gene", "--no-page"], ["perturbations.csv"]),
+        ("neighbors", ["--perturbation", "Metadata_Gene", "--permutations", "9", "--no-page"],
+         ["accuracy.csv", "perturbations.csv"]),
+        ("batch-effects", ["--perturbation", "Metadata_Gene", "--permutations", "2", "--no-page"],
+         ["mixing.csv"]),
     ],
 )  # fmt: skip
 def test_parts_on_wells(folder: Path, what: str, extra: list[str], files: list[str]) -> None:
@@ -260,6 +265,44 @@ def test_parts_on_wells(folder: Path, what: str, extra: list[str], files: list[s
     settings = json.loads((out / "settings.json").read_text())
     assert settings["evaluation"] == what
     assert settings["correction"] == "tvn-centered"
+
+
+def test_compounds_and_genes_as_rxrx3_core_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of features by `well_id`, as OpenPhenom's, and the metadata in another order."""
+    rng = np.random.default_rng(0)
+    rows, features = [], []
+    for i in range(30):
+        effect = rng.standard_normal(8)
+        for guide in (1, 2):
+            rows.append((f"G{i:02d}_guide_{guide}", "CRISPR", ""))
+            features.append(effect + 0.2 * rng.standard_normal(8))
+        rows.append((f"cpd{i}", "COMPOUND", "2.5"))
+        features.append(effect + 0.2 * rng.standard_normal(8))
+    rows += [("EMPTY_control", "CRISPR", "")] * 20
+    features += list(rng.standard_normal((20, 8)))
+    metadata = pd.DataFrame(rows, columns=["treatment", "perturbation_type", "concentration"])
+    metadata.insert(0, "well_id", [f"compound-001_1_A{i:02d}" for i in range(len(rows))])
+    metadata = metadata.assign(experiment_name="compound-001", plate=1, address=metadata.index)
+    table = pd.DataFrame(np.array(features, np.float32)).add_prefix("feature_")
+    table.insert(0, "well_id", metadata["well_id"])
+    table.to_parquet(tmp_path / "openphenom.parquet")
+    metadata.sample(frac=1, random_state=0).to_csv(tmp_path / "metadata.csv", index=False)
+    truth = pd.DataFrame({"treatment": [f"cpd{i}" for i in range(30)], "nM_value": 4.0})
+    truth.assign(gene_symbol=[f"G{i:02d}" for i in range(30)]).to_csv(
+        tmp_path / "truth.csv", index=False
+    )
+    command = ["evaluate", "compound-gene", "--embeddings", str(tmp_path / "openphenom.parquet")]
+    command += ["--metadata", str(tmp_path / "metadata.csv"), "--key", "well_id", "--no-page"]
+    command += ["--interactions", str(tmp_path / "truth.csv"), "--draws", "5"]
+    command += ["--controls", "Metadata_treatment=EMPTY_control", "--plate", "Metadata_plate"]
+    command += ["--experiment", "Metadata_experiment_name", "--well", "Metadata_address"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "openphenom: mean AP " in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out/perturbations.csv")
+    assert len(table) == 30
+    assert table["score"].mean() > 0.7
 
 
 @pytest.mark.parametrize("what", ["compare", "blocks", "genesets"])
