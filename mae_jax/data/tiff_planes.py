@@ -87,8 +87,8 @@ def read_tiff_regions(uris: Sequence[ImageURI]) -> list[np.ndarray]:
                 samples = int(np.prod(page.shape[2:], dtype=np.int64))
                 itemsize = np.dtype(page.dtype or object).itemsize
                 check_size(str(uri), height, width, height * width * samples * itemsize)
-                chunk = int(np.prod(page.chunks, dtype=np.int64))
-                check_size(str(uri), *page.chunks[:2], chunk * itemsize)
+                tile = [int(length) for length in page.chunks]
+                check_size(str(uri), tile[0], tile[1], int(np.prod(tile)) * itemsize)
                 if top + height > keyframe.imagelength or left + width > keyframe.imagewidth:
                     raise InputError(
                         f"{uri} is outside of the image of {keyframe.imagelength} × "

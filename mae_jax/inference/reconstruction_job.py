@@ -138,9 +138,11 @@ def _choose(index: Index, names: Sequence[str], count: int, seed: int) -> list[i
     rows: list[int] = []
     for name in names:
         plate, _, well = name.rpartition("/")
-        matches = table["Metadata_Well"] == normalize_well_name(well)
-        if plate:
-            matches &= table["Metadata_Plate"] == plate
+        matches = table["Metadata_Well"] == name  # a sample's name may be anything
+        if not matches.any():
+            matches = table["Metadata_Well"] == normalize_well_name(well)
+            if plate:
+                matches &= table["Metadata_Plate"] == plate
         if not matches.any():
             raise InputError(f"the index has no well '{name}'.")
         rows += [numbers[0] for numbers in table["rows"][matches]]

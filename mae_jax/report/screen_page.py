@@ -85,6 +85,7 @@ def write_screen_page(
         "projections": _projections(before, after, control),
         "grids": _grids(after if after is not None else before, control, quality),
         "corrected": after is not None,
+        "unit": "wells" if index is None or index.has_plates else "samples",
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mae_jax.report", "."), autoescape=True, trim_blocks=True

@@ -12,6 +12,9 @@ _BY_NAME = (
     (("er", "concanavalin", "endoplasm"), (0.1, 1.0, 0.35)),
     (("agp", "actin", "phalloidin", "golgi", "wga"), (1.0, 0.6, 0.05)),
     (("rna", "syto"), (0.9, 0.9, 0.15)),
+    (("red",), (1.0, 0.0, 0.0)),
+    (("green",), (0.0, 1.0, 0.0)),
+    (("blue",), (0.0, 0.0, 1.0)),
 )
 _OTHERS = ((0.2, 0.9, 1.0), (0.85, 0.3, 1.0), (0.6, 1.0, 0.2), (1.0, 0.55, 0.75), (0.5, 0.6, 0.8))
 _TRANSMITTED = ("bright", "phase", "dic", "bf")
@@ -21,6 +24,11 @@ _MASKED = (0.28, 0.28, 0.35)  # dark gray-blue of masked patches
 def is_transmitted(channel: str) -> bool:
     """Whether a channel's name means transmitted light, which false colors leave out."""
     return channel.lower().startswith(_TRANSMITTED)
+
+
+def are_colors(channels: Sequence[str]) -> bool:
+    """Whether the channels are those of a color image, which have one contrast in common."""
+    return {name.lower() for name in channels} == {"red", "green", "blue"}
 
 
 def channel_colors(channels: Sequence[str]) -> Float[np.ndarray, "channels 3"]:

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from mae_jax.viz.colors import contrast_limits, false_color, rescale_intensity
+from mae_jax.viz.colors import are_colors, contrast_limits, false_color, rescale_intensity
 
 QUALITY = 85  # of JPEG
 
@@ -43,7 +43,11 @@ def encode(
     """
     from PIL import Image
 
-    shown = rescale_intensity(small, contrast_limits(small) if limits is None else limits)
+    if limits is None:
+        limits = contrast_limits(small)
+        if are_colors(channels):
+            limits = np.tile([limits[:, 0].min(), limits[:, 1].max()], (len(small), 1))
+    shown = rescale_intensity(small, limits)
     if gray:
         picture = Image.fromarray((shown[0] * 255).astype(np.uint8))
     else:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from mae_jax.data.image_headers import jpeg2000_header, jpeg_header, png_header, read_npy
@@ -159,7 +159,7 @@ def _tiff_axes(file: "str | BytesIO") -> FileAxes:
 
     with tifffile.TiffFile(file) as tiff:
         axes = _axes_of_series(tiff)
-        keyframe = tiff.pages[0].keyframe
+        keyframe: Any = tiff.pages[0].keyframe
         return replace(axes, height=int(keyframe.imagelength), width=int(keyframe.imagewidth))
 
 
