@@ -54,7 +54,7 @@ class CommaList:
             ) from None
 
 
-def add_screen(parser: argparse.ArgumentParser, help_text: str = "") -> None:
+def add_screen(parser: argparse._ActionsContainer, help_text: str = "") -> None:
     """Declare the screen to read: positional, or `--index`; `screen` gives it."""
     text = help_text or "the screen's index, LoadData CSV or folder of images"
     parser.add_argument("screen", nargs="?", metavar="INDEX", help=text)

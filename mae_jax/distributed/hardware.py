@@ -2,7 +2,8 @@
 
 Peaks and bandwidths are per JAX device. Sources: Google's pages on the architecture of each TPU
 generation; NVIDIA's data sheets of the A100 80 GB, H100 and H200 (SXM), HGX B200 and GB200 NVL72,
-always without sparsity. Imports no JAX.
+L40S, L4, A10 and T4, and its white papers on Ampere, Ada and Blackwell for RTX cards, always
+without sparsity. Imports no JAX.
 """
 
 import math
@@ -104,6 +105,19 @@ _TABLE = (
                 chips_per_host=8),
     Accelerator("a100", ("a100",), 312e12, 80e9, 2039e9, 300e9, 25e9, link_domain=8,
                 chips_per_host=8),
+    # Cards on PCIe: tensor cores with sums in float32. The T4 has no bfloat16 and computes in
+    # float32 instead.
+    Accelerator("l40s", ("l40s",), 362e12, 48e9, 864e9, 32e9, 12.5e9, link_domain=8,
+                chips_per_host=8),
+    Accelerator("l4", ("nvidia l4",), 121e12, 24e9, 300e9, 32e9, 12.5e9, link_domain=8,
+                chips_per_host=8),
+    Accelerator("a10", ("nvidia a10",), 125e12, 24e9, 600e9, 32e9, 12.5e9, link_domain=8,
+                chips_per_host=8),
+    Accelerator("t4", ("tesla t4",), 8.1e12, 16e9, 320e9, 16e9, 12.5e9, link_domain=8),
+    Accelerator("rtx6000ada", ("rtx 6000 ada",), 364e12, 48e9, 960e9, 32e9, 12.5e9, link_domain=8),
+    Accelerator("rtx5090", ("rtx 5090",), 209.5e12, 32e9, 1792e9, 64e9, 12.5e9, link_domain=8),
+    Accelerator("rtx4090", ("rtx 4090",), 165.2e12, 24e9, 1008e9, 32e9, 12.5e9, link_domain=8),
+    Accelerator("rtx3090", ("rtx 3090",), 71e12, 24e9, 936e9, 32e9, 12.5e9, link_domain=8),
 )  # fmt: skip
 ACCELERATORS = {accelerator.name: accelerator for accelerator in reversed(_TABLE)}
 TPUS = tuple(name for name, accelerator in ACCELERATORS.items() if accelerator.tpu)

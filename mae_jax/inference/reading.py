@@ -123,16 +123,31 @@ def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, 
     pixels = read_site(plan.index, row, channels)
     if recipe is not None:
         pixels = recipe.prepare(pixels)
-    height, width = pixels.shape[1:]
-    crop = plan.crop or encoder.preprocessing.crop
-    if not encoder.params:  # a baseline has no training size, so a small field will do
-        crop = min(crop, height, width)
     try:
-        in_grid = recipe is not None and recipe.tiling == "grid"
-        offsets = (grid_offsets if in_grid else tile_offsets)(height, width, crop)
+        crop, offsets = crop_corners(encoder, *pixels.shape[1:], crop=plan.crop)
     except InputError as error:
         raise InputError(f"{plan.index.describe(row)}: {error}") from None
     return SiteImage(str(plan.index.table["Metadata_Site"].iat[row]), pixels, offsets, crop)
+
+
+def crop_corners(
+    encoder: Encoder, height: int, width: int, *, crop: int | None = None
+) -> tuple[int, Int[np.ndarray, "crops 2"]]:
+    """The side of the crops that an encoder takes of a field, and their corners (row, column).
+
+    Args:
+      encoder: with its recipe, which says how fields are tiled.
+      height, width: of the field in pixels.
+      crop: the side; None for that of the encoder's training.
+
+    Raises:
+      InputError: the field is smaller than a crop.
+    """
+    crop = crop or encoder.preprocessing.crop
+    if not encoder.params:  # a baseline has no training size, so a small field will do
+        crop = min(crop, height, width)
+    in_grid = encoder.recipe is not None and encoder.recipe.tiling == "grid"
+    return crop, (grid_offsets if in_grid else tile_offsets)(height, width, crop)
 
 
 def _checked(well: Well, channels: tuple[str, ...], sites: list[SiteImage]) -> WellImages:
