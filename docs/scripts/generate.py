@@ -8,6 +8,7 @@ their last execution (`make tutorials`). None of these pages is under version co
 import argparse
 import importlib
 import inspect
+import itertools
 import pkgutil
 import re
 import sys
@@ -36,60 +37,73 @@ def write(path: str, text: str) -> None:
 # Commands
 
 
-def options_table(parser: argparse.ArgumentParser) -> str:
-    """A table of a parser's own arguments: name, value, default and meaning."""
-    rows = []
-    for action in parser._actions:
-        hidden = action.help == argparse.SUPPRESS
-        if hidden or isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
-            continue
-        names = ", ".join(f"`{name}`" for name in action.option_strings)
-        metavar = action.metavar if isinstance(action.metavar, str) else None
-        if not names:
-            names = f"`{metavar or action.dest}`"
-        value = ""
-        if action.option_strings and action.nargs != 0:
-            value = metavar or (
-                "{" + ",".join(map(str, action.choices)) + "}"
-                if action.choices
-                else action.dest.upper()
-            )
-        meaning = " ".join(((action.help or "") % _values(action, parser)).split())
-        if action.required and action.option_strings:
-            meaning = f"**required**; {meaning}"
-        rows.append(f"| {names} | {code(value)} | {cell(meaning)} |")
-    if not rows:
-        return ""
-    return "\n".join(["| option | value | meaning |", "|---|---|---|", *rows, ""])
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A parser's own arguments by group, as lists of definitions."""
+    for group in parser._action_groups:
+        shown = [
+            action
+            for action in group._group_actions
+            if action.help != argparse.SUPPRESS
+            and not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
+        ]
+        if shown:
+            title = str(group.title or "options")
+            yield f"**{title[0].upper()}{title[1:]}**\n"
+            yield from (definition(action, parser) for action in shown)
+
+
+def definition(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """One argument: its names and value, and what it means."""
+    metavar = action.metavar if isinstance(action.metavar, str) else None
+    if not action.option_strings:
+        head = metavar or action.dest
+    elif action.nargs == 0:
+        head = ", ".join(action.option_strings)
+    else:
+        choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else ""
+        head = f"{', '.join(action.option_strings)} {metavar or choices or action.dest.upper()}"
+    meaning = text(" ".join(((action.help or "") % _values(action, parser)).split()))
+    required = action.required and action.option_strings
+    parts = [*["required"] * bool(required), *[meaning] * bool(meaning)]
+    return f"`{head}`\n:   {'; '.join(parts) or '–'}\n"
 
 
 def _values(action: argparse.Action, parser: argparse.ArgumentParser) -> dict[str, object]:
     return {**vars(action), "prog": parser.prog}
 
 
-def cell(text: str) -> str:
-    """Text as the cell of a Markdown table."""
-    return re.sub(r"([|<>*_])", r"\\\1", text.replace("**required**", "\0")).replace(
-        "\0", "**required**"
+def text(words: str) -> str:
+    """Plain words as Markdown: nothing in them is markup but code between backquotes."""
+    parts = re.split(r"(`[^`]*`)", words)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\\|<>*_\[\]])", r"\\\1", part)
+        for part in parts
     )
 
 
-def code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|") if text else ""
+def code(words: str) -> str:
+    return f"`{words}`".replace("|", "\\|") if words else ""
+
+
+def epilog(words: str) -> Iterator[str]:
+    """The text below a command's options: indented lines are commands, the others prose."""
+    for indented, lines in itertools.groupby(
+        words.splitlines()[1:], lambda line: line.startswith(" ") or not line
+    ):
+        block = "\n".join(lines)
+        if block.strip():
+            yield f"```sh\n{inspect.cleandoc(block)}\n```\n" if indented else f"{text(block)}\n"
 
 
 def parser_page(parser: argparse.ArgumentParser, level: int = 1) -> Iterator[str]:
     """The Markdown of a command and of its sub-commands."""
     yield f"{'#' * level} {parser.prog}\n"
     if parser.description:
-        yield f"{parser.description.strip()}\n"
+        words = parser.description.strip()
+        yield f"{text(words[0].upper() + words[1:])}\n"
     if parser.epilog:
-        heading, _, example = parser.epilog.partition("\n")
-        if heading.startswith("example"):
-            yield f"```sh\n{inspect.cleandoc(example)}\n```\n"
-        else:
-            yield f"{parser.epilog.strip()}\n"
-    yield options_table(parser)
+        yield from epilog(parser.epilog)
+    yield from options(parser)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child in dict.fromkeys(action.choices.values()):
@@ -98,10 +112,10 @@ def parser_page(parser: argparse.ArgumentParser, level: int = 1) -> Iterator[str
 
 def commands() -> None:
     listing = ["# Commands\n", "| command | what it does |", "|---|---|"]
-    for name, text in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         page = "\n".join(parser_page(command_parser(name)))
         write(f"reference/commands/mae-jax-{name}.md", page)
-        listing.append(f"| [`mae-jax {name}`](mae-jax-{name}.md) | {cell(text)} |")
+        listing.append(f"| [`mae-jax {name}`](mae-jax-{name}.md) | {text(summary)} |")
     write("reference/commands/index.md", "\n".join(listing) + "\n\n" + STATUSES)
 
 
@@ -178,7 +192,7 @@ def python() -> None:
     for name in PACKAGES:
         write(f"reference/python/{name}.md", python_page(name))
         first = (inspect.getdoc(importlib.import_module(name)) or "").partition("\n\n")[0]
-        listing.append(f"| [`{name}`]({name}.md) | {cell(' '.join(first.split()))} |")
+        listing.append(f"| [`{name}`]({name}.md) | {text(' '.join(first.split()))} |")
     write("reference/python/index.md", "\n".join(listing) + "\n")
 
 
@@ -197,12 +211,11 @@ def config_keys() -> None:
         table = key.name.partition(".")[0] if "." in key.name else "Top level"
         if table != section:
             section = table
-            head = f"\n## {table}\n"
-            lines += [head, "| key | type | default | range | meaning |", "|---|---|---|---|---|"]
-        name = code(key.name) + (f" ({key.only_in})" if key.only_in else "")
-        default = code(key.default) if key.default else "required"
-        facts = [name, code(key.type), default, cell(key.range), cell(key.meaning)]
-        lines.append("| " + " | ".join(facts) + " |")
+            lines.append(f"## {table}\n")
+        default = f"default `{key.default}`" if key.default else "required"
+        facts = [f"`{key.type}`", default, *[text(key.range)] * bool(key.range)]
+        where = f" ({key.only_in})" * bool(key.only_in)
+        lines.append(f"`{key.name}`{where}\n:   {'; '.join(facts)}\n\n    {text(key.meaning)}\n")
     write("reference/config.md", "\n".join(lines) + "\n")
 
 
