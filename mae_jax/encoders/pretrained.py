@@ -8,6 +8,7 @@ from typing import Any
 
 from mae_jax.config import from_dict
 from mae_jax.encoders.hub import download_model
+from mae_jax.encoders.known_models import KNOWN_MODELS
 from mae_jax.encoders.run_checkpoint import load_checkpoint, split_reference
 from mae_jax.errors import InputError
 from mae_jax.files import read_json
@@ -41,9 +42,10 @@ def from_pretrained(
     """Read a model.
 
     Args:
-      path: the folder of a saved model; a training's work folder (its `model/`); a checkpoint of
-        a run ("runs/x@12000", "runs/x@best", "runs/x@latest"); a file or folder of PyTorch weights
-        (`mae_jax.networks.torch_import`); or "owner/name" on the Hugging Face hub.
+      path: the name of a published encoder (`encoders.known_models`), with the preprocessing of its
+        own recipe; the folder of a saved model; a training's work folder (its `model/`); a
+        checkpoint of a run ("runs/x@12000", "runs/x@best", "runs/x@latest"); a file or folder of
+        PyTorch weights (`mae_jax.networks.torch_import`); or "owner/name" on the Hugging Face hub.
       revision: a branch, tag or commit on the hub.
       channels: channel names of PyTorch weights, in the model's order; RGB models are adapted to
         that many. Saved models have their own.
@@ -66,6 +68,12 @@ def from_pretrained(
     file = Path(path)
     if (file / "model" / CONFIG).is_file() and not (file / WEIGHTS).is_file():
         file = file / "model"
+    if not file.exists() and str(path) in KNOWN_MODELS:
+        from mae_jax.encoders.published import published_model  # which reads files through this
+
+        _refuse_options(options, str(path))
+        known = KNOWN_MODELS[str(path)]
+        return published_model(known, known.recipe(), None, revision, channels)
     if not file.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or str(path).startswith("."):
             raise InputError(f"{path} does not exist; check the path.")

@@ -17,7 +17,8 @@ def feature_channels(encoder: Encoder, plan: EmbeddingPlan, pooling: str) -> tup
     black = 0 if encoder.recipe is None else encoder.recipe.pad_channels - len(channels)
     channels = (*channels, *(f"pad{number + 1}" for number in range(black)))
     number = len(channels)
-    if not number or not encoder.preprocessing.any_channels:
+    prepared = encoder.preprocessing
+    if not number or not (prepared.any_channels or prepared.bag_of_channels):
         return ()
     proportional = encoder.width(2 * number, pooling) == 2 * encoder.width(number, pooling)
     return channels if proportional else ()

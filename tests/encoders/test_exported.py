@@ -94,6 +94,7 @@ def test_the_torch_module_embeds_the_same(kind, tmp_path):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * max(1, scale))
 
 
+@pytest.mark.slow
 def test_the_torch_module_can_be_traced_for_onnx(tmp_path):
     torch = pytest.importorskip("torch")
     wanted = saved("dinov2", tmp_path / "model")

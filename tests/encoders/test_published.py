@@ -12,6 +12,7 @@ import tifffile
 import mae_jax
 from mae_jax.cli.main import main
 from mae_jax.data.index import Index
+from mae_jax.embeddings.manifest import NAME
 from mae_jax.encoders import known_models
 from mae_jax.encoders.known_models import KNOWN_MODELS, known_model
 from mae_jax.errors import InputError
@@ -83,8 +84,9 @@ def test_morphem_as_jump_lite_used_it_is_one_command(
     assert main([*words, "--out", str(out), "--batch-size", "3"]) == 0
     said = capsys.readouterr().err
     assert "channels: AGP = Phalloidin/WGA, DNA = Hoechst 33342, ER = ConA, Mito = " in said
-    _, features, _ = mae_jax.read_embeddings(out)
+    _, features, names = mae_jax.read_embeddings(out)
     assert features.shape == (2, 5 * 16)
+    assert (names[0], names[-1]) == ("Image_MAE_Phalloidin-WGA_0000", "Image_MAE_SYTO-14_0015")
     # The same by hand: sites standardized, tiles side by side, the median of all tiles of a well.
     encoder = mae_jax.load_encoder(file, recipe="morphem/jump-lite")
     index = Index.read(screen)
@@ -99,13 +101,14 @@ def test_morphem_as_jump_lite_used_it_is_one_command(
             vectors += [np.asarray(encoder.embed(t, pooling="channel"))[0] for t in tiles]
         assert len(vectors) == 8
         np.testing.assert_allclose(features[well], np.median(vectors, axis=0), atol=1e-4)
-    job = json.loads((out / "manifest.json").read_text())["job"]
+    job = json.loads((out / NAME).read_text())["job"]
     assert job["recipe"] == {
         "name": "jump-lite", "clip": None, "eight_bit": False, "standard_scale": True,
         "pad_channels": 0, "tiling": "grid", "aggregation": "median",
     }  # fmt: skip
     assert (job["encoder"], job["pooling"], job["crop"]) == ("morphem", "channel", SIDE)
     # Another recipe is another job.
+    assert mae_jax.from_pretrained("morphem").preprocessing == model.recipes[0].preprocessing
     words[4] = "own"
     assert main([*words, "--out", str(out)]) == 2
     assert "was made with another" in capsys.readouterr().err
