@@ -281,6 +281,10 @@ def test_ome_zarr_with_depth_and_without_names(tmp_path: Path) -> None:
     index = open_screen(str(tmp_path / "one.zarr"), plane=2, channel_names=["blue", "red"])
     assert index.channels == ("blue", "red")
     assert np.array_equal(read_site(index, 1), pixels[1, 0, :, 2])
+    highest = open_screen(str(tmp_path / "one.zarr"), plane="max")
+    assert np.array_equal(read_site(highest, 1), pixels[1, 0].max(axis=1))
+    mean = open_screen(str(tmp_path / "one.zarr"), plane="mean")
+    assert np.array_equal(read_site(mean, 0), np.rint(pixels[0, 0].mean(axis=1)))
     attributes = tmp_path / "one.zarr" / "A" / "1" / "0" / ".zattrs"
     said = json.loads(attributes.read_text())
     del said["omero"]

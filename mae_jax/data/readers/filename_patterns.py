@@ -96,6 +96,27 @@ PATTERNS = {
             ),
             title="names as in CellProfiler's SBS example, such as Channel2-01-A-01.tif",
         ),
+        # BioTek Cytation (Gen5): B2_01_1_3_DAPI_001.tif (well, read, channel's number, field, time)
+        Pattern(
+            "cytation",
+            re.compile(
+                r"(?:^|/)(?P<well>(?:[A-P]|A[A-F])\d{1,2})_\d{2}_\d{1,2}(?:Z(?P<z>\d+))?_"
+                r"(?P<site>\d+)_(?P<channel>[^/_]+)_(?P<time>\d{3})\.tiff?$",
+                re.IGNORECASE,
+            ),
+            title="a folder of BioTek Cytation (Gen5)",
+        ),
+        # GE IN Cell: B - 02(fld 3 wv DAPI - DAPI z 1).tif
+        Pattern(
+            "incell",
+            re.compile(
+                r"(?:^|/)(?P<row>[A-P]|A[A-F]) - (?P<column>\d{1,2})\(fld (?P<site>\d+)"
+                r" wv (?P<channel>[^/)]+?)(?: - [^/)]*?)?(?: z (?P<z>\d+))?"
+                r"(?: time (?P<time>\d+)[^/)]*)?\)\.tiff?$",
+                re.IGNORECASE,
+            ),
+            title="a folder of GE IN Cell",
+        ),
         # RxRx1: images/HUVEC-1/Plate1/M23_s2_w3.png
         Pattern(
             "rxrx1",

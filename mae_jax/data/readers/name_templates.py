@@ -130,7 +130,7 @@ _PREFIXES = {
 _BY_PREFIX = {prefix: field for field, names in _PREFIXES.items() for prefix in names}
 _STAIN = re.compile(
     r"dna|dapi|hoechst.*|er|rna|agp|mito.*|actin|golgi|phalloidin.*|cona|wga|syto.*|gfp|egfp|rfp|"
-    r"yfp|cfp|mcherry|tdtomato|cy[357]|fitc|tritc|a?f?\d{3}|alexa.*|tubulin|nuclei|nucleus|bf|"
+    r"yfp|cfp|mcherry|tdtomato|cy[357]|fitc|tritc|(?:af)?[3-7]\d{2}|alexa.*|tubulin|nuclei|nucleus|bf|"
     r"brightfield.*|phase.*|dic|tl|trans.*",
     re.IGNORECASE,
 )
@@ -172,6 +172,13 @@ def guess_template(paths: Sequence[str]) -> str | None:
     stains = [number for number, column in enumerate(columns) if _are_stains(column)]
     if stains and not fields[stains[-1]]:
         fields[stains[-1]] = _field("channel", taken)
+        names = columns[stains[-1]]
+        for number, column in enumerate(columns):  # a channel's number beside its name
+            one_to_one = (
+                len(set(column)) == len(set(names)) == len({*zip(column, names, strict=True)})
+            )
+            if not fields[number] and one_to_one and len(names) > len(set(names)):
+                fields[number] = "*"
     for known_only in (True, False):  # numbers behind known letters choose their fields first
         for number, column in enumerate(columns):
             if not fields[number]:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mae_jax.data import image_uri, metadata
+from mae_jax.data.image_uri import PROJECTIONS
 from mae_jax.data.index import Index
 from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source
 from mae_jax.data.storage import exists, list_remote, read_bytes
@@ -45,7 +46,7 @@ def read_ome_zarr(
     plates: Sequence[str] = (),
     channel_names: Sequence[str] = (),
     metadata_value: Mapping[str, str] | None = None,
-    plane: int | None = None,
+    plane: int | str | None = None,
     time: int | None = None,
     threads: int = 16,
 ) -> Index:
@@ -56,7 +57,8 @@ def read_ome_zarr(
       plates: paths below `root`; empty where `root` is the plate.
       channel_names: names in place of the labels, in the channels' order.
       metadata_value: metadata columns set to one value for all rows.
-      plane, time: z-plane and time point (from 0), where the images have several.
+      plane, time: z-plane and time point (from 0), where the images have several; as plane also
+        'max' or 'mean', for a projection made while reading.
       threads: metadata files read at once.
 
     Raises:
@@ -176,7 +178,7 @@ def _channels(
     image_path: str,
     image: Attributes,
     channel_names: Sequence[str],
-    plane: int | None,
+    plane: int | str | None,
     time: int | None,
 ) -> tuple[list[str], list[str]]:
     shown = redact_credentials(posixpath.join(root, image_path))
@@ -192,8 +194,9 @@ def _channels(
     sizes = dict(zip(axes, shape, strict=True))
     for axis, chosen, option in (("z", plane, "--plane"), ("t", time, "--time")):
         if sizes.get(axis, 1) > 1 and chosen is None:
+            more = ", or --plane max or mean to project them" if axis == "z" else ""
             raise InputError(
-                f"{shown} has {sizes[axis]} {axis} positions; choose one with {option}."
+                f"{shown} has {sizes[axis]} {axis} positions; choose one with {option}{more}."
             )
     labels = [c.get("label") for c in image.get("omero", {}).get("channels", [])]
     count = sizes.get("c", 1)
@@ -203,13 +206,15 @@ def _channels(
             f"{shown} has {count} channels and {len(names)} names; "
             "give one each with --channel-names."
         )
-    selected = {"z": plane or 0, "t": time or 0}
+    project = f"&project={plane}" if plane in PROJECTIONS and sizes.get("z", 1) > 1 else ""
+    z = "*" if project else 0 if isinstance(plane, str) else plane or 0
+    selected: dict[str, int | str] = {"z": z, "t": time or 0}
     if count > 1000:
         raise InputError(f"{shown} claims {count} channels.")
     images = []
     for channel in range(count):
         cell = [channel if axis == "c" else selected.get(axis, 0) for axis in axes[:-2]]
-        images.append(f"{array}#index={','.join(map(str, cell))}")
+        images.append(f"{array}#index={','.join(map(str, cell))}{project}")
     return names, images
 
 
@@ -237,8 +242,11 @@ def _matches(source: Source) -> float:
 
 
 def _read(path: str, options: ReadOptions) -> Index:
-    if isinstance(options.plane, str):
-        raise InputError(f"--plane is '{options.plane}'; OME-Zarr has numbered planes, from 0.")
+    if isinstance(options.plane, str) and options.plane not in PROJECTIONS:
+        raise InputError(
+            f"--plane is '{options.plane}'; OME-Zarr has numbered planes, from 0, and max or mean "
+            "project them."
+        )
     return read_ome_zarr(
         path,
         plates=find_plates(path),

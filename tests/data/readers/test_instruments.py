@@ -139,3 +139,22 @@ def test_sbs(tmp_path: Path) -> None:
     assert index.table["Metadata_Well"].tolist() == ["A01", "A02", "H12"]
     assert index.table["Metadata_Plate"].tolist() == ["ExampleSBSImages"] * 3
     assert read_site(index, 2, ["Ch2", "Ch1"])[:, 0, 0].tolist() == [23, 13]
+
+
+def test_cytation_and_in_cell(tmp_path: Path) -> None:
+    for well in ("B2", "C11"):
+        for number, channel in enumerate(("DAPI", "Texas Red"), start=1):
+            image = np.full((4, 5), 10 * number + len(well), np.uint16)
+            for name in (
+                f"cytation/230101_P1/{well}_01_{number}_3_{channel}_001.tif",
+                f"incell/P2/{well[0]} - {int(well[1:]):02d}(fld 3 wv {channel} - {channel}).tif",
+            ):
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(tmp_path / name, image)
+    for folder, plate in (("cytation", "230101_P1"), ("incell", "P2")):
+        index = open_screen(str(tmp_path / folder))
+        assert index.channels == ("DAPI", "Texas Red")
+        assert index.table["Metadata_Plate"].tolist() == [plate] * 2
+        assert index.table["Metadata_Well"].tolist() == ["B02", "C11"]
+        assert index.table["Metadata_Site"].tolist() == ["3", "3"]
+        assert read_site(index, 1, ["Texas Red"])[0, 0, 0] == 23

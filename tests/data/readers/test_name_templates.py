@@ -42,6 +42,10 @@ def _png(path: Path, value: int) -> None:
             "s_{Metadata_Well}_{channel}_{Metadata_Site}.tif",
         ),
         (["A01-DNA.tif", "A01-ER.tif"], "{Metadata_Well}-{channel}.tif"),
+        (  # the channel's number stands beside its name
+            ["x_B2_1_1_DAPI.tif", "x_B2_2_1_GFP.tif", "x_B3_1_2_DAPI.tif", "x_B3_2_2_GFP.tif"],
+            "x_{Metadata_Well}_*_{Metadata_Site}_{channel}.tif",
+        ),
         (["img001_DAPI.tif", "img002_GFP.tif"], "img{sample}_{channel}.tif"),
         (["cat/001.png", "dog/002.png"], None),
         (["A01_DNA.tif", "B02_DNA_2.tif"], None),
