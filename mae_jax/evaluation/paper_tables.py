@@ -227,6 +227,7 @@ td:first-child, td:nth-child(2), td:last-child { text-align: left }
 th:first-child, th:nth-child(2), th:last-child { text-align: left }
 @media print { body { max-width: none; margin: 0 } .wide { overflow: visible }
   table { font-size: 8px } td, th { padding: .1rem .25rem }
+  h2, h2 + p { break-after: avoid } tr, img { break-inside: avoid }
   tr.ours { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 tr.ours { background: var(--ours); font-weight: 600 }
 img { max-width: 100%; background: #fff; border-radius: 6px } li { overflow-wrap: anywhere }

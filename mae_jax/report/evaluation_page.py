@@ -77,6 +77,7 @@ class _Screen:
     map_of: int = 0
     clusters: list[dict[str, Any]] = field(default_factory=list)
     projections: list[tuple[str, str]] = field(default_factory=list)
+    projection: str = ""
     projected: str = ""
     plates: list[tuple[str, str]] = field(default_factory=list)
     plates_left_out: int = 0
@@ -241,7 +242,7 @@ def _add_projections(
         if len(sample) < 3:
             continue
         coordinates, used = project_2d(sample.features, method)
-        shown.projected = f"{used}, {len(sample):,} of {len(profiles):,} wells"
+        shown.projected += f"{shown.projected and ', '}{len(sample):,} wells {words}"
         plates = _plate_names(sample, wells.schema).tolist()
         controls = scored_wells.control_rows(sample, wells.schema)
         labels = sample.metadata[wells.schema.perturbation].astype(str).to_numpy(dtype=object)
@@ -256,6 +257,7 @@ def _add_projections(
         ):
             figure = evaluation_plots.projection(coordinates, values, background=below)
             shown.projections.append((title, inline_svg(figure)))
+        shown.projection = used
 
 
 def _some_plates(profiles: Profiles, wells: ScoredWells) -> Profiles:

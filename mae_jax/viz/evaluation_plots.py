@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from mae_jax.viz.plots import FAINT, INK, PALETTE, blank_panels
+from mae_jax.viz.plots import FAINT, PALETTE, blank_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_FRAME = "#111111"  # on the white middle of a map, also in dark pages
 SOFT = "#8795a3"  # what is in the background, in light and in dark
 _MANY_COLORS = (
     "#0b6e4f", "#c8553d", "#6c5b7b", "#2f6690", "#b58900", "#3aa6a0", "#9a6bd0", "#7a8f2e",
@@ -115,7 +116,7 @@ def similarity_map(
         if end - start > 1:
             side = int(end - start)
             corner = (float(start) - 0.5, float(start) - 0.5)
-            axes.add_patch(Rectangle(corner, side, side, fill=False, ec=INK, lw=1))
+            axes.add_patch(Rectangle(corner, side, side, fill=False, ec=_FRAME, lw=1))
     if 0 < len(labels) <= 40:
         names = [labels[i] for i in order]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
