@@ -11,7 +11,7 @@ METHODS = {
     "full": "the linear probe, then all parameters together with it, early blocks more slowly",
 }
 # Learning rates by method, of AdamW with a cosine.
-RATES = {"linear": 1e-2, "attentive": 1e-3, "lora": 1e-3, "full": 1e-4}
+RATES = {"linear": 1e-3, "attentive": 1e-3, "lora": 1e-3, "full": 1e-4}
 
 
 @schema

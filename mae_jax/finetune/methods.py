@@ -44,7 +44,7 @@ class Method:
 def linear_outputs(
     head: Head, features: Float[Array, "batch dim"]
 ) -> Float[Array, "batch outputs"]:
-    """A linear layer on features that are standardized as in training.
+    """A linear layer on features that are centred and scaled as in training.
 
     It is affine: the output of a mean embedding is the mean of the crops' outputs.
     """
@@ -54,14 +54,16 @@ def linear_outputs(
 
 
 def linear_head(features: Float[np.ndarray, "sites dim"], outputs: int) -> Head:
-    """The linear layer before training: all weights are zero."""
-    scale = features.std(axis=0)
+    """The linear layer before training: all weights are zero.
+
+    All features have one scale: their own would blow up those that hardly vary.
+    """
+    scale = max(float(np.sqrt(features.var(axis=0).mean())), 1e-6)
     return {
         "kernel": jnp.zeros((features.shape[1], outputs)),
         "bias": jnp.zeros(outputs),
         "mean": jnp.asarray(features.mean(axis=0)),
-        # Features that do not vary must not be blown up.
-        "scale": jnp.asarray(np.maximum(scale, 1e-3 * max(float(scale.max()), 1e-6))),
+        "scale": jnp.asarray(scale, jnp.float32),
     }
 
 

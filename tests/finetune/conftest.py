@@ -65,7 +65,7 @@ def tiny_encoder() -> MAEEncoder:
 @pytest.fixture(scope="session")
 def settings() -> dict[str, object]:
     """Settings with which a fine-tuning takes seconds."""
-    return {"steps": 60, "batch": 16, "every": 20}
+    return {"steps": 60, "batch": 16, "every": 20, "lr": 1e-2}
 
 
 @pytest.fixture
