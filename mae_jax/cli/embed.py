@@ -22,6 +22,7 @@ EXAMPLE = """\
   mae-jax embed --encoder runs/mine/model --index index.parquet --out s3://bucket/mine \\
       --task 3/64 --batch-size 256
   mae-jax embed --encoder runs/mine/model --index index.parquet --out mine.h5ad --pooling channel
+  mae-jax embed --encoder runs/mine/model --index index.parquet --out cells/mine --cells nuclei
 `pandas.read_parquet("embeddings/mine")` reads the folder: one table per plate. The features are
 Image_MAE_0000, … (with --pooling channel Image_MAE_DNA_0000, …): give pycytominer
 image_features=True, or their names. Names that begin with "_" are the job's own.
@@ -66,6 +67,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--channels", type=comma_list, action="extend", metavar="NAME[=CHANNEL],…", help=channels)
     add("--crop", type=int, help="crop side in pixels (default: that of the encoder's training)")
+    cells = (
+        "one crop around each cell: 'nuclei' detects them on the DNA stain; or a table with plate, "
+        "well, site, y and x in pixels; or label images, masks/{Metadata_Well}_{Metadata_Site}.tif"
+        ". Writes OUT_cells.h5ad, one row per cell; a well is the mean of its cells"
+    )
+    add("--cells", metavar="SOURCE", help=cells)
+    add("--nucleus-diameter", type=float, metavar="PIXELS", help="of a usual nucleus, for "
+        "--cells nuclei (default: from each image)")  # fmt: skip
     add("--task", metavar="I/N", help="do slice I of N of the shards, counted from 0")
     tasks = "the number of tasks, if the launcher does not export it"
     add("--num-tasks", type=int, metavar="N", help=tasks)
@@ -89,7 +98,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Load encoder and index, and do this process's slice."""
+    from mae_jax.data.cells import open_cells
     from mae_jax.data.readers.open_screen import open_screen
+    from mae_jax.embeddings.cells import write_cells
     from mae_jax.embeddings.manifest import delete_embeddings
     from mae_jax.embeddings.table_files import export_embeddings, split_ending
     from mae_jax.encoders import load_encoder
@@ -116,6 +127,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         delete_embeddings(folder)
     if args.dry_run:
         return _dry_run(args, encoder, index, task)
+    cells = None
+    if args.cells is not None:
+        cells = open_cells(args.cells, index, diameter=args.nucleus_diameter)
     report = embed_index(
         encoder,
         index,
@@ -126,6 +140,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         task=task,
         channels=args.channels,
         crop=args.crop,
+        cells=cells,
         wells_per_shard=args.wells_per_shard,
         save_crops=args.crops,
         save_tokens=args.tokens,
@@ -146,6 +161,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"no well could be embedded; {skipped} has the reasons.")
     if file is not None and report.complete:
         export_embeddings(folder, file)
+    if cells is not None and report.complete:
+        print(f"one row per cell: {write_cells(folder)}")
     print(args.out if report.complete else folder)
     return {"out": args.out, "folder": folder, **dataclasses.asdict(report)}
 

@@ -33,7 +33,8 @@ class CropArrayWriter:
 
     Contents: `embedding` (crops, features) float32; for each crop `well` (an index into the
     attribute `wells` of that array, which holds the `Metadata_*` values), `site` (an index into
-    the attribute `names` of that array, by well), `y` and `x`, the corner in pixels; and
+    the attribute `names` of that array, by well), `y` and `x`, the corner in pixels, and `label`,
+    its cell, if crops are of cells; and
     `tokens/<well number>` (crops, tokens, width) float32, tokens channel by channel.
     """
 
@@ -78,6 +79,7 @@ class CropArrayWriter:
         sites: Sequence[Sequence[str]],
         coordinates: Sequence[Int[np.ndarray, "crops 3"]],
         embeddings: Sequence[Float[np.ndarray, "crops features"]] | None,
+        labels: Sequence[Int[np.ndarray, " crops"]] = (),
     ) -> str:
         """Write the crops of all wells, and move the file to its name.
 
@@ -86,6 +88,7 @@ class CropArrayWriter:
           sites: for each well the names of its sites.
           coordinates: for each well and crop the index of its site, the row and the column.
           embeddings: for each well the embeddings of its crops; None to leave them out.
+          labels: for each well the cells that its crops are of, if they are of cells.
 
         Returns:
           The hash of its content, which belongs in the shard (`ShardRun.arrays_sha256`).
@@ -99,6 +102,8 @@ class CropArrayWriter:
         group.create_array("site", data=site, attributes={"names": [list(s) for s in sites]})
         group.create_array("y", data=np.ascontiguousarray(crops[:, 1]))
         group.create_array("x", data=np.ascontiguousarray(crops[:, 2]))
+        if labels:
+            group.create_array("label", data=np.concatenate(list(labels)).astype(np.int64))
         if embeddings:
             group.create_array("embedding", data=np.concatenate(list(embeddings)))
         self._zip.close()
@@ -144,8 +149,9 @@ def read_crops(
     """The embeddings of single crops of an embeddings folder, shard by shard.
 
     Yields:
-      A table with the `Metadata_*` strings of each crop's well and site, and the corner of the
-      crop in pixels (`y`, `x`); and the embeddings, row by row.
+      A table with the `Metadata_*` strings of each crop's well and site, the corner of the
+      crop in pixels (`y`, `x`), and `label`, its cell, if crops are of cells; and the embeddings,
+      row by row.
 
     Raises:
       InputError: the job was run without --crops, or a file is missing or damaged.
@@ -160,6 +166,8 @@ def read_crops(
             rows = [[*wells[w], names[w][s]] for w, s in zip(well[:], site[:], strict=True)]
             table = pd.DataFrame(rows, columns=[*group.attrs["columns"], "Metadata_Site"])
             table = table.assign(y=group["y"][:], x=group["x"][:])
+            if "label" in group:
+                table["label"] = group["label"][:]
             embeddings = group["embedding"][:]
         yield table, embeddings
 

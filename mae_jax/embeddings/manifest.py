@@ -33,6 +33,7 @@ _RESUMABLE_KEYS = {
     "channels_matched": "matching of channels",
     "outputs": "outputs",
     "recipe": "recipe",
+    "cells": "cells (--cells)",
 }
 
 

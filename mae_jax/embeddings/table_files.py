@@ -41,6 +41,7 @@ def write_table(
     metadata: pd.DataFrame,
     features: Float[np.ndarray, "rows features"],
     names: Sequence[str],
+    rows: Sequence[str] | None = None,
 ) -> Path:
     """Write one file (or Zarr folder), whole or not at all, by its ending.
 
@@ -49,6 +50,7 @@ def write_table(
       metadata: texts; columns of numbers are written as numbers, see `number_columns`.
       features: one row per row of `metadata`.
       names: of the features.
+      rows: the names of the rows in AnnData; None: their numbers.
 
     Raises:
       InputError: another ending.
@@ -62,9 +64,9 @@ def write_table(
             frame.to_csv(tmp_path, sep=separator, index=False)  # packed by its ending
     elif path.suffix == ".h5ad":
         with replacing(path) as tmp_path:
-            write_h5ad(tmp_path, metadata, features, names)
+            write_h5ad(tmp_path, metadata, features, names, rows)
     elif path.suffix == ".zarr":
-        write_zarr(path, metadata, features, names)
+        write_zarr(path, metadata, features, names, rows)
     else:
         texts = {name: metadata[name].astype(object).tolist() for name in metadata.columns}
         columns = [typed(values, number_type(str(n), values)) for n, values in texts.items()]

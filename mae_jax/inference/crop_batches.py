@@ -29,6 +29,7 @@ class WellAccumulator:
       embeddings: for every crop its embedding, NaN until it arrives; None before the first.
       tokens: for every crop its tokens, if they are kept.
       num_pending: how many crops have not arrived yet.
+      labels: the cell of every crop, if crops are taken around cells.
     """
 
     well: Well
@@ -38,6 +39,7 @@ class WellAccumulator:
     embeddings: Float[np.ndarray, "crops features"] | None = None
     tokens: Float[np.ndarray, "crops tokens width"] | None = None
     num_pending: int = 0
+    labels: Int[np.ndarray, " crops"] | None = None
 
     def add(
         self,
@@ -128,12 +130,22 @@ def make_batches(
 
 def _accumulator(images: WellImages) -> WellAccumulator:
     coordinates = [
-        np.concatenate([np.full((len(site.offsets), 1), number), site.offsets], axis=1)
+        np.concatenate(
+            [np.full((len(site.offsets), 1), number), site.offsets - site.margin], axis=1
+        )
         for number, site in enumerate(images.sites)
     ]
     crops = np.concatenate(coordinates).astype(np.int32)
     names = [site.name for site in images.sites]
-    return WellAccumulator(images.well, images.channels, names, crops, num_pending=len(crops))
+    labels = [site.labels for site in images.sites if site.labels is not None]
+    return WellAccumulator(
+        images.well,
+        images.channels,
+        names,
+        crops,
+        num_pending=len(crops),
+        labels=np.concatenate(labels) if labels else None,
+    )
 
 
 def _fill(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 
 from mae_jax.config import nearest
+from mae_jax.data.cells import CellSource
 from mae_jax.data.index import Index
 from mae_jax.embeddings.crop_arrays import arrays_problem
 from mae_jax.embeddings.manifest import (
@@ -53,6 +54,7 @@ def embed_index(
     task: TaskSlice | str | None = None,
     channels: Sequence[str] | None = None,
     crop: int | None = None,
+    cells: CellSource | None = None,
     wells_per_shard: int = WELLS_PER_SHARD,
     save_crops: bool = False,
     save_tokens: bool = False,
@@ -93,6 +95,9 @@ def embed_index(
         the encoder's AGP is the screen's WGA.
       crop: crop side in pixels; None for that of the encoder's training. (A baseline has none:
         fields smaller than its crop are taken whole.)
+      cells: where the cells are (`data.cells.open_cells`), for one crop around each instead of
+        crops that cover the sites. The embedding of every cell is kept (`write_cells` makes one
+        table of them); a well's is their mean.
       wells_per_shard: wells per shard, which is what a killed process loses at most.
       save_crops: also keep the embedding of every crop, in `_arrays/shard-*.zarr.zip`.
       save_tokens: also keep the tokens of every crop there (large: crops × tokens × width × 4 B).
@@ -119,10 +124,11 @@ def embed_index(
         task, _ = detect_task_slice()
     elif isinstance(task, str):
         task = parse_task_slice(task)
-    plan = make_plan(index, wells_per_shard, channels, crop)
+    plan = make_plan(index, wells_per_shard, channels, crop, cells)
     encoder.check_crop(plan.crop or encoder.preprocessing.crop)
     plan, width = resolve_channels(encoder, plan, pooling)
     store = OutputStore(out)
+    save_crops = save_crops or cells is not None
     outputs = [name for name, saved in (("crops", save_crops), ("tokens", save_tokens)) if saved]
     manifest = create_or_verify(
         store, _manifest(encoder, plan, pooling, block, outputs, batch_size)
@@ -343,6 +349,7 @@ def _manifest(
             # Absent where there is nothing to say, as in manifests of earlier versions.
             **({"channels_matched": renamed} if renamed else {}),
             **({"recipe": encoder.recipe.record()} if encoder.recipe is not None else {}),
+            **({"cells": plan.cells.record()} if plan.cells is not None else {}),
         },
         settings={"architecture": encoder.architecture(), "batch_size": batch_size},
         versions=package_versions(),

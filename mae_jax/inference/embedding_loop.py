@@ -27,6 +27,7 @@ from mae_jax.inference.reading import UnreadableWell, WellImages, prefetch
 
 # Columns that say what the embedding of a well was made of.
 SITES, CROPS = "Metadata_Site_Count", "Metadata_Crop_Count"
+CELLS = "Metadata_Cell_Count"  # instead of crops, where each is one cell
 MISSING_CHANNELS = "Metadata_Missing_Channels"
 MAX_IN_FLIGHT = 2  # batches that the devices may have before the oldest is collected
 
@@ -238,6 +239,7 @@ class EmbeddingLoop:
                     [well.sites for well in end.wells],
                     [well.coordinates for well in end.wells],
                     _crop_embeddings(end.wells) if self.save_crops else None,
+                    [well.labels for well in end.wells if well.labels is not None],
                 )
             except BaseException:
                 arrays.discard()
@@ -265,7 +267,8 @@ class EmbeddingLoop:
         """The columns that say what a well's embedding was made of; none in older formats."""
         if self.files.manifest.format < 3:
             return []
-        return [SITES, CROPS, *[MISSING_CHANNELS] * bool(self.usual_channels)]
+        count = CROPS if self.plan.cells is None else CELLS
+        return [SITES, count, *[MISSING_CHANNELS] * bool(self.usual_channels)]
 
     def _own_values(self, well: WellAccumulator) -> list[str]:
         missing = [name for name in self.usual_channels if name not in well.channels]

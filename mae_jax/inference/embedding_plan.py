@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from mae_jax.config import nearest
+from mae_jax.data.cells import CellSource
 from mae_jax.data.index import WELL, Index
 from mae_jax.errors import InputError
 
@@ -45,6 +46,7 @@ class EmbeddingPlan:
       channels: channels to read from every site, or None for all that it has.
       assigned: the encoder's name of a channel -> the screen's, where someone has said so.
       matched: the encoder's name -> the screen's, of all channels that were recognized.
+      cells: where the cells are, if crops are taken around them; None for crops that cover sites.
       crop: crop side in pixels, or None for that of the encoder's training.
     """
 
@@ -56,6 +58,7 @@ class EmbeddingPlan:
     crop: int | None = None
     assigned: Mapping[str, str] = field(default_factory=dict)
     matched: Mapping[str, str] = field(default_factory=dict)
+    cells: CellSource | None = None
 
     @property
     def num_wells(self) -> int:
@@ -100,6 +103,7 @@ def make_plan(
     wells_per_shard: int = 64,
     channels: Sequence[str] | None = None,
     crop: int | None = None,
+    cells: CellSource | None = None,
 ) -> EmbeddingPlan:
     """Plan the embedding of all wells of `index` in shards of `wells_per_shard`.
 
@@ -109,6 +113,7 @@ def make_plan(
       channels: channels to read from every site, by name; None for all that each site has.
         "AGP=WGA" says that the encoder's AGP is the screen's WGA.
       crop: crop side in pixels; None for that of the encoder's training.
+      cells: where the cells are, for one crop around each.
 
     Raises:
       InputError: the index has no wells, `wells_per_shard` or `crop` is not positive, or a channel
@@ -131,7 +136,9 @@ def make_plan(
     table, others = _without_case_twins(table, others)
     chosen = tuple(names) if len(names) > len(assigned) else None
     columns = (*WELL, *others)
-    return EmbeddingPlan(index, columns, table, wells_per_shard, chosen, crop, assigned)
+    return EmbeddingPlan(
+        index, columns, table, wells_per_shard, chosen, crop, assigned, cells=cells
+    )
 
 
 def _named(index: Index, channels: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -24,12 +24,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class SiteImage:
-    """One field of view: its name, its pixels, and the corners of its crops of `crop`² pixels."""
+    """One field of view: its name, its pixels, and the corners of its crops of `crop`² pixels.
+
+    Crops around cells may reach beyond the field: `pixels` then has `margin` more, mirrored, on
+    each side, and `labels` says which cell each crop is of.
+    """
 
     name: str
     pixels: Shaped[np.ndarray, "channels height width"]
     offsets: Int[np.ndarray, "crops 2"]
     crop: int
+    margin: int = 0
+    labels: Int[np.ndarray, " crops"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +129,11 @@ def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, 
     pixels = read_site(plan.index, row, channels)
     if recipe is not None:
         pixels = recipe.prepare(pixels)
+    if plan.cells is not None:
+        crop = plan.crop or encoder.preprocessing.crop
+        if not encoder.params:
+            crop = min(crop, *pixels.shape[1:])
+        return _around_cells(plan, row, pixels, crop)
     try:
         crop, offsets = crop_corners(encoder, *pixels.shape[1:], crop=plan.crop)
     except InputError as error:
@@ -150,9 +161,37 @@ def crop_corners(
     return crop, (grid_offsets if in_grid else tile_offsets)(height, width, crop)
 
 
+def _around_cells(
+    plan: EmbeddingPlan, row: int, pixels: Shaped[np.ndarray, "channels height width"], crop: int
+) -> SiteImage:
+    """A crop around each cell, in the middle of which the cell's center is."""
+    assert plan.cells is not None
+    cells = plan.cells.cells(plan.index, row)
+    height, width = pixels.shape[1:]
+    outside = ((cells.centers < 0) | (cells.centers >= (height, width))).any(axis=1)
+    if outside.any():
+        y, x = cells.centers[int(np.argmax(outside))]
+        raise InputError(
+            f"{plan.index.describe(row)}: a cell at row {y:g}, column {x:g} lies outside of the "
+            f"field of {height} × {width} pixels; check the units of the centers."
+        )
+    margin = min(crop // 2 + 1, height, width)
+    if margin <= crop // 2:
+        raise InputError(
+            f"{plan.index.describe(row)}: the field of {height} × {width} pixels is too small for "
+            f"crops of {crop} around its cells; choose a smaller --crop."
+        )
+    padded = np.pad(pixels, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric")
+    corners = np.rint(cells.centers).astype(np.int64) - crop // 2 + margin
+    name = str(plan.index.table["Metadata_Site"].iat[row])
+    return SiteImage(name, padded, corners, crop, margin, cells.labels)
+
+
 def _checked(well: Well, channels: tuple[str, ...], sites: list[SiteImage]) -> WellImages:
     if len({site.pixels.dtype for site in sites}) > 1:
         raise InputError("its sites have different pixel types.")
+    if not any(len(site.offsets) for site in sites):
+        raise InputError("it has no cells.")
     return WellImages(well, channels, sites)
 
 
