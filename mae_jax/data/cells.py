@@ -199,8 +199,8 @@ def read_cell_table(path: str | os.PathLike[str]) -> CellTable:
     keys = table.assign(Metadata_Well=wells)[list(_SITE)]
     by_site = {}
     sites: dict[tuple[str, str, str], list[int]] = {}
-    for number, key in enumerate(keys.to_numpy(str).tolist()):
-        sites.setdefault((key[0], key[1], key[2]), []).append(number)
+    for number, parts in enumerate(keys.to_numpy(str).tolist()):
+        sites.setdefault((parts[0], parts[1], parts[2]), []).append(number)
     for name_of_site, rows in sites.items():
         numbers = np.arange(1, len(rows) + 1)
         if labels is not None and np.isfinite(labels[rows]).all():
