@@ -59,13 +59,31 @@ def packages_of_extras() -> dict[str, set[str]]:
         condition = re.search(r"extra == ['\"](\w+)['\"]", requirement)
         if match is None or condition is None or condition[1] in ("test", "lint"):
             continue
-        packages.setdefault(condition[1], set()).add(_normalize(match[1]))
-        if match[2]:
-            inner.setdefault(condition[1], set()).update(match[2].split(","))
+        name, extras = _normalize(match[1]), (match[2] or "").split(",")
+        packages.setdefault(condition[1], set()).add(name)
+        if match[2] and name == "mae-jax":
+            inner.setdefault(condition[1], set()).update(extras)
+        elif match[2]:  # such as jax[cuda12]
+            packages[condition[1]].update(_packages_of_foreign_extras(name, extras))
     for _ in packages:  # as often as extras can be nested
         for extra, names in inner.items():
             packages[extra].update(*(packages.get(name, set()) for name in names))
     return packages
+
+
+def _packages_of_foreign_extras(package: str, extras: list[str]) -> set[str]:
+    """The distributions that extras of another package bring; none where it is not installed."""
+    try:
+        requirements = metadata.requires(package) or ()
+    except metadata.PackageNotFoundError:
+        return set()
+    names: set[str] = set()
+    for requirement in requirements:
+        match = re.match(r"[\w.-]+", requirement)
+        condition = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if match and condition and condition[1] in extras:
+            names.add(_normalize(match[0]))
+    return names
 
 
 def missing_of_extra(extra: str) -> set[str]:

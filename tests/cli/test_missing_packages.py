@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from mae_jax.cli import missing_packages
 from mae_jax.cli.main import main
 from mae_jax.cli.missing_packages import missing_package
 
@@ -21,6 +22,17 @@ def test_a_command_that_needs_more_names_its_own_extra():
     error = ModuleNotFoundError("No module named 'flax'", name="flax")
     assert "mae_jax[train]" in str(missing_package(error, "train"))
     assert "mae_jax[embed]" in str(missing_package(error, "embed"))
+
+
+def test_an_extra_brings_what_extras_of_its_packages_bring(monkeypatch):
+    requirements = {
+        "mae_jax": ['jax[cuda12]; extra == "cuda12"', 'mae_jax[embed]; extra == "cuda12"',
+                    'flax; extra == "embed"'],
+        "jax": ['jax-cuda12-plugin[with-cuda]<=1; extra == "cuda12"', 'libtpu; extra == "tpu"'],
+    }  # fmt: skip
+    monkeypatch.setattr(missing_packages.metadata, "requires", requirements.get)
+    packages = missing_packages.packages_of_extras()
+    assert packages["cuda12"] == {"jax", "jax-cuda12-plugin", "mae-jax", "flax"}
 
 
 def test_a_module_of_no_extra_is_a_defect():
