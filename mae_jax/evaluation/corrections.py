@@ -17,6 +17,7 @@ from mae_jax.errors import InputError
 from mae_jax.evaluation.affine_step import AffineStep, BatchTransform
 from mae_jax.evaluation.correction_spec import (
     CORRECTIONS,
+    DEFAULT,
     TABLE2,
     AffineSpec,
     HarmonySpec,
@@ -33,6 +34,7 @@ from mae_jax.evaluation.sources import Source
 
 __all__ = [
     "CORRECTIONS",
+    "DEFAULT",
     "TABLE2",
     "AffineSpec",
     "AffineStep",

@@ -74,6 +74,7 @@ def test_the_paper_protocol_flatters_tvn_on_noise(make_screen: Callable[..., Pro
             RetrievalSpec(
                 embeddings={"noise": screen},
                 schema=ColumnSchema(),
+                correction="tvn",
                 holdout_controls=fraction,
                 null_size=2000,
             )

@@ -15,7 +15,7 @@ from mae_jax.evaluation.chromosome_arms import (
     read_unexpressed,
 )
 from mae_jax.evaluation.columns import ReadOptions
-from mae_jax.evaluation.corrections import correct
+from mae_jax.evaluation.corrections import DEFAULT, correct
 from mae_jax.evaluation.holdout import (
     Holdout,
     correct_with_holdout,
@@ -118,7 +118,7 @@ class WellsSpec(Spec):
         str | None,
         Option(
             "group by this column (or plate, experiment) instead of the correction's own grouping; "
-            "TVN groups by experiment by default",
+            "the default correction and TVN group by experiment",
             metavar="COLUMN",
         ),
     ] = None
@@ -156,7 +156,7 @@ class ScoredWellsSpec(WellsSpec):
       holdout_plates: share of the plates, likewise.
     """
 
-    correction: Annotated[str, CORRECTION] = "tvn"
+    correction: Annotated[str, CORRECTION] = DEFAULT
     holdout_controls: Annotated[
         float,
         Option(

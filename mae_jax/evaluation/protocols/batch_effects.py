@@ -8,11 +8,11 @@ import pandas as pd
 
 from mae_jax.errors import InputError
 from mae_jax.evaluation.batch_mixing import batch_mixing
-from mae_jax.evaluation.corrections import correct
+from mae_jax.evaluation.corrections import DEFAULT, correct
 from mae_jax.evaluation.leakage import CHECKS, leakage
 from mae_jax.evaluation.neighbors import METRICS, neighbor_accuracy
 from mae_jax.evaluation.profiles import Profiles
-from mae_jax.evaluation.protocols.base import Progress, WellsSpec
+from mae_jax.evaluation.protocols.base import CORRECTION, Progress, WellsSpec
 from mae_jax.evaluation.protocols.option import Option
 from mae_jax.evaluation.results import Result
 
@@ -25,7 +25,7 @@ class TreatedWellsSpec(WellsSpec):
       correction: a correction or chain.
     """
 
-    correction: Annotated[str, Option("name of a correction, or a chain of them")] = "tvn"
+    correction: Annotated[str, CORRECTION] = DEFAULT
 
     def treated(self, profiles: Profiles) -> Profiles:
         """The corrected wells without negative controls."""

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import pandas as pd
 
 from mae_jax.errors import InputError
+from mae_jax.evaluation.corrections import DEFAULT
 from mae_jax.evaluation.gene_sets import recall_at_false_positives
 from mae_jax.evaluation.protocols.base import CORRECTION, MapSpec, Progress
 from mae_jax.evaluation.protocols.option import Option
@@ -28,7 +29,7 @@ class GeneSetsSpec(MapSpec):
 
     name: ClassVar[str] = "genesets"
     sets: Annotated[GeneSets, Option('JSON {"name": [genes]} or CSV set,gene', metavar="FILE")]
-    correction: Annotated[str, CORRECTION] = "tvn"
+    correction: Annotated[str, CORRECTION] = DEFAULT
 
 
 def run_gene_sets(spec: GeneSetsSpec, progress: Progress) -> Result:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 import pandas as pd
 
-from mae_jax.evaluation.corrections import correct
+from mae_jax.evaluation.corrections import DEFAULT, correct
 from mae_jax.evaluation.mechanism import AGGREGATES, mechanism_accuracy
 from mae_jax.evaluation.protocols.base import CORRECTION, Progress, WellsSpec
 from mae_jax.evaluation.protocols.option import Option
@@ -26,7 +26,7 @@ class MechanismSpec(WellsSpec):
     """
 
     name: ClassVar[str] = "mechanism"
-    correction: Annotated[str, CORRECTION] = "tvn"
+    correction: Annotated[str, CORRECTION] = DEFAULT
     compound: Annotated[str, Option("column of the compound, at any dose", metavar="COLUMN")] = (
         "Metadata_Compound"
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from mae_jax.evaluation.corrections import TABLE2, split_methods
+from mae_jax.evaluation.corrections import DEFAULT, TABLE2, split_methods
 from mae_jax.evaluation.model_comparison import compare_recall, probe_blocks
 from mae_jax.evaluation.profiles import Profiles
 from mae_jax.evaluation.protocols.base import CORRECTION, MapSpec, Progress
@@ -19,6 +19,13 @@ from mae_jax.evaluation.relationship_recall import recall
 from mae_jax.evaluation.relationships import Relationships
 from mae_jax.evaluation.results import Result
 
+CORRECTIONS_OPTION = Option(
+    "corrections or chains (see `mae-jax correct --help`), or all for Table 2's nine",
+    nargs="+",
+    metavar="NAME,…",
+    split=split_methods,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecallSpec(MapSpec):
@@ -30,15 +37,7 @@ class RecallSpec(MapSpec):
     """
 
     name: ClassVar[str] = "recall"
-    corrections: Annotated[
-        Sequence[str],
-        Option(
-            "corrections or chains (see `mae-jax correct --help`), or all for Table 2's nine",
-            nargs="+",
-            metavar="NAME,…",
-            split=split_methods,
-        ),
-    ] = ("tvn",)
+    corrections: Annotated[Sequence[str], CORRECTIONS_OPTION] = (DEFAULT,)
     random: Annotated[
         int | None, Option("add random embeddings of this width", parse=int, metavar="WIDTH")
     ] = None
@@ -49,7 +48,7 @@ class CompareSpec(MapSpec):
     """Paired comparison of the recall of two or more embeddings under one correction."""
 
     name: ClassVar[str] = "compare"
-    correction: Annotated[str, CORRECTION] = "tvn"
+    correction: Annotated[str, CORRECTION] = DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
