@@ -37,17 +37,17 @@ def published_model(
       InputError: the hub cannot be reached or does not have it, the file is of another
         architecture, or names of its channels are needed.
     """
-    if channels is None and known.channels is None:
-        count = len(vit_config(known.architecture).channels)
-        raise InputError(
-            f"the order of the {count} channels of {known.name} is not published; ask those who "
-            f"sent the weights, and give {count} names (`mae-jax convert PATH FOLDER --recipe "
-            f"{known.name}/{recipe.name} --channels A,B,…`)."
-        )
     file = _fetch(known, revision) if path is None else Path(path)
     if file.is_dir() and (file / CONFIG).is_file() and "kind" in read_json(file / CONFIG):
         config, params, saved = load_model(file)
         channels = channels or (saved.channels if known.channels is None else None)
+    elif channels is None and known.channels is None:
+        count = len(vit_config(known.architecture).channels)
+        raise InputError(
+            f"the order of the {count} channels of {known.name} is not published; ask those who "
+            f"sent the weights, and give {count} names (`mae-jax convert {file} FOLDER --recipe "
+            f"{known.name}/{recipe.name} --channels A,B,…`)."
+        )
     else:
         config, params = _import(known, weights_in(file) if file.is_dir() else file)
     _check(known, config, str(file))

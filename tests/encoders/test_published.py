@@ -16,6 +16,7 @@ from mae_jax.embeddings.manifest import NAME
 from mae_jax.encoders import known_models
 from mae_jax.encoders.known_models import KNOWN_MODELS, known_model
 from mae_jax.errors import InputError
+from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.registry import param_shapes
 from mae_jax.networks.torch_import import export_state_dict
 from mae_jax.networks.vit import config as vit_sizes
@@ -114,6 +115,37 @@ def test_morphem_as_jump_lite_used_it_is_one_command(
     assert "was made with another" in capsys.readouterr().err
 
 
+def test_openphenom_comes_from_the_hub_in_its_true_layout(hub, tmp_path, capsys) -> None:
+    """A torch pickle called model.safetensors, of the keys of the release."""
+    torch = pytest.importorskip("torch")
+    config = ParallelViTConfig(
+        patch=8, width=16, depth=1, heads=2, crop=16, channels=tuple("abcdef"),
+        bias_layout="legacy",
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    shapes = flatten_leaves(param_shapes(config))
+    params = unflatten({k: rng.normal(size=s.shape).astype("f4") for k, s in shapes.items()})
+    state = export_state_dict(params, config)
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    torch.save({"state_dict": tensors}, tmp_path / "release")
+    name = "recursionpharma/OpenPhenom"
+    hub.files[name, "model.safetensors"] = (tmp_path / "release").read_bytes()
+    assert main(["models", "openphenom"]) == 0
+    assert "here        False" in capsys.readouterr().out
+    encoder = mae_jax.load_encoder("openphenom", recipe="jump-lite")
+    assert main(["models", "openphenom"]) == 0
+    assert "here        True" in capsys.readouterr().out
+    assert encoder.preprocessing == known_model("openphenom").recipe("jump-lite").preprocessing
+    assert encoder.encoder_config.bias_layout == "legacy"
+    asked = len(hub.asked)
+    pixels = rng.integers(0, 255, (2, 5, 16, 16)).astype(np.uint8)
+    black = np.zeros((2, 1, 16, 16), np.uint8)
+    own = mae_jax.load_encoder("openphenom")
+    assert not any(request.startswith("GET /recursion") for request in hub.asked[asked:])
+    with_black = own.embed(np.concatenate([pixels, black], axis=1))
+    assert np.abs(np.asarray(with_black - own.embed(pixels))).max() > 1e-4  # it takes part
+
+
 def test_what_the_hub_does_not_give_is_one_sentence(hub, tmp_path, capsys) -> None:
     with pytest.raises(InputError) as error:
         mae_jax.load_encoder("morphem")
@@ -127,7 +159,7 @@ def test_what_the_hub_does_not_give_is_one_sentence(hub, tmp_path, capsys) -> No
         InputError, match=r"subcell is not on the hub: download it from https://czi"
     ):
         mae_jax.load_encoder("subcell")
-    with pytest.raises(InputError, match="order of the 5 channels of cell-dino-cp-s is not publ"):
+    with pytest.raises(InputError, match=r"cell-dino-cp-s is not on the hub: download .*ai\.meta"):
         mae_jax.load_encoder("cell-dino-cp-s")
     assert main(["embed", "--encoder", "morphen", "--index", "i", "--out", "o"]) == 2
     assert "did you mean 'morphem'?" in capsys.readouterr().err
@@ -168,6 +200,20 @@ def test_a_converted_model_takes_recipes_too(monkeypatch, tmp_path) -> None:
     assert with_recipe.recipe.aggregation == "median"
     with pytest.raises(InputError, match="is of the network 'vit', but openphenom of 'mae'"):
         mae_jax.load_encoder(tmp_path / "saved", recipe="openphenom/own")
+
+
+def test_channels_that_no_one_has_published_are_asked_for(monkeypatch, tmp_path, capsys) -> None:
+    _, _, state = tiny(monkeypatch, "cell-dino-cp-s")
+    file = write_state_dict(tmp_path / "weights.safetensors", state)
+    words = ["convert", str(file), str(tmp_path / "saved"), "--recipe", "cell-dino-cp-s/own"]
+    assert main(words) == 2
+    assert "order of the 5 channels of cell-dino-cp-s is not published" in capsys.readouterr().err
+    assert main([*words, "--channels", "DNA,ER"]) == 2
+    assert "takes 5 channels, but 2 are named (DNA, ER)" in capsys.readouterr().err
+    assert main([*words, "--channels", "DNA,ER,RNA,AGP,Mito"]) == 0
+    encoder = mae_jax.load_encoder(tmp_path / "saved", recipe="cell-dino-cp-s/own")
+    assert encoder.preprocessing.channels == ("DNA", "ER", "RNA", "AGP", "Mito")
+    assert encoder.default_pooling == "class"
 
 
 def test_sites_are_prepared_as_the_recipe_says() -> None:
