@@ -110,9 +110,6 @@ def _open_with_zarr(path: str, remote: Remote) -> ZarrHandle:
       InputError: its codec is unknown to both, or its only chunk is missing.
       MachineError: it is out of reach.
     """
-    import imagecodecs.numcodecs
-
-    imagecodecs.numcodecs.register_codecs(verbose=False)
     try:
         array = with_retries(lambda: _zarr_array(path), path, remote) if is_url(
             path
@@ -330,7 +327,9 @@ def _s3(path: str) -> dict[str, Any]:
 
 
 def _zarr_array(path: str) -> Any:
-    """The array at a URL of a protocol that fsspec knows, by zarr-python."""
+    """The array at a path, or a URL of a protocol that fsspec knows, by zarr-python."""
+    import imagecodecs.numcodecs
     import zarr
 
+    imagecodecs.numcodecs.register_codecs(verbose=False)
     return zarr.open_array(path, mode="r")

@@ -195,6 +195,7 @@ def read_folder(
                 f"images; choose another format ({', '.join(PATTERNS)}) or --pattern."
             )
         raise InputError(f"no file fits --pattern: {what_to_try(redact_credentials(root), paths)}")
+    _tell_plates_apart(rows, root)
     groups = {pattern.fields.get(group, group) for group in pattern.expression.groupindex}
     names: Mapping[str, str] | None = None
     if not channel_names and pattern.channel_names is not None:
@@ -209,6 +210,23 @@ def read_folder(
         plane=plane,
         time=time,
     )
+
+
+def _tell_plates_apart(rows: list[dict[str, str]], root: str) -> None:
+    """Names plates by their folders where the file names give several of them one name.
+
+    Some instruments write the type of the plate, not its barcode, into the file names.
+    """
+    first: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        key = tuple(row[f] for f in ("experiment", "plate", "well", "site", "channel", "z", "time"))
+        folder = row["path"].rpartition("/")[0]
+        if first.setdefault(key, folder) != folder:
+            break
+    else:
+        return
+    for row in rows:
+        row["plate"] = _folder_plate(row["path"], root)
 
 
 def _named(match: re.Match[str], path: str, root: str, fields: Mapping[str, str]) -> dict[str, str]:

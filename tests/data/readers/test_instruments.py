@@ -128,6 +128,16 @@ def test_yokogawa(tmp_path: Path) -> None:
     assert open_screen(str(tmp_path), plane=1).channels == ("DNA", "Ch2")
 
 
+def test_plates_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for number, plate in enumerate(("BC01", "BC02")):
+        (tmp_path / plate).mkdir()
+        name = "AssayPlate_Greiner_B03_T0001F001L01A01Z01C01.tif"
+        tifffile.imwrite(tmp_path / plate / name, np.full((4, 5), number, np.uint16))
+    index = open_screen(str(tmp_path))
+    assert index.table["Metadata_Plate"].tolist() == ["BC01", "BC02"]
+    assert read_site(index, 1)[0, 0, 0] == 1
+
+
 def test_sbs(tmp_path: Path) -> None:
     folder = tmp_path / "ExampleSBSImages"
     folder.mkdir()

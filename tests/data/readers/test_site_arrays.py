@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import fsspec
 import imagecodecs.numcodecs
 import numpy as np
 import pandas as pd
@@ -84,6 +85,18 @@ def test_sites_and_channels(tmp_path: Path, codec: str) -> None:
     assert np.abs(site - expected).max() <= (0 if codec == "zstd" else 80)
     batches = crop_batches(index, crop=32, batch=4, seed=0)
     assert next(iter(batches))["pixels"].shape == (4, 5, 32, 32)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "jpegxl"])
+def test_a_store_at_a_url(tmp_path: Path, codec: str) -> None:
+    path = _store(tmp_path, codec)
+    memory = fsspec.filesystem("memory")
+    url = f"memory://lite-{codec}"
+    memory.put(str(path), f"/lite-{codec}", recursive=True)
+    local, remote = open_screen(str(path)), open_screen(url)
+    assert remote.table["Metadata_Plate"].tolist() == local.table["Metadata_Plate"].tolist()
+    assert np.array_equal(read_site(remote, 1), read_site(local, 1))
+    memory.rm(f"/lite-{codec}", recursive=True)
 
 
 def test_metadata_in_parquet_name_the_controls(tmp_path: Path) -> None:
