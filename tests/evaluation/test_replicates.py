@@ -120,8 +120,7 @@ def test_inert_perturbations_are_not_significant(method: str, plate_effect: floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plate_effect", [0.0, 2.0])
-@pytest.mark.parametrize("method", CORRECTIONS)
+@pytest.mark.parametrize(("method", "plate_effect"), [("none", 0.0), ("tvn", 0.0), *OFFSETS])
 def test_p_values_are_calibrated_at_size(method: str, plate_effect: float) -> None:
     """1,160 wells, 160 controls, 128 features: p below 0.05 in about 5 % or fewer, q nowhere.
 
