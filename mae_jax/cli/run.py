@@ -48,7 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", metavar="NAME", help=method)
     group = parser.add_argument_group("embedding (see `mae-jax embed --help`)")
     group.add_argument("--channels", type=comma_list, action="extend", metavar="NAME[=CHANNEL],…")
-    group.add_argument("--pooling", choices=("class", "mean", "channel"))
+    group.add_argument("--recipe", metavar="NAME")
+    group.add_argument("--pooling", choices=("class", "mean", "channel", "attention"))
+    group.add_argument("--dtype", choices=("float32", "bfloat16"))
     group.add_argument("--crop", type=int)
     group.add_argument("--batch-size", type=int)
     view = "open the viewer at the end instead of printing its command"
@@ -121,7 +123,7 @@ def _steps(args: argparse.Namespace, index: "Index") -> tuple[list[Step], str]:
     index_path, check = str(folder / "index.parquet"), folder / "check.csv"
     embeddings, corrected = folder / "embeddings", folder / "corrected.parquet"
     embed = ["embed", "--encoder", args.encoder, "--index", index_path, "--out", str(embeddings)]
-    for name in ("channels", "pooling", "crop", "batch_size"):
+    for name in ("channels", "recipe", "pooling", "dtype", "crop", "batch_size"):
         value = getattr(args, name)
         if value is not None:
             text = ",".join(value) if isinstance(value, list) else str(value)
