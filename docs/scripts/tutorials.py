@@ -117,6 +117,8 @@ def page(name: str) -> tuple[str, dict[str, bytes]]:
         shown = []
         for output in _joined(cell.outputs):
             data = output.get("data", {})
+            if cell.source.endswith(";") and "image/png" not in data:
+                continue  # the value of the last line, which the author has silenced
             if "image/png" in data:
                 file_name = f"{name}-{len(pictures)}.png"
                 pictures[file_name] = base64.b64decode(data["image/png"])
