@@ -6,6 +6,7 @@ their last execution (`make tutorials`). None of these pages is under version co
 """
 
 import argparse
+import ast
 import importlib
 import inspect
 import itertools
@@ -224,12 +225,27 @@ def benchmarks() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text()
     text = re.sub(r"\(results/(\w+)\)", r"(benchmarks/\1.md)", text)
     lines = ["\n## All results\n", "| benchmark | measured on |", "|---|---|"]
-    for folder in sorted(p for p in results.iterdir() if (p / "README.md").exists()):
-        page = (folder / "README.md").read_text()
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        page = result_page(folder)
         days = sorted(set(re.findall(r"20\d\d-\d\d-\d\d", page)))
-        lines.append(f"| [{folder.name}](benchmarks/{folder.name}.md) | {', '.join(days)} |")
+        lines.append(
+            f"| [{folder.name}](benchmarks/{folder.name}.md) | {days[-1] if days else '–'} |"
+        )
         write(f"results/benchmarks/{folder.name}.md", _local_links(page, folder))
     write("results/benchmarks.md", text + "\n".join(lines) + "\n")
+
+
+def result_page(folder: Path) -> str:
+    """The page of a benchmark's results: its README, or its notes, pictures and links to tables."""
+    if (folder / "README.md").exists():
+        return (folder / "README.md").read_text()
+    about = "".join(path.read_text() for path in sorted(folder.glob("*.txt")))
+    pictures = [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
+    tables = [f"- [{path.name}]({path.name})" for path in sorted(folder.glob("*.csv"))]
+    script = ROOT / "benchmarks" / f"{folder.name}.py"
+    doc = ast.get_docstring(ast.parse(script.read_text())) if script.exists() else ""
+    parts = [f"# {folder.name.capitalize()}", about, markdown_of(doc or ""), *pictures]
+    return "\n\n".join([*parts, "\n".join(tables)]) + "\n"
 
 
 def _local_links(page: str, folder: Path) -> str:

@@ -23,7 +23,7 @@ _SHIM = "https://unpkg.com/iframe-worker/shim"
 
 def on_config(config: Any) -> Any:
     """Fill the sections of generated pages in."""
-    benchmarks = sorted(p.parent.name for p in ROOT.glob("benchmarks/results/*/README.md"))
+    benchmarks = sorted(p.name for p in ROOT.glob("benchmarks/results/*/"))
     generated = {
         "Commands": ["reference/commands/index.md"]
         + [{name: f"reference/commands/mae-jax-{name}.md"} for name in COMMANDS],
