@@ -34,7 +34,7 @@ from mae_jax.evaluation.corrections import DEFAULT, correct
 from mae_jax.evaluation.holdout import held_out_controls, held_out_treatments, interval
 from mae_jax.evaluation.phenotypic import phenotypic_consistency
 from mae_jax.evaluation.retrieval import perturbation_retrieval
-from mae_jax.files import replacing, write_text
+from mae_jax.files import replacing
 
 COMPOUND, TARGET = "Metadata_broad_sample", "Metadata_gene"
 SCHEMA = ColumnSchema(
@@ -298,12 +298,11 @@ def main() -> None:
         chosen(scores).to_csv(tmp_path, index=False, float_format="%.4f")
     picture(table, args.out / "corrections.png")
     packages = ", ".join(f"{n} {metadata.version(n)}" for n in ("numpy", "scipy", "scikit-learn"))
-    about = (
+    print(
         f"{datetime.now(UTC):%Y-%m-%d}: mae_jax {metadata.version('mae_jax')}, {packages}, Python "
         f"{platform.python_version()}; {len(profiles):,} wells, {profiles.width} features, "
-        f"{args.splits} splits\n"
+        f"{args.splits} splits"
     )
-    write_text(args.out / "about.txt", about)
     columns = ["set", "correction", "activity", "activity_change", "consistency_change"]
     print(table[columns].to_string(index=False, float_format="%.3f"))
 
