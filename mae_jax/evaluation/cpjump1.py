@@ -242,7 +242,14 @@ def _reagents(folder: Path, modality: str) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the folder of CPJUMP1's metadata.")
+    # The folder itself, or where `mae-jax fetch cpjump1` puts what it reads.
+    folders = [path.parent, path.parent / "metadata"]
+    below = ("", f"platemaps/{BATCH}", f"platemaps/{BATCH}/platemap", "external_metadata")
+    found = [f for top in folders for sub in below if (f := top / sub / path.name).is_file()]
+    if not found:
+        where = ""
+        if path.name == "experiment-metadata.tsv":
+            where = "; it is in benchmark/output of the repository of the data set's paper"
+        raise InputError(f"{path} does not exist; give the folder of CPJUMP1's metadata{where}.")
     separator = "," if path.suffix == ".csv" else "\t"
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    return pd.read_csv(found[0], sep=separator, dtype=str, keep_default_na=False)

@@ -87,7 +87,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             (WELL_ID,),
             run_rxrx3_core,
             "RxRx3-core: compounds and the genes that they act on",
-            "metadata_rxrx3_core.csv and compound_gene_interactions.csv",
+            "metadata_rxrx3_core.csv and, from EFAAR_benchmarking, compound_gene_interactions.csv",
             "--embeddings OpenPhenom=OpenPhenom_rxrx3_core_embeddings.parquet \\\n"
             "      --metadata rxrx3-core --out rxrx3-core",
             with_well_ids,

@@ -59,7 +59,8 @@ class BenchmarkSpec(Spec):
         ),
     ]
     metadata: Annotated[
-        str | os.PathLike[str], Option("folder of the benchmark's files", metavar="FOLDER")
+        str | os.PathLike[str],
+        Option("folder of the benchmark's files, or of `mae-jax fetch`", metavar="FOLDER"),
     ]
     counts: Annotated[
         str | os.PathLike[str] | None,
@@ -82,17 +83,20 @@ class BenchmarkSpec(Spec):
     seed: Annotated[int, Option("random seed")] = 0
 
     def file(self, *names: str) -> Path:
-        """The first of the files of the metadata folder that is there.
+        """The first of the files that is there: in the metadata folder, or in its `metadata`.
 
         Raises:
           InputError: none is.
         """
+        folder = Path(self.metadata)
         for name in names:
-            if (path := Path(self.metadata) / name).exists():
-                return path
+            for path in (folder / name, folder / "metadata" / name):  # as `mae-jax fetch` has it
+                if path.exists():
+                    return path
         raise InputError(
-            f"{self.metadata} has no {' or '.join(names)}; give the folder of the files of "
-            f"{self.name} with --metadata (`mae-jax fetch` lays it down)."
+            f"{self.metadata} has no {' or '.join(names)}; give the folder that has it with "
+            f"--metadata (`mae-jax benchmark {self.name} --help` names the files; `mae-jax fetch` "
+            "gets those of the data set itself)."
         )
 
 

@@ -144,6 +144,14 @@ def test_missing_wells_are_refused_or_listed(bbbc021):
         run(BBBC021Spec(embeddings={"ours": strangers}, metadata=bbbc021, allow_missing=True))
 
 
+def test_files_stand_where_fetch_puts_them(bbbc021):
+    there = bbbc021 / "metadata"
+    there.mkdir()
+    for name in ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"):
+        (bbbc021 / name).rename(there / name)
+    assert len(annotated_wells(BBBC021Spec(embeddings={}, metadata=bbbc021))) == 72
+
+
 def test_wells_match_whatever_their_zeros(bbbc021):
     profiles = bbbc021_profiles(bbbc021)
     short = profiles.metadata["Metadata_Well"].str.replace("0", "", regex=False)

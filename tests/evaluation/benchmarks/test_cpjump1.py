@@ -1,6 +1,7 @@
 """CPJUMP1's benchmark on its real profiles, where they are at hand."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.stats import false_discovery_control
 from sklearn.metrics import average_precision_score
 
 from mae_jax.errors import InputError
-from mae_jax.evaluation import Profiles
+from mae_jax.evaluation import Profiles, cpjump1
 from mae_jax.evaluation.benchmarks import CPJUMP1BenchmarkSpec, run
 
 PLATES = ("BR00117010", "BR00117011", "BR00117012", "BR00117013")
@@ -37,6 +38,24 @@ def test_other_plates_are_missing(profiles, shared_data):
                 embeddings={"CellProfiler": profiles}, metadata=shared_data / "cpjump1_design"
             )
         )
+
+
+def test_files_stand_where_fetch_puts_them(shared_data, tmp_path):
+    design = shared_data / "cpjump1_design"
+    batch = tmp_path / "metadata" / "platemaps" / "2020_11_04_CPJUMP1"
+    (batch / "platemap").mkdir(parents=True)
+    (tmp_path / "metadata" / "external_metadata").mkdir()
+    for path in design.iterdir():
+        folder = tmp_path / "metadata" / "external_metadata"
+        if path.suffix == ".txt":
+            folder = batch / "platemap"
+        elif path.name == "experiment-metadata.tsv":
+            folder = tmp_path
+        shutil.copy(path, folder / path.name)
+    pd.testing.assert_frame_equal(cpjump1.wells(tmp_path), cpjump1.wells(design))
+    (tmp_path / "experiment-metadata.tsv").unlink()
+    with pytest.raises(InputError, match="benchmark/output of the repository"):
+        cpjump1.wells(tmp_path)
 
 
 @pytest.mark.slow
