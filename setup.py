@@ -13,6 +13,6 @@ setup(
     package_data={
         "": ["*.html", "*.css", "*.js", "*.csv", "*.toml", "*.yaml"],
         "mae_jax.view": ["static/*"],
-        "mae_jax.launch": ["templates/*.yaml", "*.sh", "Dockerfile*"],
+        "mae_jax.launch": ["templates/*.yaml", "*.sh", "Dockerfile*", "nextflow/**/*"],
     },
 )
