@@ -7,9 +7,9 @@ import numpy as np
 import tifffile
 
 from mae_jax.data.index import Index
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.nn.pos_embed import sincos_pos_embed
+from mae_jax.nn.tiling import tile_offsets
 
 # Ways in which PyTorch computes in each dtype: autocast, and all of it in bfloat16, norms and the
 # residual stream included, which is faster on CPUs and less exact.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mae_jax.inference import embed_index as embed
     from mae_jax.networks.mae import MAE, MAEConfig, mae_config, mae_loss
     from mae_jax.train import TrainConfig, Trainer
+    from mae_jax.view.figures import plot_attention, plot_plate, plot_reconstruction, plot_umap
 
 # Public name -> the module that has it, and its name there.
 _PUBLIC = {
@@ -55,6 +56,10 @@ _PUBLIC = {
     "lora_merge": ("mae_jax.finetune", "lora_merge"),
     "mae_config": ("mae_jax.networks.mae", "mae_config"),
     "mae_loss": ("mae_jax.networks.mae", "mae_loss"),
+    "plot_attention": ("mae_jax.view.figures", "plot_attention"),
+    "plot_plate": ("mae_jax.view.figures", "plot_plate"),
+    "plot_reconstruction": ("mae_jax.view.figures", "plot_reconstruction"),
+    "plot_umap": ("mae_jax.view.figures", "plot_umap"),
     "read_embeddings": ("mae_jax.embeddings", "read_embeddings"),
     "open_screen": ("mae_jax.data", "open_screen"),
 }
@@ -83,6 +88,10 @@ __all__ = [
     "mae_config",
     "mae_loss",
     "open_screen",
+    "plot_attention",
+    "plot_plate",
+    "plot_reconstruction",
+    "plot_umap",
     "read_embeddings",
 ]
 

@@ -29,8 +29,8 @@ from mae_jax.data.mixture import DatasetSpec, datasets_by_channels, label_codes,
 from mae_jax.data.pipeline import crop_batches
 from mae_jax.data.readers.open_screen import open_screen
 from mae_jax.data.readers.registry import CERTAIN, Reader, ReadOptions, Source, register_reader
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.validation import validation_crops
+from mae_jax.nn.tiling import tile_offsets
 
 __all__ = [
     "CERTAIN",

@@ -19,6 +19,7 @@ from mae_jax.data import image_uri
 from mae_jax.data.storage import read_bytes
 from mae_jax.errors import InputError, MachineError, redact_credentials
 from mae_jax.files import replacing, writable
+from mae_jax.html_table import html_table
 
 METADATA = (
     "Metadata_Source",
@@ -102,6 +103,22 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        wells, plates = (len(self.table[list(WELL[:n])].drop_duplicates()) for n in (4, 3))
+        return (
+            f"Index({len(self):,} sites of {wells:,} wells on {plates:,} plates; channels: "
+            f"{', '.join(self.channels)})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {"sites": f"{len(self):,}", "channels": ", ".join(self.channels)}
+        for name in self.table.columns:
+            if name.startswith("Metadata_"):
+                values = self.table[name].unique()
+                some = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
+                rows[name] = f"{len(values):,} values: {some}"
+        return html_table(f"Index of {self.root}", rows)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Index":

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mae_jax.data.array_record import encode
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.zarr_reader import COMPLETE
 from mae_jax.errors import MachineError
 from mae_jax.files import replacing, write_json
+from mae_jax.nn.tiling import tile_offsets
 
 Site = Shaped[np.ndarray, "channels height width"]
 _AXES = [

@@ -20,6 +20,7 @@ from mae_jax.embeddings.table_files import write_table
 from mae_jax.errors import InputError
 from mae_jax.evaluation import table_formats as formats
 from mae_jax.evaluation.columns import METADATA, ReadOptions
+from mae_jax.html_table import html_table
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,18 @@ class Profiles:
 
     def __len__(self) -> int:
         return len(self.metadata)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(str(name).removeprefix(METADATA) for name in self.metadata.columns)
+        return f"Profiles({len(self):,} wells x {self.width:,} features; metadata: {columns})"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {"wells": f"{len(self):,}", "features": f"{self.width:,}"}
+        for name in self.metadata.columns:
+            values = self.metadata[name].unique()
+            some = ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
+            rows[str(name)] = f"{len(values):,} values: {some}"
+        return html_table("Profiles", rows)
 
     @property
     def width(self) -> int:

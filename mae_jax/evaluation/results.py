@@ -1,5 +1,6 @@
 """The result of an evaluation: tables, figures and pages, saved as one folder."""
 
+import html
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ from jaxtyping import Float
 
 from mae_jax.evaluation.profiles import ColumnSchema, Profiles
 from mae_jax.files import replacing, write_json, write_text
+from mae_jax.html_table import html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_SHOWN_ROWS = 10  # of each table in a notebook
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,24 @@ class Result:
     summary: list[str] = field(default_factory=list)
     main: str = ""
     wells: dict[str, ScoredWells] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lines = self.summary or [
+            f"{name}: {len(table)} rows" for name, table in self.tables.items()
+        ]
+        return "\n".join([f"Result of {self.settings.get('evaluation', 'an evaluation')}:", *lines])
+
+    def _repr_html_(self) -> str:
+        """The summary, and the first rows of each table."""
+        title = f"evaluation {self.settings.get('evaluation', '')}"
+        rows = {name: f"{len(table)} rows" for name, table in self.tables.items()}
+        rows |= {name: f"{len(matrix)} rows" for name, matrix in self.matrices.items()}
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.summary)
+        shown = "".join(
+            f"<p><b>{html.escape(name)}</b></p>{table.head(_SHOWN_ROWS).to_html(index=False)}"
+            for name, table in self.tables.items()
+        )
+        return html_table(title, rows) + lines + shown
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write everything into `folder` and return the path of the main file."""

@@ -7,6 +7,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from mae_jax.html_table import html_table
+
 
 @dataclass(frozen=True)
 class EmbedReport:
@@ -58,6 +60,17 @@ class EmbedReport:
         if not self.complete:
             text += "; other tasks are not done yet"
         return text
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {
+            "wells": self.wells,
+            "skipped": self.skipped,
+            "crops": self.crops,
+            "seconds": round(self.seconds, 1),
+            "complete": "yes" if self.complete else "no",
+            "notes": " ".join((*self.lacking, *self.quarantined)),
+        }
+        return html_table("Embedding", rows)
 
 
 class Progress:

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from mae_jax.data.images import read_site
-from mae_jax.data.tiling import grid_offsets, tile_offsets
 from mae_jax.errors import InputError
 from mae_jax.inference.embedding_plan import EmbeddingPlan, Well
 from mae_jax.networks.encoder import Encoder
+from mae_jax.networks.image_embedding import crop_corners
 
 Item = TypeVar("Item")
 
@@ -139,26 +139,6 @@ def _read(plan: EmbeddingPlan, encoder: Encoder, row: int, channels: tuple[str, 
     except InputError as error:
         raise InputError(f"{plan.index.describe(row)}: {error}") from None
     return SiteImage(str(plan.index.table["Metadata_Site"].iat[row]), pixels, offsets, crop)
-
-
-def crop_corners(
-    encoder: Encoder, height: int, width: int, *, crop: int | None = None
-) -> tuple[int, Int[np.ndarray, "crops 2"]]:
-    """The side of the crops that an encoder takes of a field, and their corners (row, column).
-
-    Args:
-      encoder: with its recipe, which says how fields are tiled.
-      height, width: of the field in pixels.
-      crop: the side; None for that of the encoder's training.
-
-    Raises:
-      InputError: the field is smaller than a crop.
-    """
-    crop = crop or encoder.preprocessing.crop
-    if not encoder.params:  # a baseline has no training size, so a small field will do
-        crop = min(crop, height, width)
-    in_grid = encoder.recipe is not None and encoder.recipe.tiling == "grid"
-    return crop, (grid_offsets if in_grid else tile_offsets)(height, width, crop)
 
 
 def _around_cells(

@@ -10,10 +10,11 @@ from weakref import ref
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree, Shaped
 
 from mae_jax.config import to_dict
 from mae_jax.errors import InputError
+from mae_jax.html_table import html_table
 from mae_jax.kernels.cpu_pool import MicrobatchPool
 from mae_jax.networks.channel_names import ChannelMatch, match_channels
 from mae_jax.nn.pooling import POOLINGS
@@ -132,6 +133,20 @@ class Encoder:
             f"width={width}, {self.num_params:,} parameters)"
         )
 
+    def _repr_html_(self) -> str:
+        names = ", ".join(self.preprocessing.channels)
+        channels = f"any; trained on {names}" if self.preprocessing.any_channels else names
+        rows: dict[str, object] = {
+            "channels": channels or "any",
+            "crop": f"{self.preprocessing.crop} pixels",
+            "poolings": ", ".join(self.poolings),
+            "features": self.width(max(1, len(self.preprocessing.channels)), self.default_pooling),
+            "parameters": f"{self.num_params:,}",
+        }
+        if self.recipe is not None:
+            rows["recipe"] = self.recipe.name
+        return html_table(f"{type(self).__name__} {self.name}", rows)
+
     def match_channels(
         self, names: Sequence[str], assigned: Mapping[str, str] | None = None
     ) -> ChannelMatch:
@@ -208,6 +223,49 @@ class Encoder:
             ("embed", pooling, block), lambda: jax.jit(self.pure_forward(pooling, block))
         )
         return forward(self._device_params, pixels)[0]
+
+    def embed_image(
+        self,
+        image: Shaped[np.ndarray, "channels height width"],
+        channels: Sequence[str],
+        *,
+        pooling: str | None = None,
+        crop: int | None = None,
+        batch_size: int = 16,
+        progress: bool = True,
+    ) -> Float[np.ndarray, " features"]:
+        """The embedding of one raw image of any size: the mean over crops that cover it.
+
+        It is what `mae-jax embed` makes of a well with this image alone. Where it takes long, the
+        time is said once the second batch is through, and a bar shows the time left.
+        `networks.image_embedding.embed_crops_of_image` gives the embedding of each crop.
+
+        Args:
+          image: raw pixels.
+          channels: the names of its channels, in its order; the encoder finds its own among them
+            by name and synonym.
+          pooling: one of `self.poolings`; None for that of the recipe, else "mean".
+          crop: side of the crops in pixels; None for that of training.
+          batch_size: crops at once.
+          progress: whether to show a bar.
+
+        Raises:
+          InputError: an image or channels that do not fit the encoder.
+        """
+        from mae_jax.networks.image_embedding import embed_crops_of_image
+
+        vectors, _ = embed_crops_of_image(
+            self,
+            image,
+            channels,
+            pooling=pooling,
+            crop=crop,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        if self.recipe is not None and self.recipe.aggregation == "median":
+            return np.median(vectors, axis=0).astype(np.float32)
+        return vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def check_pooling(self, pooling: str) -> None:
         """Raise InputError if the encoder does not have `pooling`."""

@@ -14,9 +14,9 @@ from mae_jax.distributed.hardware import Slice
 from mae_jax.errors import InputError
 from mae_jax.inference.embedding_job import resolve_channels
 from mae_jax.inference.embedding_plan import make_plan
-from mae_jax.inference.reading import crop_corners
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.flops import traced_flops
+from mae_jax.networks.image_embedding import crop_corners
 
 # Of the peak, where none was measured: an assumption, not a measurement.
 ASSUMED_MFU = 0.3

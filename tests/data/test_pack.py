@@ -25,10 +25,10 @@ from mae_jax.data.qc import check_index
 from mae_jax.data.quantize import plate_ranges, to_uint8
 from mae_jax.data.readers.loaddata import read_loaddata
 from mae_jax.data.readers.open_screen import open_screen
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.data.writers import write_ome_zarr_image
 from mae_jax.errors import InputError
 from mae_jax.locks import hold
+from mae_jax.nn.tiling import tile_offsets
 
 SMALL = PackSettings(chunk=8)
 

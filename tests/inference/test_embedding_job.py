@@ -12,7 +12,6 @@ import pytest
 
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.encoders.baselines import IntensityEncoder
 from mae_jax.errors import InputError
 from mae_jax.inference import TaskSlice, read_embeddings
@@ -20,6 +19,7 @@ from mae_jax.inference import embed_index as embed_on_all
 from mae_jax.inference.embedding_plan import make_plan
 from mae_jax.networks.encoder import Encoder
 from mae_jax.networks.mae.encoder import MAEEncoder
+from mae_jax.nn.tiling import tile_offsets
 from mae_jax.weights.recipe import Recipe
 
 # One device compiles quicker than the eight that the tests simulate.

@@ -10,11 +10,11 @@ import pytest
 from mae_jax.data.images import read_site
 from mae_jax.data.index import Index
 from mae_jax.data.readers.open_screen import open_screen
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.inference import embed_index, read_embeddings
 from mae_jax.networks.mae.config import ParallelViTConfig
 from mae_jax.networks.mae.encoder import MAEEncoder
 from mae_jax.networks.mae.parallel_vit import ParallelViT
+from mae_jax.nn.tiling import tile_offsets
 from mae_jax.weights.preprocessing import Preprocessing
 
 STAINS = ("DNA", "ER", "RNA", "AGP", "Mito")

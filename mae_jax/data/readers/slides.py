@@ -1,7 +1,7 @@
 """Whole slides and other images too large to read at once, cut into regions of one size.
 
 The regions of a slide are its sites. They cover the image as crops cover a field
-(`mae_jax.data.tiling`). Where the file has a pyramid, regions that show only background are left
+(`mae_jax.nn.tiling`). Where the file has a pyramid, regions that show only background are left
 out, by its smallest level.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mae_jax.data.image_uri import is_url, resolve
-from mae_jax.data.tiling import tile_offsets
+from mae_jax.nn.tiling import tile_offsets
 
 REGION = 2048  # pixels per side
 LARGE = 4096  # pixels of a side above which an image is cut

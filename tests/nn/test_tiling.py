@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae_jax.data.tiling import tile_offsets
 from mae_jax.errors import InputError
+from mae_jax.nn.tiling import tile_offsets
 
 
 def test_the_papers_64_crops() -> None:
