@@ -79,12 +79,7 @@ class CropReader:
         if site is None:
             uris = self.index.image_uris(row, self.channels)
             with track_open_file(uris[0].path):
-                in_zarr = all(map(zarr_reader.in_array, uris)) and not any(
-                    zarr_reader.open_array(uri.path, self.cache.max_bytes, known).one_chunk
-                    for known in [self.index.zarr_metadata(row)]
-                    for uri in uris[:1]
-                )
-                if in_zarr and all(uri.get("illumination") is None for uri in uris):
+                if self._in_windows(row, uris):
                     return self._start_windows(row, uris, draws, allocate)
                 if all(map(array_record.in_record, uris)) and not self.cache.max_bytes:
                     site = read_planes(uris)  # views of one record
@@ -98,6 +93,14 @@ class CropReader:
                 target[...] = plane[top : top + self.crop, left : left + self.crop]
             _flip(crop, draw)
         return _nothing
+
+    def _in_windows(self, row: int, uris: Sequence[ImageURI]) -> bool:
+        """Whether a row's crops are read alone, and not cut out of its whole planes."""
+        if not all(zarr_reader.in_array(uri) and uri.get("illumination") is None for uri in uris):
+            return False
+        metadata = self.index.zarr_metadata(row)
+        first = zarr_reader.open_array(uris[0].path, self.cache.max_bytes, metadata)
+        return not first.one_chunk
 
     def blocks(self, row: int) -> bool:
         """Whether `start` takes long for a row, since the site is read or decoded in it."""
