@@ -53,6 +53,8 @@ def plan_cpjump1(workspace: Workspace, selection: Selection) -> SitePlan:
             maps = barcodes.loc[barcodes["Assay_Plate_Barcode"] == plate, "Plate_Map_Name"]
             sites.append(_with_platemap(workspace, loaded, batch, maps.iloc[0]))
     table = selection.apply(pd.concat(sites, ignore_index=True))
+    plates_name = "experiment-metadata.tsv"
+    workspace.keep(address("cpjump1_plates", plates_name), plates_name)
     return SitePlan(_with_files(_joined_annotations(workspace, table)))
 
 

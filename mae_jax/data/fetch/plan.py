@@ -1,6 +1,7 @@
 """What a data set gives for a selection: sites, and the files that each needs."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ class Workspace:
           MachineError: it is out of reach.
         """
         return download(RemoteFile(url, f"metadata/{name}", sha256=sha256), self.folder)
+
+    def keep(self, url: str, name: str) -> None:
+        """A table that only a benchmark reads, if it is there.
+
+        Raises:
+          MachineError: it is out of reach.
+        """
+        with suppress(InputError):
+            self.table(url, name)
 
 
 @dataclass(frozen=True)

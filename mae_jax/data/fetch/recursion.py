@@ -60,6 +60,8 @@ def plan_rxrx3_core(workspace: Workspace, selection: Selection) -> SitePlan:
     stored = {each.key: each for each in list_hub_dataset(RXRX3_CORE)}
     metadata = "metadata_rxrx3_core.csv"
     wells = read_strings(workspace.table(hub_file(RXRX3_CORE, metadata), metadata))
+    interactions = "compound_gene_interactions.csv"
+    workspace.keep(address("efaar", interactions), interactions)
     wells = wells.rename(
         columns={
             "experiment_name": "Metadata_Experiment",

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-ENDPOINTS = ("gallery", "jump_metadata", "hub", "rxrx", "bbbc", "chammi")
+ENDPOINTS = ("gallery", "jump_metadata", "hub", "rxrx", "bbbc", "chammi", "efaar", "cpjump1_plates")
 
 
 class DataServer(ThreadingHTTPServer):

@@ -262,6 +262,7 @@ def test_rxrx3_core(server, tmp_path: Path, capsys) -> None:
     metadata += "compound-001_2_AA15,compound-001,2,AA15,PLK1,PLK1_guide_1\n"
     server.files[f"{root}/metadata_rxrx3_core.csv"] = metadata.encode()
     server.files[f"{root}/LICENSE"] = b"terms"
+    server.files["efaar/compound_gene_interactions.csv"] = b"gene_symbol,nM_value\n"
     command = ["fetch", "rxrx3-core", "--out", str(tmp_path / "d"), "--plate", "2"]
     assert main(command) == 2
     assert "add --accept-licence if you accept" in capsys.readouterr().err
@@ -272,6 +273,7 @@ def test_rxrx3_core(server, tmp_path: Path, capsys) -> None:
     assert read_site(index, 0, index.channels)[:, 0, 0].tolist() == [21, 22, 23, 24, 25, 26]
     assert [p.name for p in (tmp_path / "d/data").iterdir()] == ["train-00001-of-00003.parquet"]
     assert (tmp_path / "d/LICENSE").read_bytes() == b"terms"
+    assert (tmp_path / "d/metadata/compound_gene_interactions.csv").is_file()
 
 
 def test_rxrx1_takes_single_images_out_of_the_archive(server, tmp_path: Path) -> None:
