@@ -26,7 +26,7 @@ Every step's command is printed and can be run by hand. After any interruption, 
 does what is not yet done."""
 
 NEGATIVE_CONTROLS = "Metadata_ControlType=negcon"
-_TVN_CONTROLS = 16  # per experiment
+_DEFAULT_CONTROLS = 16  # per experiment
 _STANDARDIZE_CONTROLS = 4  # per plate
 _RECORD = "run.json"
 
@@ -41,8 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     controls = "which wells are negative controls (default: Metadata_ControlType=negcon)"
     add("--controls", metavar="COLUMN=VALUE", help=controls)
     method = (
-        "a correction of batch effects by name, or none (default: tvn with at least "
-        f"{_TVN_CONTROLS} controls per experiment, standardize-plate with {_STANDARDIZE_CONTROLS} "
+        "a correction of batch effects as for `mae-jax correct`, or none (default: that of "
+        f"`mae-jax correct` with at least {_DEFAULT_CONTROLS} controls per experiment, "
+        f"standardize-plate with {_STANDARDIZE_CONTROLS} "
         "per plate, center-plate with one per plate)"
     )
     add("--method", metavar="NAME", help=method)
@@ -159,10 +160,10 @@ def choose_correction(
     Raises:
       InputError: the index has no such column or value, or there is no such method.
     """
-    from mae_jax.evaluation.correction_spec import CORRECTIONS
+    from mae_jax.evaluation.correction_spec import DEFAULT, steps_of
 
-    if method is not None and method not in (*CORRECTIONS, "none"):
-        raise InputError(f"there is no correction '{method}': {nearest(method, [*CORRECTIONS])}")
+    if method not in (None, "none"):
+        steps_of(method)  # the error names what is wrong
     wells = index.wells()
     column, equals, value = (controls or NEGATIVE_CONTROLS).partition("=")
     if not equals:
@@ -187,8 +188,8 @@ def choose_correction(
         return named, method, ""
     by_plate = is_control.groupby([wells["Metadata_Experiment"], wells["Metadata_Plate"]]).sum()
     by_experiment = is_control.groupby(wells["Metadata_Experiment"]).sum()
-    if by_experiment.min() >= _TVN_CONTROLS:
-        return named, "tvn", ""
+    if by_experiment.min() >= _DEFAULT_CONTROLS:
+        return named, DEFAULT, ""
     if by_plate.min() >= _STANDARDIZE_CONTROLS:
         return named, "standardize-plate", ""
     if by_plate.min() >= 1:

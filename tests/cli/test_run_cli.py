@@ -15,6 +15,7 @@ from mae_jax.cli.main import main
 from mae_jax.cli.run import choose_correction
 from mae_jax.data import open_screen
 from mae_jax.errors import InputError
+from mae_jax.evaluation.correction_spec import DEFAULT
 from mae_jax.files import read_json
 
 RNG = np.random.default_rng(0)
@@ -129,7 +130,7 @@ def test_the_correction_follows_the_number_of_controls(plates: Path) -> None:
         table = index.table.assign(Metadata_ControlType=np.where(controls, "negcon", ""))
         return choose_correction(type(index)(table, index.root), None, None)[1]
 
-    assert method(well >= "B01") == "tvn"
+    assert method(well >= "B01") == DEFAULT
     assert method(well <= "B04") == "standardize-plate"
     assert method(well == "B04") == "center-plate"
     assert method((well == "B04") & (plate == "P1")) is None
