@@ -21,24 +21,15 @@ def fields(seed: int = 0, size: int = 300) -> np.ndarray:
     return pixels
 
 
-def embed_fields(
-    encoder: mae_jax.Encoder, pixels: np.ndarray, channels: tuple[str, ...], crop: int
-) -> np.ndarray:
-    """(field, channel, height, width) to (field, feature): the mean over the crops of a field."""
-    corners = mae_jax.data.tile_offsets(*pixels.shape[2:], crop)
-    crops = np.concatenate([pixels[:, :, r : r + crop, c : c + crop] for r, c in corners])
-    vectors = np.asarray(encoder.embed(crops, channels=channels))  # raw pixels, as they are
-    return vectors.reshape(len(corners), len(pixels), -1).mean(axis=0)
-
-
 def main(argv: list[str] | None = None) -> np.ndarray:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="intensity")
-    parser.add_argument("--crop", type=int, default=32)
     args = parser.parse_args(argv)
     encoder = mae_jax.load_encoder(args.encoder)
     print(encoder)
-    vectors = embed_fields(encoder, fields(), ("DNA", "ER", "Mito"), args.crop)
+    # Raw pixels of any size: crops cover each field, and its vector is their mean.
+    channels = ("DNA", "ER", "Mito")
+    vectors = np.stack([encoder.embed_image(x, channels, progress=False) for x in fields()])
     print(f"{len(vectors)} fields, {vectors.shape[1]} features")
     return vectors
 
