@@ -55,7 +55,7 @@ def write_anndata(
     metadata, features, names = reader.read()
     manifest = reader.manifest
     record = {**manifest.job, "versions": manifest.versions, "job_hash": manifest.job_hash}
-    uns = {"mae_jax": record, **_provenance(manifest)}
+    uns = {"mae_jax": record, **_provenance(manifest, metadata)}
     rows, name = _well_names(metadata), f"_embeddings.{format}"
     if format == "zarr":
         if target is None and store.local is None:
@@ -75,23 +75,34 @@ def write_anndata(
     return store.full_path(name)
 
 
-def _provenance(manifest: Manifest) -> dict[str, Any]:
+def _provenance(manifest: Manifest, metadata: pd.DataFrame) -> dict[str, Any]:
     """What cp-anndata-validator asks of uns, as far as a job knows it."""
     job = manifest.job
     return {
         "schema_id": "generic-cell-painting",
         "schema_version": "0.2.1",
         "processing_stage": "raw",
-        "aggregation": {"method": "mean", "source_level": "crop"},
+        "experiment": {"name": ", ".join(metadata["Metadata_Experiment"].unique())},
+        "aggregation": {
+            "method": str(job.get("recipe", {}).get("aggregation", "mean")),
+            "source_level": "crop",
+            "replicate_count": _crops_per_well(manifest),
+        },
         "image_provenance": {"index": job["index"], "channels": job["channels"] or "all"},
         "segmentation_provenance": {"method": "none: crops that cover the field"},
         "feature_extraction_provenance": {
-            "software": "mae_jax",
+            "tool": "mae_jax",
             "version": manifest.versions.get("mae_jax", ""),
             "encoder": job["encoder"],
             "fingerprint": job["fingerprint"],
         },
     }
+
+
+def _crops_per_well(manifest: Manifest) -> int:
+    """The mean number of crops of a well; 0 while the job is not complete."""
+    counts = manifest.counts
+    return round(counts["crops"] / counts["embedded"]) if counts.get("embedded") else 0
 
 
 def write_h5ad(

@@ -134,6 +134,33 @@ def test_h5ad_by_the_letter(folder: Path) -> None:
         assert list(categories[well["codes"][:]]) == list(metadata["Metadata_Well"])
 
 
+def test_uns_says_what_a_validator_asks(folder: Path) -> None:
+    """The entries that cp-anndata-validator reads; it is not among the packages of the tests."""
+    import h5py
+
+    with h5py.File(write_anndata(folder)) as file:
+        uns = file["uns"]
+        assert uns["processing_stage"].asstr()[()] == "raw"
+        assert uns["aggregation/replicate_count"].asstr()[()] == "4"  # crops of 32 cover 48 x 48
+        assert uns["feature_extraction_provenance/tool"].asstr()[()] == "mae_jax"
+        assert uns["experiment/name"].asstr()[()] == "E1"
+        assert list(file["var/channel/categories"].asstr()) == ["DNA", "ER", "Mito"]
+        assert list(file["obs/Metadata_Site_Count"]) == [1] * 12
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that are not ours
+def test_the_validator_of_cell_painting_passes_it(folder: Path) -> None:
+    reason = "cp-anndata-validator is on no package index: install it from its repository"
+    validator = pytest.importorskip("cp_anndata_validator", reason=reason)
+    report = validator.validate(write_anndata(folder), profile_level="well")
+    assert str(report.status).rpartition(".")[2].lower() == "pass"
+    # No licence is known here, the screen has no batches, controls have a column of their own name,
+    # and names of features are not CellProfiler's.
+    assert {issue.code for issue in report.issues} <= {
+        "LICENSE001", "CTRL001", "FEAT001", "FEAT002", "META001",
+    }  # fmt: skip
+
+
 def test_evaluation_reads_the_h5ad(folder: Path) -> None:
     profiles = Profiles.read(write_anndata(folder))
     metadata, features, _ = read_embeddings(folder)
