@@ -6,6 +6,7 @@ import logging
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,8 @@ OWN = [name for name in COMMANDS if name != "launch"]
 def command_lines(text: str) -> list[list[str]]:
     """The command lines of an example, without `mae-jax` and comments."""
     lines = text.replace("\\\n", " ").splitlines()
-    lines = [line.partition(" > ")[0] for line in lines if line.startswith("  mae-jax ")]
+    lines = [line for line in lines if line.startswith("  mae-jax ")]
+    lines = [line.partition(" > ")[0].partition(" | ")[0] for line in lines]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if "--help" not in line]
 
@@ -42,6 +44,25 @@ def test_every_example_is_accepted(name):
         )
         _, rest = parser.parse_known_args([word for word in words if word != "…"])
         assert all(takes_overrides and word.startswith("--config.") for word in rest), rest
+
+
+def documented() -> list[list[str]]:
+    """The command lines of the README and the guides."""
+    root = Path(__file__).parents[2]
+    lines = []
+    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+        for line in path.read_text().replace("\\\n", " ").splitlines():
+            if line.startswith("mae-jax "):
+                lines += command_lines(f"  {line}")
+    return [line for line in lines if line and line[0] in OWN and "…" not in line]
+
+
+def test_every_documented_command_line_is_accepted():
+    parsers = {name: command_parser(name) for name in {line[0] for line in documented()}}
+    assert len(parsers) > 5
+    for name, *words in documented():
+        _, rest = parsers[name].parse_known_args(words)
+        assert all(word.startswith("--config.") for word in rest), (name, rest)
 
 
 def test_every_example_of_the_launchers_is_accepted():
