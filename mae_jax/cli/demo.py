@@ -37,6 +37,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         lines = dry_run(args.out, seeds=args.seeds or [0], quick=args.quick)
         print(*lines, sep="\n")
         return {"out": args.out, "dry_run": True, "commands": lines}
-    report = demo(args.out, seeds=args.seeds or [0], quick=args.quick, record=args.record)
+    report = demo(
+        args.out,
+        seeds=args.seeds or [0],
+        quick=args.quick,
+        quiet=args.quiet,
+        record=args.record,
+    )
     print(f"\nreport: {report.resolve()}")
     return {"out": args.out, "report": report.resolve()}

@@ -30,6 +30,7 @@ def demo(
     *,
     seeds: Sequence[int] = (0,),
     quick: bool = False,
+    quiet: bool = False,
     record: str | Path | None = None,
 ) -> Path:
     """Render, train, embed, correct, evaluate and report; returns the report's path.
@@ -40,10 +41,11 @@ def demo(
       out: the folder of all output: of the first seed directly, of others in `seed-N/`.
       seeds: one screen and one network per seed.
       quick: a small screen and a short training, which do not learn much.
+      quiet: no progress bars and no notes of the commands.
       record: a folder for the tables of all seeds and the first seed's images.
     """
     out = Path(out)
-    runs = [Run(out if i == 0 else out / f"seed-{seed}", seed, quick) for i, seed in
+    runs = [Run(out if i == 0 else out / f"seed-{seed}", seed, quick, quiet=quiet) for i, seed in
             enumerate(seeds)]  # fmt: skip
     for run in runs:
         run.go()
@@ -87,8 +89,10 @@ class Run:
         seed: int,
         quick: bool,
         run_line: Callable[[list[str]], None] | None = None,
+        quiet: bool = False,
     ) -> None:
         self.folder, self.seed, self.quick = folder, seed, quick
+        self.quiet = quiet
         self._run_line = run_line or self._execute
 
     def go(self) -> None:
@@ -130,7 +134,7 @@ class Run:
         line = _line(argv)
         print(f"\n$ {line}", flush=True)
         began = time.monotonic()
-        status = main(argv)
+        status = main([*argv, *["--quiet"] * self.quiet])
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status:

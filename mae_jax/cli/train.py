@@ -83,7 +83,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     initialize.enable_compilation_cache(Path(args.workdir) / "compiled")
     with initialize.explain_host_failure():
         callbacks, evaluators = load_hooks(args.config)
-        trainer = Trainer(config, callbacks=callbacks, evaluators=evaluators, workdir=args.workdir)
+        trainer = Trainer(
+            config,
+            callbacks=callbacks,
+            evaluators=evaluators,
+            workdir=args.workdir,
+            progress=not args.quiet,
+        )
         if args.dry_run:
             return _describe(trainer)
         model = trainer.fit()

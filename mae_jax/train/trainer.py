@@ -61,6 +61,7 @@ class Trainer:
       evaluators: further evaluators.
       workdir: the folder of the run.
       data: the batches; by default those of `config.data`.
+      progress: whether to show a bar.
 
     Attributes:
       step, num_steps: steps done, and steps of the whole run.
@@ -85,6 +86,7 @@ class Trainer:
         *,
         workdir: str | Path,
         data: DataSource | None = None,
+        progress: bool = True,
     ) -> None:
         self.workdir = Path(workdir)
         config = resolve_channels(config, self.workdir)
@@ -99,6 +101,7 @@ class Trainer:
         self.writer: MetricWriter = NoopWriter()
         self.step, self.num_steps, self.is_last = 0, config.steps, False
         self._stop_reason = ""
+        self._progress = progress
         self._lease: locks.Lease | None = None
         self._evaluated: dict[str, dict[str, float]] = {}
         self._batches: Generator[DeviceBatch, None, None] | None = None
@@ -149,7 +152,7 @@ class Trainer:
                 cb.HangWatchdog(config.divergence.step_timeout_seconds),
                 cb.Profiler(self.workdir / "profile", *config.log.profile),
                 cb.MetricLogging(),
-                cb.ProgressBar(),
+                *[cb.ProgressBar()] * self._progress,
                 cb.ReconstructionImages(config.log.image_every),
                 cb.EarlyStopping(config.early_stopping),
                 *self.callbacks,

@@ -96,3 +96,22 @@ def test_a_run_from_a_model_takes_the_small_config(monkeypatch, tmp_path):
     assert configs[0].init_architecture == "own"
     assert configs[0].model.encoder.channels == ("*",)
     assert main(["train", "--config", "small:adamm", *words]) == 2
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_trains_without_a_bar(quiet, tmp_path, monkeypatch):
+    given = {}
+
+    class Recorder:
+        def __init__(self, config, **options):
+            given.update(options)
+
+        def fit(self):
+            return tmp_path
+
+    monkeypatch.setattr("mae_jax.train.Trainer", Recorder)
+    monkeypatch.setattr(initialize, "enable_compilation_cache", lambda folder: None)
+    words = ["train", "--config", "demo", "--config.data.index=i.parquet", "--workdir", "w"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, *["--quiet"] * quiet]) == 0
+    assert given["progress"] is not quiet
