@@ -87,7 +87,7 @@ def test_touching_nuclei_are_separated() -> None:
 
 
 def test_nuclei_of_real_images(shared_data: Path) -> None:
-    """Counted by eye: 101 to 104 in the DMSO field, and fewer under the toxic compound."""
+    """About a hundred in the DMSO field, by outlines that were looked at; fewer under FK-866."""
     folder = shared_data / "cpjump1_images" / "example_images"
     dmso = tifffile.imread(folder / "DMSO" / "r04c14f05p01-ch5sk1fk1fl1.tiff")
     toxic = tifffile.imread(folder / "FK-866" / "r04c08f05p01-ch5sk1fk1fl1.tiff")
