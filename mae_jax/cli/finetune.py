@@ -24,7 +24,7 @@ saved model."""
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    from mae_jax.finetune.config import METHODS, RATES, FineTuneConfig
+    from mae_jax.finetune.config import METHODS, RATES, WEIGHT_DECAY, FineTuneConfig
 
     default = FineTuneConfig()
     add = parser.add_argument
@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--test-fraction", type=float, default=default.test_fraction, metavar="SHARE",
         help=f"share that is held out ({default.test_fraction})")  # fmt: skip
     add("--validation-fraction", type=float, default=default.validation_fraction, metavar="SHARE",
-        help="share of the other wells by which training is stopped early "
+        help="share of the other wells by whose score training is stopped early "
         f"({default.validation_fraction})")  # fmt: skip
     add("--no-balance", action="store_true", help="draw sites as often as there are, not classes "
         "equally often")  # fmt: skip
@@ -57,12 +57,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"crops per step ({default.batch})")  # fmt: skip
     add("--every", type=int, default=default.every, metavar="N",
         help=f"steps between two looks at the validation wells ({default.every})")  # fmt: skip
-    add("--patience", type=int, default=default.patience, metavar="N", help="looks without a lower "
-        f"loss after which training stops; 0 never ({default.patience})")  # fmt: skip
+    add("--patience", type=int, default=default.patience, metavar="N", help="looks without a "
+        f"better score after which training stops; 0 never ({default.patience})")  # fmt: skip
     rates = ", ".join(f"{name} {rate:g}" for name, rate in RATES.items())
-    add("--lr", type=float, help=f"highest learning rate (default by method: {rates})")
-    add("--weight-decay", type=float, default=default.weight_decay, metavar="X",
-        help=f"of AdamW ({default.weight_decay})")  # fmt: skip
+    add(
+        "--lr",
+        type=float,
+        help=f"highest learning rate (default by method: {rates}; linear has none)",
+    )
+    add("--weight-decay", type=float, metavar="X", help="of the method (default: what is best on "
+        f"the validation wells for linear, else {WEIGHT_DECAY})")  # fmt: skip
     add("--layer-decay", type=float, default=default.layer_decay, metavar="X",
         help="of full: factor of the learning rate from each block to the one before it "
         f"({default.layer_decay})")  # fmt: skip

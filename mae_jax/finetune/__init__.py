@@ -22,18 +22,47 @@ heads are kept apart from them, so a loop of one's own is ordinary optax:
 
 `labelled_crops` gives its batches: random crops of labelled sites. With LoRA the trained tree is
 `lora_init(…)` and the encoder gets `lora_merge(params, lora)`.
+
+Names are imported on first use, so that the help of `mae-jax finetune` does not import JAX.
 """
 
-from mae_jax.finetune.config import METHODS, FineTuneConfig
-from mae_jax.finetune.crops import labelled_crops, site_tiles
-from mae_jax.finetune.fine_tuned import FineTuned
-from mae_jax.finetune.fine_tuner import FineTuner
-from mae_jax.finetune.loop import fit
-from mae_jax.finetune.lora import LORA_TARGETS, lora_init, lora_merge
-from mae_jax.finetune.optimizers import dotted_names, freeze, layer_decay, trainable_mask
-from mae_jax.finetune.probes import AttentiveProbe, LinearProbe
-from mae_jax.finetune.results import FineTuneResult
-from mae_jax.finetune.targets import Targets, read_targets
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mae_jax.finetune.config import METHODS, FineTuneConfig
+    from mae_jax.finetune.crops import labelled_crops, site_tiles
+    from mae_jax.finetune.fine_tuned import FineTuned
+    from mae_jax.finetune.fine_tuner import FineTuner
+    from mae_jax.finetune.loop import fit
+    from mae_jax.finetune.lora import LORA_TARGETS, lora_init, lora_merge
+    from mae_jax.finetune.optimizers import dotted_names, freeze, layer_decay, trainable_mask
+    from mae_jax.finetune.probes import AttentiveProbe, LinearProbe
+    from mae_jax.finetune.results import FineTuneResult
+    from mae_jax.finetune.targets import Targets, read_targets
+
+# Public name -> the module that has it.
+_PUBLIC = {
+    "AttentiveProbe": "mae_jax.finetune.probes",
+    "FineTuneConfig": "mae_jax.finetune.config",
+    "FineTuneResult": "mae_jax.finetune.results",
+    "FineTuned": "mae_jax.finetune.fine_tuned",
+    "FineTuner": "mae_jax.finetune.fine_tuner",
+    "LORA_TARGETS": "mae_jax.finetune.lora",
+    "LinearProbe": "mae_jax.finetune.probes",
+    "METHODS": "mae_jax.finetune.config",
+    "Targets": "mae_jax.finetune.targets",
+    "dotted_names": "mae_jax.finetune.optimizers",
+    "fit": "mae_jax.finetune.loop",
+    "freeze": "mae_jax.finetune.optimizers",
+    "labelled_crops": "mae_jax.finetune.crops",
+    "layer_decay": "mae_jax.finetune.optimizers",
+    "lora_init": "mae_jax.finetune.lora",
+    "lora_merge": "mae_jax.finetune.lora",
+    "read_targets": "mae_jax.finetune.targets",
+    "site_tiles": "mae_jax.finetune.crops",
+    "trainable_mask": "mae_jax.finetune.optimizers",
+}
 
 __all__ = [
     "LORA_TARGETS",
@@ -56,3 +85,15 @@ __all__ = [
     "site_tiles",
     "trainable_mask",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'mae_jax.finetune' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -19,7 +19,7 @@ from mae_jax.encoders import Encoder, load_encoder
 from mae_jax.errors import InputError
 from mae_jax.files import read_json, replacing, write_json
 from mae_jax.finetune.crops import Rows, site_tiles
-from mae_jax.finetune.methods import Head, predict_outputs
+from mae_jax.finetune.methods import Head, one_layer, predict_outputs
 from mae_jax.finetune.objectives import probabilities
 from mae_jax.finetune.targets import Kind
 from mae_jax.weights.pytree_paths import flatten, unflatten
@@ -63,7 +63,7 @@ class FineTuned:
     """
 
     def __init__(self, encoder: Encoder, head: Head, config: HeadConfig) -> None:
-        self.encoder, self.head, self.config = encoder, head, config
+        self.encoder, self.head, self.config = encoder, one_layer(head), config
 
     def __repr__(self) -> str:
         config = self.config
@@ -188,14 +188,45 @@ def mean_over_tiles(
     show: bool = False,
     title: str = "sites",
 ) -> Float[np.ndarray, "sites outputs"]:
-    """The mean of `function` over the crops that tile each site; crops of sites share batches.
+    """The mean of `function` over the crops that tile each site (see `means_of_tiles`)."""
+    means, counts = means_of_tiles(function, index, rows, channels, crop, batch=batch, limit=limit,
+                                   show=show, title=title)  # fmt: skip
+    return site_means(means, counts)
+
+
+def site_means(
+    means: Float[np.ndarray, "sites groups outputs"], counts: Float[np.ndarray, "sites groups"]
+) -> Float[np.ndarray, "sites outputs"]:
+    """The mean over all tiles of each site from those of its groups and their numbers of tiles."""
+    return np.einsum("sgo,sg->so", means, counts / counts.sum(axis=1, keepdims=True))
+
+
+def means_of_tiles(
+    function: Any,
+    index: Index,
+    rows: Rows,
+    channels: Sequence[str],
+    crop: int,
+    *,
+    batch: int,
+    groups: int = 1,
+    limit: int | None = None,
+    show: bool = False,
+    title: str = "sites",
+) -> tuple[Float[np.ndarray, "sites groups outputs"], Float[np.ndarray, "sites groups"]]:
+    """Means of `function` over groups of the tiles of each site; crops of sites share batches.
 
     Args:
       function: raw crops (batch, channel, height, width) -> (batch, outputs).
+      groups: of each site; tile t is in group t modulo `groups`.
       limit: the most tiles of a site; None for all.
+
+    Returns:
+      The means, 0 of groups without a tile, and the numbers of tiles.
     """
     totals: np.ndarray | None = None
-    counts = np.zeros(len(rows))
+    counts = np.zeros((len(rows), groups))
+    seen = np.zeros(len(rows), int)  # tiles of each site
     with tqdm(total=len(rows), desc=title, unit="site", disable=not show) as bar:
         tiles = site_tiles(index, rows, channels, crop, limit)
         for pixels, sites in _chunks(tiles, batch):
@@ -204,13 +235,16 @@ def mean_over_tiles(
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], batch - count, axis=0)])
             outputs = np.asarray(function(jnp.asarray(pixels)), np.float64)[:count]
             if totals is None:
-                totals = np.zeros((len(rows), outputs.shape[1]))
-            np.add.at(totals, sites, outputs)
-            np.add.at(counts, sites, 1)
+                totals = np.zeros((len(rows), groups, outputs.shape[1]), np.float32)
+            first = np.searchsorted(sites, sites)  # sites come in order
+            group = (seen[sites] + np.arange(count) - first) % groups
+            np.add.at(totals, (sites, group), outputs)
+            np.add.at(counts, (sites, group), 1)
+            np.add.at(seen, sites, 1)
             bar.update(int(sites[-1]) + 1 - bar.n)
     if totals is None:
-        return np.zeros((0, 0))
-    return totals / counts[:, None]
+        return np.zeros((0, groups, 0)), counts
+    return totals / np.maximum(counts, 1)[:, :, None], counts
 
 
 def mean_by_group(

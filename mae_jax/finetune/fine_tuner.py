@@ -10,8 +10,8 @@
 
 import dataclasses
 import os
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,23 @@ from mae_jax.finetune import fine_tuned as tuned
 from mae_jax.finetune import methods, objectives
 from mae_jax.finetune.config import FineTuneConfig
 from mae_jax.finetune.crops import labelled_crops
+from mae_jax.finetune.linear_probe import WEIGHT_DECAYS, fit_linear_probe, predict_linear
 from mae_jax.finetune.results import FineTuneResult, Workdir
 from mae_jax.finetune.splits import split_wells
 from mae_jax.finetune.targets import Targets, read_targets
 from mae_jax.finetune.training import Progress, train
+
+# The linear probe learns from groups of a site's tiles, since their scatter shows which features
+# to trust: at most so many groups of a site, and rows altogether, so that a fit stays quick.
+PROBE_CROPS, PROBE_ROWS = 16, 2**15
+
+
+class _Features(NamedTuple):
+    """Mean embeddings by row of the index, and those of training's groups of tiles with rows."""
+
+    sites: Float[np.ndarray, "rows dim"]
+    crops: Float[np.ndarray, "groups dim"]
+    rows: np.ndarray
 
 
 class FineTuner:
@@ -66,8 +79,8 @@ class FineTuner:
     ) -> FineTuneResult:
         """Fine-tune on the labelled wells of an index.
 
-        The validation loss of wells chooses the step whose parameters are kept. "lora" and "full"
-        start from the linear probe.
+        The score of the validation wells chooses the step whose parameters are kept, and the
+        weight decay of the linear probe, from which "lora" and "full" start.
 
         Args:
           labels: the metadata column, or several, of the labels (`read_targets`).
@@ -147,20 +160,17 @@ class _Job:
             method = self._attentive()
         else:
             features = self._features()
-            linear = methods.linear_method(
-                methods.linear_head(features[self.rows["train"]], len(self.targets.names))
-            )
-            stages["probe"] = self._train("probe", linear, features)
+            stages["probe"] = self._probe(features)
             head = stages["probe"].best["head"]
             key = jax.random.key(config.seed)
             if config.method == "linear":
-                return self._result(stages, head, self.encoder.params, features)
+                return self._result(stages, head, self.encoder.params, features.sites)
             if config.method == "lora":
                 method = methods.lora_method(self.encoder, head, self.pooling, config.rank, key)
             else:
                 method = methods.full_method(self.encoder, head, self.pooling)
         name = config.method
-        stages[name] = self._train(name, method, None)
+        stages[name] = self._train(method)
         best = stages[name].best
         params = jax.device_get(method.encoder_params(best, method.frozen))
         return self._result(stages, best["head"], params, None)
@@ -200,8 +210,8 @@ class _Job:
         deviation = np.nanstd(values, axis=0)
         return np.nanmean(values, axis=0), np.where(deviation > 0, deviation, 1.0)
 
-    def _features(self) -> Float[np.ndarray, "rows dim"]:
-        """The mean embedding of every labelled site by row; zeros for the others. Kept on disk."""
+    def _features(self) -> "_Features":
+        """Embeddings of the labelled sites, and of groups of their tiles. Kept on disk."""
         rows = np.sort(np.concatenate(list(self.rows.values())))
         saved = self.workdir.read_features()
         if saved is None:
@@ -209,44 +219,64 @@ class _Job:
                 lambda params, pixels: self.encoder.forward(params, pixels, pooling=self.pooling)
             )
             params = jax.device_put(self.encoder.params)
-            saved = tuned.mean_over_tiles(
+            saved = tuned.means_of_tiles(
                 lambda pixels: step(params, pixels), self.index, rows, self.channels, self.crop,
                 batch=self.config.batch, show=self.show, title="embed sites",
+                groups=int(np.clip(PROBE_ROWS // len(rows), 1, PROBE_CROPS)),
             )  # fmt: skip
-            self.workdir.write_features(saved)
-        features = np.zeros((len(self.index), saved.shape[1]), np.float32)
-        features[rows] = saved
-        return features
+            self.workdir.write_features(*saved)
+        means, counts = saved
+        sites = np.zeros((len(self.index), means.shape[2]), np.float32)
+        sites[rows] = tuned.site_means(means, counts)
+        site, group = np.nonzero((counts > 0) & np.isin(rows, self.rows["train"])[:, None])
+        return _Features(sites, means[site, group], rows[site])
 
     def _attentive(self) -> methods.Method:
         pixels = jnp.zeros((1, len(self.channels), self.crop, self.crop), jnp.uint8)
         key = jax.random.key(self.config.seed)
         return methods.attentive_method(self.encoder, len(self.targets.names), pixels, key)
 
-    def _train(self, name: str, method: methods.Method, features: np.ndarray | None) -> Progress:
-        config = self.config
-        rate_of = "linear" if name == "probe" else name
-        config_of_stage = config
-        if name == "probe" and config.method != "linear":
-            config_of_stage = dataclasses.replace(config, lr=None)  # `lr` is that of the method
-        optimizer = methods.fine_tuning_optimizer(rate_of, config_of_stage, method.params)
+    def _probe(self, features: "_Features") -> Progress:
+        """The linear probe, fitted on groups of tiles and judged on wells."""
+        weights = np.ones(len(features.rows))
+        if self.config.balance and self.targets.kind == "classes":
+            codes = self.targets.codes[features.rows]
+            weights = 1 / np.bincount(codes)[codes]
+        decay = self.config.weight_decay if self.config.method == "linear" else None
+        rows = self.rows["validation"]
+
+        def validate(head: methods.Head) -> tuple[float, float]:
+            return self._judge(rows, predict_linear(head, features.sites[rows]))
+
+        return fit_linear_probe(
+            features.crops, self.values[features.rows], weights, self._loss(), validate,
+            decays=WEIGHT_DECAYS if decay is None else (decay,), iterations=self.config.steps,
+            state=self.workdir.state("probe"), show=self.show,
+        )  # fmt: skip
+
+    def _loss(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
         kind, weight = self.targets.kind, self._positive_weight()
+        return lambda outputs, values: objectives.loss(kind, outputs, values, weight)
 
-        def loss(outputs: jax.Array, values: jax.Array) -> jax.Array:
-            return objectives.loss(kind, outputs, values, weight)
-
+    def _train(self, method: methods.Method) -> Progress:
+        config = self.config
         predict = jax.jit(method.outputs)
 
         def validate(params: PyTree) -> tuple[float, float]:
-            return self._validate(predict, params, method.frozen, features)
+            rows = self.rows["validation"]
+            outputs = tuned.mean_over_tiles(
+                lambda pixels: predict(params, method.frozen, pixels), self.index, rows,
+                self.channels, self.crop, batch=config.batch,
+                limit=max(1, config.validation_crops // len(rows)),
+            )  # fmt: skip
+            return self._judge(rows, outputs)
 
         return train(
-            method, optimizer, loss,
-            self._feature_batches(features) if features is not None else self._crop_batches,
-            validate,
+            method, methods.fine_tuning_optimizer(config.method, config, method.params),
+            self._loss(), self._crop_batches, validate,
             steps=config.steps, every=config.every, patience=config.patience,
-            state=self.workdir.state(name), title=name, show=self.show,
-            devices=1 if features is not None else tuned.device_count(config.batch),
+            state=self.workdir.state(config.method), title=config.method, show=self.show,
+            devices=tuned.device_count(config.batch),
         )  # fmt: skip
 
     def _crop_batches(self, start: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
@@ -260,24 +290,6 @@ class _Job:
             balance=balance, start_step=start,
         )  # fmt: skip
 
-    def _feature_batches(self, features: np.ndarray) -> Any:
-        rows = self.rows["train"]
-        codes = self.targets.codes[rows]
-        chance = np.full(len(rows), 1 / len(rows))
-        if self.config.balance and self.targets.kind == "classes":
-            chance = 1 / np.bincount(codes)[codes]
-            chance /= chance.sum()
-
-        def batches(start: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-            step = start
-            while True:  # a step's draw depends on the seed and its number alone
-                rng = np.random.default_rng((self.config.seed, step))
-                drawn = rows[rng.choice(len(rows), self.config.batch, p=chance)]
-                yield features[drawn], self.values[drawn]
-                step += 1
-
-        return batches
-
     def _positive_weight(self) -> Any:
         """How much more the positives of each label weigh: their scarcity, at most tenfold."""
         if not (self.config.balance and self.targets.kind == "multilabel"):
@@ -285,25 +297,11 @@ class _Job:
         share = np.nanmean(self.targets.values[self.rows["train"]], axis=0)
         return jnp.asarray(np.clip((1 - share) / np.maximum(share, 1e-6), 1, 10), jnp.float32)
 
-    def _validate(
-        self, predict: Any, params: PyTree, frozen: PyTree, features: np.ndarray | None
-    ) -> tuple[float, float]:
-        rows = self.rows["validation"]
-        if features is not None:
-            outputs = np.asarray(predict(params, frozen, features[rows]), np.float64)
-        else:
-            outputs = tuned.mean_over_tiles(
-                lambda pixels: predict(params, frozen, pixels), self.index, rows, self.channels,
-                self.crop, batch=self.config.batch,
-                limit=max(1, self.config.validation_crops // len(rows)),
-            )  # fmt: skip
+    def _judge(self, rows: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
+        """Loss and score of the wells of some sites."""
         outputs, values, _ = self._wells(rows, outputs)
         kind = self.targets.kind
-        each = np.asarray(
-            objectives.loss(
-                kind, jnp.asarray(outputs), jnp.asarray(values), self._positive_weight()
-            )
-        )
+        each = np.asarray(self._loss()(jnp.asarray(outputs), jnp.asarray(values)))
         weights = np.ones(len(each))
         if self.config.balance and kind == "classes":
             codes = values.argmax(axis=1)
@@ -349,7 +347,7 @@ class _Job:
         for part in ("validation", "test"):
             rows = self.rows[part]
             if features is not None:
-                sites = np.asarray(methods.linear_outputs(head, jnp.asarray(features[rows])))
+                sites = predict_linear(model.head, features[rows])
             else:
                 sites = model.outputs_of_sites(
                     self.index, rows, batch=self.config.batch, show=self.show
@@ -385,9 +383,7 @@ class _Job:
 
     def _probe_scores(self, head: methods.Head) -> dict[str, float]:
         rows = self.rows["test"]
-        sites = np.asarray(
-            methods.linear_outputs(head, jnp.asarray(self._features()[rows])), np.float64
-        )
+        sites = predict_linear(head, self._features().sites[rows])
         outputs, values, _ = self._wells(rows, sites)
         predicted = objectives.probabilities(self.targets.kind, outputs)
         return objectives.scores(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from mae_jax.encoders import Encoder
 from mae_jax.errors import InputError
-from mae_jax.finetune.config import RATES, FineTuneConfig
+from mae_jax.finetune.config import RATES, WEIGHT_DECAY, FineTuneConfig
 from mae_jax.finetune.lora import lora_init, lora_merge
 from mae_jax.finetune.optimizers import dotted_names, layer_decay
 from mae_jax.finetune.probes import AttentiveProbe
@@ -30,8 +30,7 @@ class Method:
     Attributes:
       params: what is trained.
       frozen: what is not, passed beside it so that it is no constant of the compiled step.
-      outputs: (params, frozen, inputs) -> outputs; inputs are raw crops, or embeddings for the
-        linear probe.
+      outputs: (params, frozen, inputs) -> outputs; inputs are raw crops.
       encoder_params: (params, frozen) -> the parameters of the encoder.
     """
 
@@ -44,27 +43,24 @@ class Method:
 def linear_outputs(
     head: Head, features: Float[Array, "batch dim"]
 ) -> Float[Array, "batch outputs"]:
-    """A linear layer on features that are centred and scaled as in training.
+    """A linear layer; while it is trained, on features that are centred and scaled.
 
     It is affine: the output of a mean embedding is the mean of the crops' outputs.
     """
-    fixed = jax.lax.stop_gradient((head["mean"], head["scale"]))
-    normed = (features.astype(jnp.float32) - fixed[0]) / fixed[1]
-    return normed @ head["kernel"] + head["bias"]
+    features = features.astype(jnp.float32)
+    if "mean" in head:
+        fixed = jax.lax.stop_gradient((head["mean"], head["scale"]))
+        features = (features - fixed[0]) / fixed[1]
+    return features @ head["kernel"] + head["bias"]
 
 
-def linear_head(features: Float[np.ndarray, "sites dim"], outputs: int) -> Head:
-    """The linear layer before training: all weights are zero.
-
-    All features have one scale: their own would blow up those that hardly vary.
-    """
-    scale = max(float(np.sqrt(features.var(axis=0).mean())), 1e-6)
-    return {
-        "kernel": jnp.zeros((features.shape[1], outputs)),
-        "bias": jnp.zeros(outputs),
-        "mean": jnp.asarray(features.mean(axis=0)),
-        "scale": jnp.asarray(scale, jnp.float32),
-    }
+def one_layer(head: Head) -> Head:
+    """The head with its centring and scaling folded into the weights: (x - m) / s W + b."""
+    if "mean" not in head:
+        return head
+    kernel = np.asarray(head["kernel"], np.float64) / np.asarray(head["scale"])[:, None]
+    bias = head["bias"] - np.asarray(head["mean"], np.float64) @ kernel
+    return {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
 
 
 def attentive_probe(outputs: int, dim: int) -> AttentiveProbe:
@@ -98,16 +94,6 @@ def predict_outputs(
         return result
 
     return attentive
-
-
-def linear_method(head: Head) -> Method:
-    """The linear probe on embeddings of the frozen encoder."""
-    return Method(
-        {"head": head},
-        {},
-        lambda params, frozen, features: linear_outputs(params["head"], features),
-        lambda params, frozen: None,
-    )
 
 
 def attentive_method(encoder: Encoder, outputs: int, example: Array, key: PRNGKeyArray) -> Method:
@@ -162,9 +148,8 @@ def fine_tuning_optimizer(
     def decays(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda value: jnp.ndim(value) == 2, tree)
 
-    adamw = optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
-    if method == "linear":
-        return adamw
+    decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
+    adamw = optax.adamw(rate, weight_decay=decay, mask=decays)
     clipped = optax.chain(optax.clip_by_global_norm(1.0), adamw)
     if method != "full":
         return clipped

@@ -33,8 +33,9 @@ class FineTuneResult:
 
     Attributes:
       model: the fine-tuned encoder with its head.
-      scores: of the "validation" wells, which chose the step, and of the held-out "test" wells; of
-        "lora" and "full" also of the linear probe that they started from, on the test wells.
+      scores: of the "validation" wells, which chose the step or the weight decay, and of the
+        held-out "test" wells; of "lora" and "full" also of the linear probe that they started
+        from, on the test wells.
       predictions: one row per validation and test well (`Part`), with its metadata.
       confusion: numbers of test wells by class and predicted class; None for other tasks.
       history: one row per look at the validation wells.
@@ -252,20 +253,26 @@ class Workdir:
         """Where the state of a stage is saved."""
         return None if self.path is None else self.path / "state" / f"{stage}.npz"
 
-    def read_features(self) -> Float[np.ndarray, "sites dim"] | None:
-        """The embeddings of the labelled sites, if they are there."""
-        if self.path is None or not (self.path / "state" / "features.npy").exists():
+    def read_features(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What `write_features` wrote, if it is there."""
+        path = None if self.path is None else self.path / "state" / "features.npz"
+        if path is None or not path.exists():
             return None
         try:
-            return np.load(self.path / "state" / "features.npy", allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+            with np.load(path, allow_pickle=False) as file:
+                return file["means"], file["counts"]
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile):
             return None  # damaged: they are computed again
 
-    def write_features(self, features: Float[np.ndarray, "sites dim"]) -> None:
-        """Keep the embeddings of the labelled sites, in the order of their rows."""
+    def write_features(
+        self,
+        means: Float[np.ndarray, "sites groups dim"],
+        counts: Float[np.ndarray, "sites groups"],
+    ) -> None:
+        """Keep the embeddings of the labelled sites (`means_of_tiles`), in order of their rows."""
         if self.path is not None:
-            with replacing(self.path / "state" / "features.npy") as tmp_path:
-                np.save(tmp_path, features.astype(np.float32))
+            with replacing(self.path / "state" / "features.npz") as tmp_path:
+                np.savez(tmp_path, means=means, counts=counts)
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:

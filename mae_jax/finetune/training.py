@@ -29,7 +29,7 @@ class Progress:
 
     Attributes:
       params, opt_state: of the last step.
-      best: the parameters with the lowest validation loss.
+      best: the parameters with the highest validation score.
       step: steps done.
       history: one row per look at the validation wells.
       done: whether the training has ended.
@@ -44,9 +44,23 @@ class Progress:
 
     @property
     def waited(self) -> int:
-        """Looks since the one with the lowest validation loss."""
-        losses = [row["validation_loss"] for row in self.history]
-        return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        """Looks since the best: the highest validation score, among equals the lowest loss."""
+        ranks = [
+            (np.nan_to_num(row["validation_score"], nan=-np.inf), -row["validation_loss"])
+            for row in self.history
+        ]
+        return len(ranks) - 1 - ranks.index(max(ranks)) if ranks else 0
+
+    def look(
+        self, params: PyTree, opt_state: PyTree, train_loss: float, loss: float, score: float
+    ) -> None:
+        """Add a look at the validation wells to the history, and keep the best parameters."""
+        row = {"step": self.step, "train_loss": train_loss, "validation_loss": loss,
+               "validation_score": score}  # fmt: skip
+        self.history.append(row)
+        self.params, self.opt_state = params, opt_state
+        if self.waited == 0:
+            self.best = params
 
     def save(self, path: Path) -> None:
         """Write everything to one file, whole or not at all."""
@@ -99,7 +113,7 @@ def train(
     show: bool = False,
     devices: int = 1,
 ) -> Progress:
-    """Train until the validation loss no longer falls, or for `steps` steps.
+    """Train until the validation score no longer rises, or for `steps` steps.
 
     The first look is before the first step, so the best parameters are never worse on the
     validation wells than those that the training started from.
@@ -141,12 +155,7 @@ def train(
             raise InputError(
                 f"the loss is not finite after step {progress.step}; give a lower --lr."
             )
-        row = {"step": progress.step, "train_loss": train_loss,
-               "validation_loss": validation_loss, "validation_score": score}  # fmt: skip
-        progress.history.append(row)
-        progress.params, progress.opt_state = params, opt_state
-        if progress.waited == 0:
-            progress.best = params
+        progress.look(params, opt_state, train_loss, validation_loss, score)
         progress.done = progress.step >= steps or 0 < patience <= progress.waited
         if state is not None:
             progress.save(state)

@@ -11,14 +11,15 @@ import optax
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
 from mae_jax.cli.main import main
 from mae_jax.encoders import load_encoder
 from mae_jax.errors import InputError
 from mae_jax.finetune import FineTuned, FineTuner, labelled_crops
-from mae_jax.finetune.methods import Method, linear_head, linear_method
+from mae_jax.finetune.linear_probe import fit_linear_probe, predict_linear
+from mae_jax.finetune.methods import Method, one_layer
 from mae_jax.finetune.objectives import loss
 from mae_jax.finetune.training import train
 
@@ -79,10 +80,8 @@ def test_several_labels_and_numbers(stripes, tiny_encoder, settings):
     assert abs(dose.predictions["Predicted_Metadata_Dose"].mean() - 0.6) < 0.35
 
 
-@pytest.mark.parametrize(
-    "method", ["lora", pytest.param("full", marks=pytest.mark.slow),
-               pytest.param("attentive", marks=pytest.mark.slow)]
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full", "attentive"])
 def test_methods_that_train_more(method, stripes, tiny_encoder, settings, tmp_path):
     # Crops are whole sites here; the attentive probe starts from nothing.
     few = {"steps": 40, "crop": 32} | ({"lr": 3e-2} if method == "attentive" else {})
@@ -102,31 +101,77 @@ def test_methods_that_train_more(method, stripes, tiny_encoder, settings, tmp_pa
     np.testing.assert_allclose(merged["Probability_x"], merged["Probability_y"], atol=1e-4)
 
 
+def three_classes(seed: int, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(9).normal(size=(3, 6))
+    codes = rng.integers(0, 3, rows)
+    features = (centers[codes] + rng.normal(size=(rows, 6))) * [2, 1, 1, 1, 1, 0.5] + 3
+    return features.astype(np.float32), codes
+
+
 def test_the_probe_agrees_with_scikit_learn():
-    """Trained long, without decay: the same decisions as an almost unregularized regression."""
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, 3, 300)
-    features = (rng.normal(size=(3, 6))[codes] + rng.normal(size=(300, 6))) * [2, 1, 1, 1, 1, 0.5]
-    features = features.astype(np.float32)
-    method = linear_method(linear_head(features, 3))
-
-    def batches(start):
-        while True:
-            yield features, np.eye(3)[codes]
-
-    def validate(params):
-        outputs = method.outputs(params, {}, jnp.asarray(features))
-        return float(loss("classes", outputs, jnp.eye(3)[codes]).mean()), 0.0
-
-    done = train(
-        method, optax.adam(0.05), lambda o, v: loss("classes", o, v), batches, validate,
-        steps=1000, every=250, patience=0,
-    )  # fmt: skip
-    reference = LogisticRegression(C=1e4, max_iter=1000)
+    """At each weight decay, its decisions are those of a regression with the same penalty."""
+    features, codes = three_classes(0)
     normed = StandardScaler().fit_transform(features)
-    chances = reference.fit(normed, codes).predict_proba(normed)
-    outputs = method.outputs(done.best, {}, jnp.asarray(features))
-    np.testing.assert_allclose(jax.nn.softmax(outputs), chances, atol=0.01)
+    for decay in (1.0, 1e-2):
+        done = fit_linear_probe(
+            features, np.eye(3)[codes], np.ones(len(codes)), lambda o, v: loss("classes", o, v),
+            lambda head: (0.0, 0.0), decays=(decay,),
+        )  # fmt: skip
+        # scikit-learn sums losses where the probe takes their mean, and also halves the penalty.
+        reference = LogisticRegression(C=1 / (decay * len(codes)), max_iter=1000)
+        chances = reference.fit(normed, codes).predict_proba(normed)
+        outputs = predict_linear(done.best["head"], features)
+        np.testing.assert_allclose(jax.nn.softmax(outputs), chances, atol=0.01)
+        folded = one_layer(done.best["head"])
+        np.testing.assert_allclose(predict_linear(folded, features), outputs, atol=1e-3)
+
+
+def test_the_weight_decay_is_that_of_the_best_validation_score():
+    features, codes = three_classes(0)
+    seen, seen_codes = three_classes(1)
+
+    def validate(head):
+        outputs = predict_linear(head, seen)
+        each = loss("classes", jnp.asarray(outputs), jnp.eye(3)[seen_codes])
+        return float(each.mean()), float((outputs.argmax(axis=1) == seen_codes).mean())
+
+    done = fit_linear_probe(
+        features, np.eye(3)[codes], np.ones(len(codes)), lambda o, v: loss("classes", o, v),
+        validate,
+    )  # fmt: skip
+    scores = [row["validation_score"] for row in done.history]
+    normed = StandardScaler().fit(features)
+    reference = LogisticRegressionCV(
+        Cs=10, l1_ratios=(0.0,), scoring="accuracy", max_iter=1000, use_legacy_attributes=False
+    )
+    reference.fit(normed.transform(features), codes)
+    assert validate(done.best["head"])[1] == max(scores)
+    assert max(scores) >= reference.score(normed.transform(seen), seen_codes) - 0.01
+
+
+def test_an_interrupted_search_of_weight_decays_ends_as_one_that_was_not(tmp_path):
+    features, codes = three_classes(0, rows=60)
+
+    def run(state, stop_after=None):
+        fits = iter(range(100))
+
+        def validate(head):
+            if next(fits) == stop_after:
+                raise KeyboardInterrupt
+            return float(jnp.abs(head["kernel"]).sum()), 0.5
+
+        return fit_linear_probe(
+            features, np.eye(3)[codes], np.ones(60), lambda o, v: loss("classes", o, v), validate,
+            decays=(1.0, 0.1, 0.01), state=state,
+        )  # fmt: skip
+
+    whole = run(tmp_path / "whole.npz")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part.npz", stop_after=2)
+    resumed = run(tmp_path / "part.npz")
+    np.testing.assert_array_equal(resumed.best["head"]["kernel"], whole.best["head"]["kernel"])
+    assert resumed.history == whole.history
 
 
 def toy() -> tuple[Method, object]:
@@ -174,7 +219,7 @@ def test_training_stops_early_and_keeps_the_best():
     looks = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
     done = train(
         method, optax.sgd(0.1), lambda o, v: loss("regression", o, v), batches,
-        lambda params: (next(looks), 0.0), steps=100, every=2, patience=3,
+        lambda params: (0.0, -next(looks)), steps=100, every=2, patience=3,
     )  # fmt: skip
     assert done.step == 8
     at_two = train(
