@@ -77,9 +77,9 @@ class CropArrayWriter:
         self,
         wells: Sequence[Sequence[str]],
         sites: Sequence[Sequence[str]],
-        coordinates: Sequence[Int[np.ndarray, "crops 3"]],
-        embeddings: Sequence[Float[np.ndarray, "crops features"]] | None,
-        labels: Sequence[Int[np.ndarray, " crops"]] = (),
+        coordinates: Sequence[Int[np.ndarray, "_ 3"]],
+        embeddings: Sequence[Float[np.ndarray, "_ features"]] | None,
+        labels: Sequence[Int[np.ndarray, " _"]] = (),
     ) -> str:
         """Write the crops of all wells, and move the file to its name.
 
