@@ -7,10 +7,12 @@ import importlib.util
 import logging
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 from mae_jax._version import __version__
@@ -63,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (see `mae_jax.errors`)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _run(argv)
+        with interrupts_kept():
+            status = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_left():
@@ -73,6 +76,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         _reader_left()
         raise
     return status
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raise a Ctrl-C that is lost in a callback once more.
+
+    A signal may arrive while the interpreter collects garbage, where JAX has a callback; Python
+    would print what is raised there and go on.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            # Once the callback is left.
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            usual(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _run(argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 HF_ENDPOINT names another hub, HF_TOKEN the reader, HF_HUB_OFFLINE=1 keeps to the cache.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -62,6 +63,9 @@ def _endpoint() -> dict[str, str]:
 
 
 def _read(name: str, download: Callable[..., Any], *arguments: Any, **options: Any) -> Path:
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.ERROR)  # its warnings of each attempt say what the sentence below says
     try:
         return Path(download(*arguments, **options))
     except Exception as problem:  # many types: no network, no such model, no such revision
@@ -69,6 +73,8 @@ def _read(name: str, download: Callable[..., Any], *arguments: Any, **options: A
         raise InputError(
             f"{name} is not a local path and could not be read from the hub ({reason.rstrip('.')})."
         ) from None
+    finally:
+        client.setLevel(level)
 
 
 def push_folder(folder: Path, name: str, *, message: str, private: bool = False) -> str:

@@ -244,7 +244,7 @@ def _fit_axes(fitted: AffineStep, spec: AffineSpec, source: Source) -> AffineSte
     if moments.count < 3:
         raise InputError(
             f"{fitted.step.label} needs at least 3 wells to fit on, there are {moments.count}; "
-            "fit on all wells or choose another correction."
+            "fit on all wells (--fit-on all) or choose another --method."
         )
     covariance = moments.covariance()
     scale = None

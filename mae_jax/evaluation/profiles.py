@@ -243,8 +243,20 @@ def column(metadata: pd.DataFrame, name: str) -> "pd.Series[Any]":
     """One column of a metadata table, or an InputError that names the nearest one."""
     if name not in metadata.columns:
         known = [str(c) for c in metadata.columns]
-        raise InputError(f"the profiles have no column '{name}': {nearest(name, known)}")
+        option = _OPTIONS_OF_COLUMNS.get(name)
+        hint = f" (or name another one with {option})" if option else ""
+        raise InputError(f"the profiles have no column '{name}': {nearest(name, known)}{hint}")
     return metadata[name]
+
+
+# The options that name a column in place of the usual one.
+_OPTIONS_OF_COLUMNS = {
+    "Metadata_ControlType": "--controls COLUMN=VALUE",
+    "Metadata_Experiment": "--experiment COLUMN",
+    "Metadata_Plate": "--plate COLUMN",
+    "Metadata_Well": "--well COLUMN",
+    "Metadata_Perturbation": "--perturbation COLUMN",
+}
 
 
 def control_mask(metadata: pd.DataFrame, spec: str) -> Bool[np.ndarray, " rows"]:

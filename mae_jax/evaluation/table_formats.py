@@ -71,6 +71,12 @@ def parquet_files(path: Path) -> list[Path]:
         return [path]
     # Hidden ones are still being written.
     files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    others = sorted(p.name for p in path.glob("*.csv*"))
+    if not files and others:
+        raise InputError(
+            f"{path} holds tables of text ({others[0]}, …) and no Parquet file; give one of them, "
+            "or join them into one table."
+        )
     if not files:
         raise InputError(f"{path} has no Parquet file and no {MANIFEST}; embed first.")
     return files

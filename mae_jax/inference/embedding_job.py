@@ -229,6 +229,11 @@ def resolve_channels(
     for name in plan.assigned:
         if name not in encoder.preprocessing.channels:
             known = encoder.preprocessing.channels
+            if not known:
+                raise InputError(
+                    f"the encoder '{encoder.name}' takes any channels by the screen's own names; "
+                    f"write {plan.assigned[name]} instead of {name}={plan.assigned[name]}."
+                )
             raise InputError(
                 f"the encoder '{encoder.name}' has no channel '{name}': {nearest(name, known)}"
             )

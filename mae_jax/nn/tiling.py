@@ -30,7 +30,7 @@ def tile_offsets(height: int, width: int, crop: int) -> Int[np.ndarray, "tiles 2
     if height < crop or width < crop:
         raise InputError(
             f"a field of {height} × {width} pixels is smaller than a crop of {crop}; "
-            "choose a smaller crop."
+            "choose a smaller crop (--crop)."
         )
     rows, columns = _starts(height, crop), _starts(width, crop)
     grid = np.meshgrid(rows, columns, indexing="ij")

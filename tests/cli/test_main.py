@@ -5,12 +5,14 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import pytest
 
 from mae_jax.cli.main import COMMANDS, main
-from mae_jax.errors import BROKEN_PIPE, InputError, MachineError
+from mae_jax.errors import BROKEN_PIPE, INTERRUPTED, InputError, MachineError
 
 
 def test_without_words_every_command_is_listed(capsys):
@@ -108,3 +110,19 @@ def test_commands_do_not_see_the_options_of_the_frame(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "genes" in error
     assert "modules" not in error
+
+
+def test_an_interrupt_that_arrives_in_a_callback_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the signal comes while JAX's callback of the garbage collector runs."""
+
+    def lose_the_interrupt(args: object) -> None:
+        sys.unraisablehook(SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(5)
+
+    monkeypatch.setattr("mae_jax.cli.doctor.run", lose_the_interrupt)
+    before, began = sys.unraisablehook, time.monotonic()
+    assert main(["doctor"]) == INTERRUPTED
+    assert time.monotonic() - began < 4
+    assert sys.unraisablehook is before

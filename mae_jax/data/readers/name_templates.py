@@ -121,7 +121,7 @@ def _group(name: str) -> str:
 
 # What the letters before a number mean, by convention.
 _PREFIXES = {
-    "site": ("s", "f", "site", "field", "fov", "pos", "position", "xy"),
+    "site": ("s", "f", "site", "field", "fov", "pos", "position", "point", "xy"),
     "channel": ("w", "c", "ch", "channel", "wavelength", "d"),
     "z": ("z", "plane", "slice", "zstep"),
     "time": ("t", "time", "timepoint"),
@@ -144,10 +144,14 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_ENDINGS)
 
 
+_CUT = re.compile(r"([/_\-. ()\[\]]|(?<=[Ww]ell)(?=[A-Pa-p]\d)|(?<=[Cc]hannel)(?=[A-Z]))")
+
+
 def guess_template(paths: Sequence[str]) -> str | None:
     """A template that all image paths of a regular folder fit, or None.
 
-    The paths are cut at `/`, `_`, `-`, blanks and points; what differs among them and looks like a
+    The paths are cut at `/`, `_`, `-`, blanks, points and brackets, and behind the words Well and
+    Channel; what differs among them and looks like a
     well, a stain, or a number behind a known letter (`s3`, `w1`, `z02`) becomes a field.
     """
     images = [path for path in paths if is_image(path)]
@@ -158,7 +162,7 @@ def guess_template(paths: Sequence[str]) -> str | None:
     if len(endings) > 1:
         return None
     ending = endings.pop()
-    cut = [re.split(r"([/_\-. ])", path.removesuffix(ending)) for path in images]
+    cut = [_CUT.split(path.removesuffix(ending)) for path in images]
     if len({tuple(parts[1::2]) for parts in cut}) > 1:
         return None
     columns = [[parts[number] for parts in cut] for number in range(len(cut[0]))]

@@ -47,6 +47,14 @@ def _png(path: Path, value: int) -> None:
             "x_{Metadata_Well}_*_{Metadata_Site}_{channel}.tif",
         ),
         (["img001_DAPI.tif", "img002_GFP.tif"], "img{sample}_{channel}.tif"),
+        (
+            ["A01 s1 (AGP).tif", "A02 s2 (DNA).tif"],
+            "{Metadata_Well} s{Metadata_Site} ({channel}).tif",
+        ),
+        (
+            ["WellA01_Point3_ChannelAGP.tif", "WellB02_Point4_ChannelDNA.tif"],
+            "Well{Metadata_Well}_Point{Metadata_Site}_Channel{channel}.tif",
+        ),
         (["cat/001.png", "dog/002.png"], None),
         (["A01_DNA.tif", "B02_DNA_2.tif"], None),
         (["A01_DNA.tif", "B02_DNA.png"], None),
