@@ -107,6 +107,24 @@ def test_the_torch_module_can_be_traced_for_onnx(tmp_path):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of PyTorch's exporter
+@pytest.mark.parametrize("kind", MODELS)
+def test_onnx_embeds_the_same(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript", reason="onnxscript, which torch.onnx needs, is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    wanted = saved(kind, tmp_path / "model")
+    target = tmp_path / "torch" / "model.safetensors"
+    assert main(["convert", str(tmp_path / "model"), str(target), "--format", "torch"]) == 0
+    encoder = module_of(target.parent).load(target, POOLING.get(kind))
+    file = str(tmp_path / "encoder.onnx")
+    torch.onnx.export(encoder, (torch.from_numpy(PIXELS),), file, input_names=["pixels"])
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"pixels": PIXELS})
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("kind", ["ca-mae", "dino"])
 def test_stablehlo_embeds_the_same(kind, tmp_path):
     wanted = saved(kind, tmp_path / "model")

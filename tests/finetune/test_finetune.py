@@ -50,6 +50,7 @@ def batches(seed, steps, size=32):
     return [(jnp.asarray(crops[i]), jnp.asarray(labels[i])) for i in picks]
 
 
+@pytest.mark.slow
 def test_fine_tuning_beats_the_frozen_probe(encoder):
     """The whole recipe on synthetic perturbations: probe alone, then some blocks, then LoRA."""
     probe = LinearProbe(classes=3)

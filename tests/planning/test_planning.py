@@ -80,6 +80,7 @@ def test_a_classifier_has_a_plan_too():
     assert cost.executed_flops == pytest.approx(cost.model_flops, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_plan_uses_the_crop_of_the_data():
     """Networks without a crop of their own: at a quarter of the side, a sixteenth of the FLOPs."""
     model = DenseNetConfig(

@@ -157,6 +157,7 @@ def test_speed_does_not_count_steps_as_validation(index, tmp_path):
     assert values["speed/goodput"] == 10 / 15
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_evaluations_of_its_own(index, train, tmp_path):
     """Whatever is logged: validation at every step, or never but at the end."""
     stopping = EarlyStoppingConfig(patience=2, every=2, min_delta=0.99)

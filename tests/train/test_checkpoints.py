@@ -200,6 +200,7 @@ def test_a_save_that_fails_at_once_is_told_too(checkpoints, monkeypatch, caplog)
     assert checkpoints.steps == [1, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_no_flipped_bit_is_ever_restored(tmp_path, seed):
     """In every file of a checkpoint; it or the one before is restored, whole and right."""

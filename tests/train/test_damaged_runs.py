@@ -90,6 +90,7 @@ def damage_newest_checkpoint(workdir: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [remove_metrics, damage_metrics, damage_newest_checkpoint])
 def test_a_damaged_run_ends_as_one_that_never_stopped(index, train, workdir, weights, damage):
     """Early stopping included, which counts what the checkpoints say, not the log."""

@@ -75,6 +75,7 @@ def released(tmp_path_factory):
     return saved(RELEASED, tmp_path_factory.mktemp("released") / "model")
 
 
+@pytest.mark.slow
 def test_a_run_embeds_as_its_initial_model_and_resumes_without_it(index, train, released, tmp_path):
     initial, run = tmp_path / "initial", tmp_path / "run"
     shutil.copytree(released, initial)

@@ -59,6 +59,7 @@ def test_a_sharded_step_is_traced_with_cudnn(monkeypatch, model, options):
     assert "dot_product_attention_bwd" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_padded_lengths_leave_loss_and_gradients_as_they_are(monkeypatch, model):
     model = replace(

@@ -197,6 +197,7 @@ def test_a_micro_batch_that_does_not_divide_is_named():
         build(config, meshes.make_mesh(MeshConfig()))
 
 
+@pytest.mark.slow
 def test_micro_batches_average_to_the_whole():
     """The loss of a step in two parts is the mean of the two parts' own losses."""
     parts = replace(CONFIG, optimizer=replace(CONFIG.optimizer, grad_accum_steps=2))
@@ -231,6 +232,7 @@ def test_a_mesh_that_does_not_fit_says_so():
         meshes.make_mesh(MeshConfig(fsdp=3))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_read_on_another_mesh(tmp_path):
     layout = MeshConfig(data=4, fsdp=2)
     eight = build(replace(CONFIG, mesh=layout), meshes.make_mesh(layout))

@@ -88,6 +88,7 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_it_had_never_come(
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_interrupts(index, train, tmp_path):
     """So that `mae-jax train && …` does not go on: the command exits with 130."""
     with pytest.raises(KeyboardInterrupt):

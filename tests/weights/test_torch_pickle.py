@@ -130,6 +130,7 @@ def test_the_handmade_pickle_is_one(tmp_path):
     np.testing.assert_array_equal(read_state_dict(path)["a"], [[0, 1], [2, 3]])
 
 
+@pytest.mark.slow
 def test_bombs_are_judged_before_they_are_read(tmp_path):
     path = tmp_path / "bomb.pt"
     # One number, repeated by strides of 0 to 9 GB.
